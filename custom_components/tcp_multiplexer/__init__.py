@@ -1,0 +1,1 @@
+"""Share one upstream TCP connection among many clients."""

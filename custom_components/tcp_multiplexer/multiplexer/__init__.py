@@ -1,0 +1,3 @@
+"""Share one upstream TCP connection among many clients."""
+
+__version__ = "1.0.0"

@@ -1,0 +1,1 @@
+"""What the bytes mean: bytes in, messages out, no I/O."""
