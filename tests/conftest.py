@@ -1,0 +1,24 @@
+"""What every test has at hand."""
+
+from hypothesis import settings
+import pytest
+import pytest_socket
+
+# Before any Home Assistant is started: it puts a folder with other custom components
+# first on sys.path, and would not look for ours any more.
+import custom_components  # noqa: F401
+
+# How long an example takes says more about the machine than about the code.
+# (Where CI is set, Hypothesis draws the same examples in every run.)
+settings.register_profile("tcp_multiplexer", parent=settings(), deadline=None)
+settings.load_profile("tcp_multiplexer")
+
+
+@pytest.fixture(autouse=True)
+def loopback_sockets(socket_enabled: None) -> None:
+    """Allow sockets, and connections that stay on this machine.
+
+    The test plugin of Home Assistant forbids sockets, and any other fixture, marker
+    or setting that allows them loses against it.
+    """
+    pytest_socket.socket_allow_hosts(["127.0.0.0/8", "::1"], allow_unix_socket=True)

@@ -1,0 +1,1 @@
+"""Tests of the engine: codecs, queue, pool, real sockets. No Home Assistant."""
