@@ -1,0 +1,30 @@
+"""Names that several rooms of the integration share.
+
+Facts of the connection (host, port, protocol, where to listen) are in `entry.data`;
+preferences are in `entry.options`, under the names of the fields of `Settings`, plus
+those that only Home Assistant knows. A key that is missing means the default.
+"""
+
+import logging
+from typing import Final
+
+DOMAIN: Final = "tcp_multiplexer"
+LOGGER: Final = logging.getLogger(__package__)
+
+# entry.data, beside Home Assistant's CONF_HOST, CONF_PORT and CONF_PROTOCOL
+CONF_LISTEN_HOST: Final = "listen_host"
+"""The local address to listen on; None: all of IPv4 and IPv6."""
+CONF_LISTEN_PORT: Final = "listen_port"
+CONF_PAUSED: Final = "paused"
+"""Whether the device's slot was released; kept so that it survives a restart."""
+
+# entry.options, beside the fields of Settings
+CONF_UPDATE_INTERVAL: Final = "update_interval"
+"""Seconds between two states of a counter."""
+CONF_CLIENT_NAMES: Final = "client_names"
+"""What people call their clients: address to name."""
+CONF_ALLOW_SEND_REQUEST: Final = "allow_send_request"
+
+DEFAULT_LISTEN_PORT: Final = 5020
+DEFAULT_PORT: Final = 502
+DEFAULT_UPDATE_INTERVAL: Final = 10
