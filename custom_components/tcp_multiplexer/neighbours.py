@@ -1,0 +1,131 @@
+"""Who else in this Home Assistant talks to which host and port.
+
+A device with one slot serves one of them. So the config flow suggests what others
+already talk to and names who is in the way, and a repair says whom to point at the
+multiplexer. All of it is best effort: three places are looked at, nothing but host and
+port is read, and nothing is logged.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from homeassistant.config_entries import ConfigEntry, ConfigEntryState
+from homeassistant.const import CONF_HOST, CONF_PORT
+from homeassistant.core import HomeAssistant, callback
+from yarl import URL
+
+from .const import DOMAIN
+
+MODBUS_DOMAIN = "modbus"
+
+# An entry that waits for its next attempt counts: the attempt takes the slot.
+_DIALLING = {
+    ConfigEntryState.LOADED,
+    ConfigEntryState.SETUP_IN_PROGRESS,
+    ConfigEntryState.SETUP_RETRY,
+}
+
+
+class Neighbour(NamedTuple):
+    """Somebody in this Home Assistant who dials a host and port over TCP."""
+
+    host: str
+    """In lower case."""
+    port: int
+    name: str
+    """The title of the entry, or the name of the hub in the YAML configuration."""
+    domain: str
+    entry_id: str | None
+    """None: a hub of the YAML configuration."""
+    shared: bool
+    """Over the connection that Home Assistant's integrations share."""
+
+
+@callback
+def async_neighbours(hass: HomeAssistant) -> list[Neighbour]:
+    """Give everybody but ourselves, each once a host and port."""
+    found = {
+        (neighbour.host, neighbour.port, neighbour.entry_id or neighbour.name): (
+            neighbour
+        )
+        # What a shared connection tells comes last: it knows that it is shared.
+        for source in (_entries, _yaml_hubs, _shared_connections)
+        for neighbour in source(hass)
+    }
+    return list(found.values())
+
+
+@callback
+def async_who_dials(hass: HomeAssistant, host: str, port: int) -> list[Neighbour]:
+    """Give everybody but ourselves who dials this host and port."""
+    return [
+        neighbour
+        for neighbour in async_neighbours(hass)
+        if (neighbour.host, neighbour.port) == (host.lower(), port)
+    ]
+
+
+def _entries(hass: HomeAssistant) -> Iterator[Neighbour]:
+    for entry in hass.config_entries.async_entries(
+        include_ignore=False, include_disabled=False
+    ):
+        if entry.domain == DOMAIN or entry.state not in _DIALLING:
+            continue
+        settings = {**entry.data, **entry.options}
+        host = settings.get(CONF_HOST)
+        port = _port(settings.get(CONF_PORT))
+        if isinstance(host, str) and host and port:
+            yield _neighbour(host, port, entry)
+
+
+def _port(value: Any) -> int | None:
+    """Read a port however another integration stored it."""
+    try:
+        return int(value)
+    except TypeError, ValueError:
+        return None
+
+
+def _neighbour(
+    host: str, port: int, entry: ConfigEntry[Any], *, shared: bool = False
+) -> Neighbour:
+    return Neighbour(
+        host.lower(), port, entry.title, entry.domain, entry.entry_id, shared
+    )
+
+
+def _yaml_hubs(hass: HomeAssistant) -> Iterator[Neighbour]:
+    """Each hub of the YAML configuration keeps a connection of its own."""
+    for name, hub in hass.data.get(MODBUS_DOMAIN, {}).items():
+        if endpoint := _tcp(getattr(hub, "endpoint", None)):
+            yield Neighbour(*endpoint, name, MODBUS_DOMAIN, None, shared=False)
+
+
+def _shared_connections(hass: HomeAssistant) -> Iterator[Neighbour]:
+    """Entries whose connection Home Assistant's own Modbus integration keeps."""
+    if MODBUS_DOMAIN not in hass.config.components:
+        return
+    try:  # Not in 2026.9, and not to be imported where nobody needs it.
+        from homeassistant.components.modbus.connection import (  # noqa: PLC0415
+            async_get_connection_info,
+        )
+    except ImportError:
+        return
+    for connection in async_get_connection_info(hass):
+        endpoint = _tcp(connection.endpoint)
+        for entry_id in connection.units if endpoint else ():
+            entry = hass.config_entries.async_get_entry(entry_id)
+            if endpoint and entry and entry.domain != DOMAIN:
+                yield _neighbour(*endpoint, entry, shared=True)
+
+
+def _tcp(endpoint: Any) -> tuple[str, int] | None:
+    """Give host and port where an endpoint of the Modbus integration is dialled."""
+    match endpoint:
+        case ("tcp", str(host), int(port)):
+            return host.lower(), port
+        case ("serial", str(device)) if device.startswith("socket://"):
+            url = URL(device)  # RTU over TCP
+            if url.host and url.port:
+                return url.host.lower(), url.port
+    return None
