@@ -63,5 +63,5 @@ class EchoProtocol(FramedProtocol):
 
 
 def _readable(line: bytes) -> str:
-    text = line.removesuffix(b"\n").decode(errors="backslashreplace")
+    text = line.removesuffix(b"\n").decode(errors="replace")
     return repr(text) if len(text) <= 64 else f"{text[:64]!r}... {len(line)} bytes"

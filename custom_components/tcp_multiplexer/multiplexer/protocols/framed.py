@@ -194,8 +194,7 @@ class FramedUpstream(UpstreamCodec[bytes]):
     @override
     def expire(self, request: Request) -> bool:
         """Give up: the late response would look like the next request's."""
-        if request is self._pending:
-            self._pending = None
+        self._pending = None
         return False
 
 

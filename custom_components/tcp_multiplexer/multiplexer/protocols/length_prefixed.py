@@ -44,34 +44,7 @@ class LengthHeader:
     max_body: int = 65_535
     """The longest body to accept, in bytes, where the header could say more."""
 
-    def encode(self, body_length: int) -> bytes:
-        """Write the header of a body of `body_length` bytes.
-
-        Raises:
-            ValueError: the body is longer than `max_body` or the header can say.
-
-        """
-        if not 0 <= body_length <= self.max_body:
-            message = f"a body of {body_length} bytes is longer than {self.max_body}"
-            raise ValueError(message)
-        number = body_length + self.size if self.inclusive else body_length
-        match self.encoding:
-            case LengthEncoding.BINARY:
-                digits = f"{number:0{2 * self.size}x}"
-            case LengthEncoding.BCD:
-                digits = f"{number:0{2 * self.size}d}"
-            case LengthEncoding.ASCII:
-                digits = f"{number:0{self.size}d}"
-            case LengthEncoding.HEX:
-                digits = f"{number:0{self.size}X}"
-        text = self.encoding in (LengthEncoding.ASCII, LengthEncoding.HEX)
-        header = digits.encode() if text else bytes.fromhex(digits)
-        if len(header) != self.size:
-            message = f"a length of {number} does not fit into {self.size} bytes"
-            raise ValueError(message)
-        return header
-
-    def decode(self, header: bytes) -> int:
+    def body_length(self, header: bytes) -> int:
         """Read the length of the body that follows `header`.
 
         Raises:
@@ -126,7 +99,7 @@ class LengthFramer(Framer):
             if available < size:
                 return None
             header = bytes(self._buffer[self._start : self._start + size])
-            self._expected = size + self._header.decode(header)
+            self._expected = size + self._header.body_length(header)
         if available < self._expected:
             return None
         message = self.take(self._expected)

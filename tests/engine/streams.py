@@ -1,0 +1,39 @@
+"""What the tests of all codecs share: streams in pieces, codecs asked to the end."""
+
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import strategies as st
+
+from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
+    Close,
+    DownstreamCodec,
+    DownstreamEvent,
+    Request,
+)
+
+
+@st.composite
+def pieces(draw: st.DrawFn, data: bytes) -> list[bytes]:
+    """Cut `data` anywhere, as a network may; no piece is empty."""
+    cuts = draw(st.lists(st.integers(0, len(data)), max_size=12))
+    return [data[a:b] for a, b in pairwise([0, *sorted(cuts), len(data)]) if a < b]
+
+
+def received(codec: DownstreamCodec[Any], data: bytes) -> list[DownstreamEvent]:
+    """Give all that a downstream codec makes of `data`, up to a close."""
+    codec.receive_data(data)
+    events: list[DownstreamEvent] = []
+    while (event := codec.next_event()) is not None:
+        events.append(event)
+        if isinstance(event, Close):
+            break
+    return events
+
+
+def payloads(events: Iterable[DownstreamEvent]) -> list[bytes]:
+    """Give the payloads of events that must all be requests."""
+    requests = list(events)
+    assert all(isinstance(event, Request) for event in requests)
+    return [event.payload for event in requests if isinstance(event, Request)]
