@@ -1,0 +1,261 @@
+"""What is wrong and a person can mend: raised with its cause, gone with its cause.
+
+Three things are watched:
+
+* the local port cannot be had: Home Assistant retries, the issue says what to change;
+* another integration of this Home Assistant dials the same device: two that want the
+  only slot of a device take it from one another;
+* the device ends each connection at once and in silence, again and again: that is how
+  one behaves whose slot somebody else holds.
+
+`repairs.py` mends what can be mended from here.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+import errno
+from typing import Final
+
+from homeassistant.config_entries import (
+    SIGNAL_CONFIG_ENTRY_CHANGED,
+    ConfigEntry,
+    ConfigEntryChange,
+    ConfigEntryState,
+)
+from homeassistant.const import EVENT_COMPONENT_LOADED
+from homeassistant.core import Event as BusEvent, HomeAssistant, callback
+from homeassistant.helpers import issue_registry as ir
+from homeassistant.helpers.dispatcher import async_dispatcher_connect
+from homeassistant.setup import EventComponentLoaded
+from homeassistant.util import dt as dt_util
+
+from .addresses import host_for_home_assistant
+from .const import DOMAIN
+from .coordinator import TcpMultiplexerConfigEntry
+from .entry_settings import settings_from_entry
+from .multiplexer import Event, EventType, Health
+from .neighbours import MODBUS_DOMAIN, Neighbour, async_who_dials
+
+CANNOT_LISTEN: Final = "cannot_listen"
+DIRECT_CONNECTION: Final = "direct_connection"
+SLOT_TAKEN: Final = "slot_taken"
+
+ATTR_ENTRY_ID: Final = "entry_id"
+ATTR_NEIGHBOUR_ID: Final = "neighbour_id"
+"""What the fix flow of an issue finds in its data: ids of config entries."""
+
+SILENT_CONNECTIONS: Final = 10
+SILENT_PERIOD: Final = timedelta(minutes=10)
+SILENT_LIFETIME: Final = timedelta(seconds=2)
+"""So many connections, over so long, none of which lived longer or brought a byte."""
+
+_ENDED_BY_DEVICE: Final = {"closed_by_device", "reset"}
+
+
+# The port
+
+
+@callback
+def async_listen_port_taken(
+    hass: HomeAssistant, entry: TcpMultiplexerConfigEntry, err: OSError
+) -> None:
+    """Say why `entry` cannot listen, until it can, or no longer wants to."""
+    issue_id = f"{CANNOT_LISTEN}_{entry.entry_id}"
+    issue = ir.async_get(hass).async_get_issue(DOMAIN, issue_id)
+    if issue is None or not issue.active:
+        _async_delete_when_settled(hass, entry, issue_id)
+    ir.async_create_issue(
+        hass,
+        DOMAIN,
+        issue_id,
+        data={ATTR_ENTRY_ID: entry.entry_id},
+        is_fixable=True,
+        severity=ir.IssueSeverity.ERROR,
+        translation_key=(
+            "port_taken" if err.errno == errno.EADDRINUSE else CANNOT_LISTEN
+        ),
+        translation_placeholders={
+            "title": entry.title,
+            "port": str(settings_from_entry(entry).listen_port),
+            "error": err.strerror or str(err),
+        },
+    )
+
+
+@callback
+def _async_delete_when_settled(
+    hass: HomeAssistant, entry: TcpMultiplexerConfigEntry, issue_id: str
+) -> None:
+    """Delete the issue when `entry` is loaded, disabled or removed.
+
+    The entry itself cannot carry this: a setup that fails has unloaded all it began.
+    """
+
+    @callback
+    def changed(change: ConfigEntryChange, changed_entry: ConfigEntry) -> None:
+        if changed_entry is entry and (
+            change is ConfigEntryChange.REMOVED
+            or entry.state in (ConfigEntryState.LOADED, ConfigEntryState.NOT_LOADED)
+        ):
+            disconnect()
+            ir.async_delete_issue(hass, DOMAIN, issue_id)
+
+    disconnect = async_dispatcher_connect(hass, SIGNAL_CONFIG_ENTRY_CHANGED, changed)
+
+
+# The device
+
+
+@callback
+def async_track(hass: HomeAssistant, entry: TcpMultiplexerConfigEntry) -> None:
+    """Watch what is wrong around the running multiplexer of `entry`, until unloaded."""
+
+    @callback
+    def unloaded() -> None:
+        """Delete what nobody watches any more.
+
+        What its owner chose to ignore stays: the next load would show it again.
+        """
+        for kind in (DIRECT_CONNECTION, SLOT_TAKEN):
+            for issue in _issues(hass, f"{kind}_{entry.entry_id}"):
+                if issue.dismissed_version is None:
+                    ir.async_delete_issue(hass, DOMAIN, issue.issue_id)
+
+    entry.async_on_unload(unloaded)
+    _NeighbourWatch(hass, entry)
+    _SlotWatch(hass, entry)
+
+
+def _issues(hass: HomeAssistant, prefix: str) -> Iterator[ir.IssueEntry]:
+    for (domain, issue_id), issue in tuple(ir.async_get(hass).issues.items()):
+        if domain == DOMAIN and issue_id.startswith(prefix):
+            yield issue
+
+
+class _NeighbourWatch:
+    """Looks for others who dial our device, whenever a config entry changes."""
+
+    def __init__(self, hass: HomeAssistant, entry: TcpMultiplexerConfigEntry) -> None:
+        self._hass = hass
+        self._entry = entry
+        self._multiplexer = entry.runtime_data.multiplexer
+        self._prefix = f"{DIRECT_CONNECTION}_{entry.entry_id}"
+        entry.async_on_unload(
+            async_dispatcher_connect(hass, SIGNAL_CONFIG_ENTRY_CHANGED, self._check)
+        )
+        entry.async_on_unload(
+            hass.bus.async_listen(EVENT_COMPONENT_LOADED, self._component_loaded)
+        )
+        self._check()
+
+    @callback
+    def _component_loaded(self, event: BusEvent[EventComponentLoaded]) -> None:
+        if event.data["component"] == MODBUS_DOMAIN:  # Its hubs are no entries.
+            self._check()
+
+    @callback
+    def _check(self, *_: object) -> None:
+        settings = self._multiplexer.settings
+        found = {
+            f"{self._prefix}_{neighbour.entry_id or neighbour.name}": neighbour
+            for neighbour in async_who_dials(self._hass, settings.host, settings.port)
+        }
+        for issue in _issues(self._hass, self._prefix):
+            if issue.issue_id not in found:
+                ir.async_delete_issue(self._hass, DOMAIN, issue.issue_id)
+        for issue_id, neighbour in found.items():
+            self._raise(issue_id, neighbour)
+
+    def _raise(self, issue_id: str, neighbour: Neighbour) -> None:
+        fixable = False
+        translation_key = "direct_connection_yaml"
+        if neighbour.entry_id:
+            other = self._hass.config_entries.async_get_known_entry(neighbour.entry_id)
+            fixable = other.supports_reconfigure
+            translation_key = (
+                DIRECT_CONNECTION if fixable else "direct_connection_manual"
+            )
+        settings = self._multiplexer.settings
+        ir.async_create_issue(
+            self._hass,
+            DOMAIN,
+            issue_id,
+            data={
+                ATTR_ENTRY_ID: self._entry.entry_id,
+                ATTR_NEIGHBOUR_ID: neighbour.entry_id,
+            },
+            is_fixable=fixable,
+            severity=ir.IssueSeverity.WARNING,
+            translation_key=translation_key,
+            translation_placeholders={
+                "title": self._entry.title,
+                "neighbour": neighbour.name,
+                "host": settings.host,
+                "port": str(settings.port),
+                "local_host": host_for_home_assistant(settings.listen_host),
+                "local_port": str(settings.listen_port),
+            },
+        )
+
+
+class _SlotWatch:
+    """Counts the connections that the device ended at once and without a byte."""
+
+    def __init__(self, hass: HomeAssistant, entry: TcpMultiplexerConfigEntry) -> None:
+        self._hass = hass
+        self._entry = entry
+        self._multiplexer = entry.runtime_data.multiplexer
+        self._issue_id = f"{SLOT_TAKEN}_{entry.entry_id}"
+        self._opened: datetime = dt_util.utcnow()
+        self._bytes_before = 0
+        self._silent = 0
+        self._silent_since = self._opened
+        entry.async_on_unload(self._multiplexer.subscribe(self._handle_event))
+
+    @callback
+    def _handle_event(self, event: Event) -> None:
+        match event.type:
+            case EventType.CONNECTION_OPENED:
+                self._opened = dt_util.utcnow()
+                self._bytes_before = self._multiplexer.snapshot().bytes_from_upstream
+            case EventType.CONNECTION_CLOSED if event.reason in _ENDED_BY_DEVICE:
+                self._connection_ended()
+            case EventType.UPSTREAM_BACK:
+                self._forget()
+            case EventType.HEALTH_CHANGED:
+                if self._multiplexer.snapshot().health is Health.PAUSED:
+                    self._forget()  # Its owner gave the slot away.
+
+    def _forget(self) -> None:
+        self._silent = 0
+        ir.async_delete_issue(self._hass, DOMAIN, self._issue_id)
+
+    def _connection_ended(self) -> None:
+        now = dt_util.utcnow()
+        if self._multiplexer.snapshot().bytes_from_upstream != self._bytes_before:
+            self._silent = 0
+            return
+        if now - self._opened > SILENT_LIFETIME:
+            return
+        if not self._silent:
+            self._silent_since = self._opened
+        self._silent += 1
+        if (
+            self._silent < SILENT_CONNECTIONS
+            or now - self._silent_since < SILENT_PERIOD
+        ):
+            return
+        settings = self._multiplexer.settings
+        ir.async_create_issue(
+            self._hass,
+            DOMAIN,
+            self._issue_id,
+            is_fixable=False,
+            severity=ir.IssueSeverity.WARNING,
+            translation_key=SLOT_TAKEN,
+            translation_placeholders={
+                "title": self._entry.title,
+                "host": settings.host,
+                "port": str(settings.port),
+            },
+        )

@@ -1,0 +1,182 @@
+"""Mend from the repairs page what `issues.py` found.
+
+Each flow leads to the dialog that changes a config entry: ours for the port, the
+other integration's for the device. It ends with an abort, so that the issue stays
+until what it watches is right, not until a dialog was opened.
+"""
+
+import asyncio
+from typing import Any, Final, override
+
+from homeassistant.components.repairs import FlowType, RepairsFlow, RepairsFlowResult
+from homeassistant.config_entries import (
+    SOURCE_RECONFIGURE,
+    ConfigEntry,
+    OperationNotAllowed,
+    UnknownEntry,
+)
+from homeassistant.core import HomeAssistant
+from homeassistant.data_entry_flow import FlowResultType
+from homeassistant.helpers import issue_registry as ir
+import voluptuous as vol
+
+from .const import DOMAIN
+from .coordinator import TcpMultiplexerConfigEntry
+from .issues import ATTR_ENTRY_ID, ATTR_NEIGHBOUR_ID
+from .multiplexer import Event, Health, Multiplexer
+
+SLOT_SECONDS: Final = 120
+"""Some devices need a minute or more until their slot is free again."""
+
+
+async def async_create_fix_flow(
+    hass: HomeAssistant,
+    issue_id: str,  # noqa: ARG001 - the data says it
+    data: dict[str, Any] | None,
+) -> RepairsFlow:
+    """Give the flow that mends an issue."""
+    ids = data or {}
+    entry = hass.config_entries.async_get_known_entry(ids[ATTR_ENTRY_ID])
+    if neighbour_id := ids.get(ATTR_NEIGHBOUR_ID):
+        neighbour = hass.config_entries.async_get_known_entry(neighbour_id)
+        return DirectConnectionFlow(entry, neighbour)
+    return ReconfigureFlow(entry)
+
+
+class ReconfigureFlow(RepairsFlow):
+    """Explains, then leads to the dialog that reconfigures an entry."""
+
+    def __init__(self, entry: ConfigEntry[Any]) -> None:
+        """Keep the entry that has to change."""
+        self._entry = entry
+
+    async def async_step_init(
+        self, _: dict[str, Any] | None = None
+    ) -> RepairsFlowResult:
+        """Begin with the explanation."""
+        return await self.async_step_confirm()
+
+    async def async_step_confirm(
+        self, user_input: dict[str, Any] | None = None
+    ) -> RepairsFlowResult:
+        """Say what is wrong and what comes next."""
+        if user_input is not None:
+            return await self.async_step_reconfigure()
+        issue = ir.async_get(self.hass).async_get_issue(DOMAIN, self.issue_id)
+        return self.async_show_form(
+            step_id="confirm",
+            data_schema=vol.Schema({}),
+            description_placeholders=issue.translation_placeholders if issue else None,
+        )
+
+    async def async_step_reconfigure(
+        self, _: dict[str, Any] | None = None
+    ) -> RepairsFlowResult:
+        """Open the entry's own dialog."""
+        result = await self.hass.config_entries.flow.async_init(
+            self._entry.domain,
+            context={
+                "source": SOURCE_RECONFIGURE,
+                "entry_id": self._entry.entry_id,
+            },
+        )
+        if result["type"] is FlowResultType.ABORT:
+            return self.async_abort(reason="cannot_reconfigure")
+        return self.async_abort(
+            reason="reconfigure",
+            next_flow=(FlowType.CONFIG_FLOW, result["flow_id"]),
+        )
+
+
+class DirectConnectionFlow(ReconfigureFlow):
+    """Takes the device's slot for the multiplexer, then re-points the neighbour.
+
+    In the order that works where there is one slot: the neighbour is unloaded, the
+    multiplexer gets the device to answer, the neighbour is set up again, and only
+    then can its dialog reach the device at the multiplexer's address.
+    """
+
+    def __init__(
+        self, entry: TcpMultiplexerConfigEntry, neighbour: ConfigEntry[Any]
+    ) -> None:
+        """Keep who serves and who has to be re-pointed."""
+        super().__init__(neighbour)
+        self._serving = entry
+        self._task: asyncio.Task[bool] | None = None
+
+    @override
+    async def async_step_confirm(
+        self, user_input: dict[str, Any] | None = None
+    ) -> RepairsFlowResult:
+        """Say what is wrong and what comes next."""
+        if user_input is not None:
+            return await self.async_step_take_slot()
+        return await super().async_step_confirm()
+
+    async def async_step_take_slot(
+        self, _: dict[str, Any] | None = None
+    ) -> RepairsFlowResult:
+        """Show that the device has to answer first."""
+        if self._task is None:
+            self._task = self.hass.async_create_task(self._async_take_slot())
+        if not self._task.done():
+            return self.async_show_progress(
+                step_id="take_slot",
+                progress_action="take_slot",
+                progress_task=self._task,
+                description_placeholders={
+                    "title": self._serving.title,
+                    "neighbour": self._entry.title,
+                },
+            )
+        taken = self._task.result()
+        return self.async_show_progress_done(
+            next_step_id="reconfigure" if taken else "no_slot"
+        )
+
+    async def async_step_no_slot(
+        self, _: dict[str, Any] | None = None
+    ) -> RepairsFlowResult:
+        """Say that something else must be wrong."""
+        return self.async_abort(
+            reason="no_slot",
+            description_placeholders={"neighbour": self._entry.title},
+        )
+
+    async def _async_take_slot(self) -> bool:
+        """Unload the neighbour until the device answers the multiplexer.
+
+        Unloading, not disabling: it is not written down, so that the neighbour is
+        back after a restart, come what may.
+        """
+        config_entries = self.hass.config_entries
+        neighbour_id = self._entry.entry_id
+        try:
+            if not await config_entries.async_unload(neighbour_id):
+                return False
+            try:
+                async with asyncio.timeout(SLOT_SECONDS):
+                    multiplexer = self._serving.runtime_data.multiplexer
+                    await multiplexer.reconnect()
+                    await _async_answered(multiplexer)
+            finally:
+                await config_entries.async_reload(neighbour_id)
+        except OperationNotAllowed, TimeoutError, UnknownEntry:
+            return False
+        return True
+
+
+async def _async_answered(multiplexer: Multiplexer) -> None:
+    """Wait until the device answers, or nobody asks it anything."""
+    changed = asyncio.Event()
+
+    def note(_: Event) -> None:
+        changed.set()
+
+    unsubscribe = multiplexer.subscribe(note)
+    try:
+        while multiplexer.snapshot().health not in (Health.HEALTHY, Health.IDLE):
+            await changed.wait()
+            changed.clear()
+    finally:
+        unsubscribe()
