@@ -1,0 +1,211 @@
+"""Try what the user typed, and say what came of it.
+
+Nothing is predicted. Whether a port can be had is found out by binding it, whether
+an address is this machine's likewise, and whether a device answers by asking it what
+its protocol's health check would ask. What fails is classified by what a person can
+do about it; the words are the translations' business. Nothing here knows Home
+Assistant.
+"""
+
+import asyncio
+from collections.abc import Collection
+from contextlib import suppress
+import enum
+import errno
+import socket
+from typing import Any, Final
+
+from .multiplexer.protocols import PROTOCOLS, ProtocolOptions
+from .multiplexer.protocols.base import (
+    Answer,
+    Close,
+    Failed,
+    Request,
+    SendBack,
+    Stray,
+    UpstreamCodec,
+)
+from .multiplexer.settings import Settings
+
+CONNECT_SECONDS: Final = 5.0
+ANSWER_SECONDS: Final = 10.0
+"""A person waits: what takes longer is no answer, whatever the timeout may be."""
+_UNPRIVILEGED = 1024
+_PORTS = 65536
+_CHUNK = 4096
+
+
+class ListenProblem(enum.StrEnum):
+    """Why a local port cannot be had."""
+
+    NOT_PERMITTED = "port_not_permitted"
+    IN_USE = "port_in_use"
+    NOT_HERE = "address_not_here"
+    OTHER = "cannot_listen"
+
+
+class DeviceProblem(enum.StrEnum):
+    """Why there is no answer from the device."""
+
+    UNKNOWN_HOST = "unknown_host"
+    """The name cannot be resolved."""
+    UNREACHABLE = "unreachable"
+    """No answer to the connection attempt, or no way there."""
+    REFUSED = "refused"
+    """The host is there and nothing listens on that port."""
+    CLOSED = "closed"
+    """The connection was ended without an answer: somebody else may hold the slot."""
+    SILENT = "silent"
+    """Connected, asked, and no answer came."""
+    NOT_UNDERSTOOD = "not_understood"
+    """An answer came that is not the protocol's."""
+
+
+class DeviceError(Exception):
+    """The device did not answer; `problem` says how."""
+
+    def __init__(self, problem: DeviceProblem) -> None:
+        """Name the problem."""
+        super().__init__(problem)
+        self.problem = problem
+
+
+# The local port
+
+
+async def try_listen(host: str | None, port: int) -> ListenProblem | None:
+    """Bind a local port as the listener would, and let it go; None if that works."""
+    loop = asyncio.get_running_loop()
+    try:
+        server = await loop.create_server(
+            asyncio.Protocol, host, port, start_serving=False
+        )
+    except OSError as err:
+        return _listen_problem(err)
+    server.close()
+    return None
+
+
+def _listen_problem(err: OSError) -> ListenProblem:
+    match err.errno:
+        case errno.EACCES | errno.EPERM:
+            return ListenProblem.NOT_PERMITTED
+        case errno.EADDRINUSE:
+            return ListenProblem.IN_USE
+    # asyncio takes EADDRNOTAVAIL for a family that is switched off and, when no
+    # address is left, raises an error without a number.
+    if err.errno is None or isinstance(err, socket.gaierror):
+        return ListenProblem.NOT_HERE
+    return ListenProblem.OTHER
+
+
+async def next_free_port(host: str | None, port: int, taken: Collection[int]) -> int:
+    """Give the first port from `port` on that can be had and is not in `taken`."""
+    while port in taken or await try_listen(host, port) in (
+        ListenProblem.IN_USE,
+        ListenProblem.NOT_PERMITTED,
+    ):
+        port = max((port + 1) % _PORTS, _UNPRIVILEGED)
+    return port
+
+
+async def own_addresses(host: str) -> set[str]:
+    """Give those addresses of `host` that are this machine's: those one can bind."""
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+    except OSError, UnicodeError:  # unknown, or too long for a name
+        return set()
+    own: set[str] = set()
+    for family, kind, number, _, address in found:
+        try:
+            with socket.socket(family, kind, number) as probe:
+                probe.bind(address)
+        except OSError:
+            continue
+        own.add(str(address[0]))
+    return own
+
+
+# The device
+
+
+async def ask_device(settings: Settings) -> str | None:
+    """Connect, ask what a health check asks; give question and answer as a text.
+
+    None: the protocol knows no question, and the device accepted the connection.
+
+    Raises:
+        DeviceError: it did not answer.
+
+    """
+    protocol = PROTOCOLS[settings.protocol](
+        ProtocolOptions(
+            unit_id=settings.unit_id,
+            max_body=settings.max_body,
+            probe=settings.probe,
+        )
+    )
+    request = protocol.probe(None)
+    reader, writer = await _connect(settings.host, settings.port)
+    try:
+        # Nobody waits for minutes in front of a form: then the connection must do.
+        if request is None or settings.connect_delay > ANSWER_SECONDS:
+            return None
+        await asyncio.sleep(settings.connect_delay)
+        seconds = min(settings.timeout, ANSWER_SECONDS)
+        response = await _ask(reader, writer, protocol.upstream(), request, seconds)
+        return protocol.describe(request.payload, response)
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+async def _connect(
+    host: str, port: int
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            return await asyncio.open_connection(host, port, all_errors=True)
+    except TimeoutError:
+        problem = DeviceProblem.UNREACHABLE
+    except socket.gaierror, UnicodeError:  # unknown, or too long for a name
+        problem = DeviceProblem.UNKNOWN_HOST
+    except ExceptionGroup as errors:  # one for each address that the name has
+        refused = errors.subgroup(ConnectionRefusedError)
+        problem = DeviceProblem.REFUSED if refused else DeviceProblem.UNREACHABLE
+    raise DeviceError(problem)
+
+
+async def _ask(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    codec: UpstreamCodec[Any],
+    request: Request,
+    seconds: float,
+) -> bytes:
+    """Give the response; what comes before it is passed over."""
+    writer.write(codec.send(request))
+    strange: DeviceProblem | None = None
+    data = None
+    try:
+        async with asyncio.timeout(seconds):
+            while data != b"":
+                try:
+                    data = await reader.read(_CHUNK)
+                except ConnectionError:
+                    data = b""
+                for event in codec.feed(data) if data else codec.eof():
+                    match event:
+                        case Answer(response=response):
+                            return bytes(response)
+                        case SendBack(data=owed):
+                            writer.write(owed)
+                        case Stray():
+                            strange = DeviceProblem.NOT_UNDERSTOOD
+                        case Close() | Failed():
+                            raise DeviceError(DeviceProblem.NOT_UNDERSTOOD)
+    except TimeoutError:
+        raise DeviceError(strange or DeviceProblem.SILENT) from None
+    raise DeviceError(strange or DeviceProblem.CLOSED)
