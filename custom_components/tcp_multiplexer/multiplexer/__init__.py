@@ -1,3 +1,35 @@
-"""Share one upstream TCP connection among many clients."""
+"""A TCP multiplexer: one upstream connection shared by any number of clients.
+
+This package is the engine. It knows nothing of Home Assistant, needs no more than the
+standard library and h11, and also runs on its own (`tcp-multiplexer server`). What is
+named here is its whole interface.
+"""
+
+from .events import Event, EventListener, EventType
+from .multiplexer import Multiplexer, RequestError
+from .protocols import PROTOCOLS
+from .protocols.base import Failure
+from .settings import DEFAULT_NETWORKS, Network, Settings, SettingsError
+from .snapshot import ClientSnapshot, Health, ScopeSnapshot, Snapshot, TraceRecord
+
+__all__ = [
+    "DEFAULT_NETWORKS",
+    "PROTOCOLS",
+    "ClientSnapshot",
+    "Event",
+    "EventListener",
+    "EventType",
+    "Failure",
+    "Health",
+    "Multiplexer",
+    "Network",
+    "RequestError",
+    "ScopeSnapshot",
+    "Settings",
+    "SettingsError",
+    "Snapshot",
+    "TraceRecord",
+    "__version__",
+]
 
 __version__ = "1.0.0"

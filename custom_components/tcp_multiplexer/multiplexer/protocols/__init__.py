@@ -1,1 +1,22 @@
-"""What the bytes mean: bytes in, messages out, no I/O."""
+"""The application protocols, by the names that users give them."""
+
+from typing import Any
+
+from .base import Protocol, ProtocolOptions
+from .echo import EchoProtocol
+from .http import HttpProtocol
+from .length_prefixed import Iso8583Protocol, MpuProtocol
+from .modbus import ModbusProtocol
+
+__all__ = ["PROTOCOLS", "Protocol", "ProtocolOptions"]
+
+PROTOCOLS: dict[str, type[Protocol[Any]]] = {
+    cls.name: cls
+    for cls in (
+        ModbusProtocol,
+        HttpProtocol,
+        Iso8583Protocol,
+        MpuProtocol,
+        EchoProtocol,
+    )
+}

@@ -1,0 +1,124 @@
+"""What the engine tells the outside, as it happens, without a call per request.
+
+Changes of the upstream are told one by one: backoff keeps them rare. What clients
+cause may come a thousand times a second, so the same kind of event about the same
+client is told at once and then merged, to one a second with a count.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+import enum
+import logging
+
+LOGGER = logging.getLogger(__name__)
+
+MERGE_SECONDS = 1.0
+_MERGED_KEYS = 1024
+"""Kinds of events merged at a time; what exceeds them is merged without a client."""
+
+
+class EventType(enum.Enum):
+    """What may happen."""
+
+    UPSTREAM_LOST = "upstream_lost"
+    """An outage begins: the device cannot be reached, or does not answer."""
+    UPSTREAM_BACK = "upstream_back"
+    """The first good response after an outage."""
+    CONNECTION_OPENED = "connection_opened"
+    CONNECTION_CLOSED = "connection_closed"
+    """`reason` is a `CloseReason`; `detail` "no data" if no byte ever came on it."""
+    CONNECTION_FAILED = "connection_failed"
+    """An attempt to connect came to nothing; `detail` says why."""
+    HEALTH_CHANGED = "health_changed"
+    """`reason` is the new `Health`; `detail` the last error."""
+    CLIENT_CONNECTED = "client_connected"
+    CLIENT_DISCONNECTED = "client_disconnected"
+    CLIENT_REFUSED = "client_refused"
+    """`reason`: `not_allowed` or `too_many_clients`."""
+    REQUEST_REFUSED = "request_refused"
+    """The request got no response; `reason` is a `Failure`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened, or several alike within a second."""
+
+    type: EventType
+    client: str | None = None
+    """The client's address, without its port."""
+    reason: str | None = None
+    detail: str | None = None
+    """For people; of several merged events, the last one's."""
+    count: int = 1
+
+
+type EventListener = Callable[[Event], None]
+
+
+class Events:
+    """Tells events to those who subscribed."""
+
+    def __init__(self) -> None:
+        """Have no listeners yet."""
+        self._listeners: list[EventListener] = []
+        self._merging: dict[tuple[EventType, str | None, str | None], Event | None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def subscribe(self, listener: EventListener) -> Callable[[], None]:
+        """Call `listener` for each event; give what ends that."""
+        self._listeners.append(listener)
+
+        def unsubscribe() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return unsubscribe
+
+    def tell(self, event: Event) -> None:
+        """Tell an event now."""
+        for listener in tuple(self._listeners):
+            try:
+                listener(event)
+            except Exception:
+                # A listener's fault must not stop the traffic.
+                LOGGER.exception("A listener failed on %s", event)
+
+    def tell_merged(self, event: Event) -> None:
+        """Tell an event now, unless one like it was told within the last second."""
+        key = (event.type, event.client, event.reason)
+        if key not in self._merging and len(self._merging) >= _MERGED_KEYS:
+            event = replace(event, client=None)
+            key = (event.type, None, event.reason)
+        if key in self._merging:
+            earlier = self._merging[key]
+            if earlier is not None:
+                event = replace(event, count=earlier.count + event.count)
+            self._merging[key] = event
+            return
+        self._merging[key] = None
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(MERGE_SECONDS, self._flush)
+        self.tell(event)
+
+    def _flush(self) -> None:
+        waiting = self._merging
+        self._merging = {key: None for key, event in waiting.items() if event}
+        self._timer = None
+        if self._merging:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(MERGE_SECONDS, self._flush)
+        for event in waiting.values():
+            if event is not None:
+                self.tell(event)
+
+    def close(self) -> None:
+        """Tell what was held back, then nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting, self._merging = self._merging, {}
+        for event in waiting.values():
+            if event is not None:
+                self.tell(event)

@@ -1,0 +1,83 @@
+"""The engine's two nouns: who asks, and one request on its way to a response.
+
+A `Requester` is whoever places requests: a network client, the host program, the
+health check. An `Exchange` is one of its requests with what the engine must remember
+about it. Both are plain records; the queue and the pool move them about.
+"""
+
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .protocols.base import Failure, Request
+    from .upstream import Upstream
+
+
+class Exchange:
+    """One request, from its last byte received to its last word sent."""
+
+    __slots__ = (
+        "arrived",
+        "attempts",
+        "deadline",
+        "outcome",
+        "request",
+        "requester",
+        "sent",
+    )
+
+    def __init__(
+        self, request: Request, requester: Requester, arrived: float, deadline: float
+    ) -> None:
+        """Note who asks what, since when and until when (loop time, seconds)."""
+        self.request = request
+        self.requester = requester
+        self.arrived = arrived
+        self.deadline = deadline
+        self.sent = 0.0
+        """When it last went upstream; means nothing while `attempts` is 0."""
+        self.attempts = 0
+        self.outcome: Any = None
+        """What an ordered client has yet to be told, once its turn has come."""
+
+
+class Requester(ABC):
+    """Whoever places requests; the queue is fair between these."""
+
+    name: str
+    """For logs and traces."""
+    address: str | None = None
+    """Where it is, for events; None for a part of the program."""
+    counted = True
+    """Its requests count in statistics."""
+
+    def __init__(self) -> None:
+        """Start with nothing asked."""
+        self.pending: deque[Exchange] = deque()
+        """Its requests not yet sent, in their order."""
+        self.in_flight = 0
+        """Its requests sent and not yet ended."""
+        self.upstream: Upstream | None = None
+        """The connection that carries its requests in flight."""
+        self.turn = 0
+        """When it was last served, or accepted, as a count: the least goes next."""
+        self.queued = False
+        """It waits for its turn."""
+        self.blocked = False
+        """It has more to ask than the queue may hold."""
+        self.held = False
+        """It does not take its responses, so it gets no more of them."""
+        self.gone = False
+        """Nobody is there to be answered."""
+
+    @abstractmethod
+    def answered(self, exchange: Exchange, response: Any) -> None:
+        """Take the response to one of its requests."""
+
+    @abstractmethod
+    def failed(self, exchange: Exchange, failure: Failure) -> None:
+        """Learn that one of its requests gets none."""
+
+    def unblock(self) -> None:  # noqa: B027 - few are ever blocked
+        """Go on asking: the queue has room again."""

@@ -1,0 +1,331 @@
+"""The multiplexer: owns the parts, and is all that the rest of the world sees of them.
+
+    client ─▶ Client ─▶ RequestQueue ─▶ UpstreamPool ─▶ SocketUpstream ─▶ device
+       ▲                                    │
+       └──────────── the response ──────────┘
+
+All of it runs in one event loop, in plain calls. The only tasks are one connection
+attempt at a time and what the owner awaits.
+"""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, override
+
+from .events import Events
+from .exchange import Exchange, Requester
+from .listener import Listener
+from .pool import UpstreamPool
+from .protocols import PROTOCOLS, ProtocolOptions
+from .queue import RequestQueue
+from .snapshot import Snapshot, TraceRecord
+from .statistics import Statistics, percentile
+from .upstream import SocketUpstream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .events import EventListener
+    from .protocols.base import Failure, Protocol
+    from .settings import Settings
+    from .snapshot import Health
+    from .upstream import Upstream
+
+_LIVE = frozenset(
+    (
+        "timeout",
+        "connect_delay",
+        "request_delay",
+        "connect_on_demand",
+        "idle_timeout",
+        "max_lifetime",
+        "reconnect_backoff",
+        "reconnect_backoff_max",
+        "max_connections",
+        "queue_size",
+        "health_check_interval",
+        "allowed_networks",
+        "max_clients",
+    )
+)
+"""Settings that can change while it runs, without dropping clients."""
+
+
+class RequestError(Exception):
+    """A request of the host program's own got no response; `failure` says why."""
+
+    def __init__(self, failure: Failure) -> None:
+        """Keep the cause."""
+        super().__init__(failure.value.replace("_", " "))
+        self.failure = failure
+
+
+class Multiplexer:
+    """Shares one upstream, or a small pool of connections to it, among clients."""
+
+    def __init__(
+        self, settings: Settings, *, paused: bool = False, name: str | None = None
+    ) -> None:
+        """Prepare; must run in the event loop that will carry it.
+
+        `name` is what logs call the upstream, else its host and port.
+        """
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._events = Events()
+        self._statistics = Statistics(settings.trace_size, self._loop.time())
+        self._queue = RequestQueue(settings.queue_size)
+        options = ProtocolOptions(
+            unit_id=settings.unit_id,
+            on_failure=settings.on_failure,
+            max_body=settings.max_body,
+            probe=settings.probe,
+        )
+        self._protocol: Protocol[Any] = PROTOCOLS[settings.protocol](options)
+        self._pool = UpstreamPool(
+            settings,
+            self._protocol,
+            self._queue,
+            self._statistics,
+            self._events,
+            self._make_upstream,
+            paused=paused,
+            name=name or f"{settings.host}:{settings.port}",
+        )
+        self._listener = Listener(
+            settings,
+            self._protocol,
+            self._queue,
+            self._pool,
+            self._statistics,
+            self._events,
+        )
+        self._hosts: set[_Host] = set()
+        self._stopped = False
+
+    def _make_upstream(self) -> Upstream:
+        settings = self._settings
+        return SocketUpstream(
+            self._pool,
+            self._protocol.upstream(),
+            (settings.host, settings.port),
+            batch=settings.max_in_flight > 1,
+        )
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self._settings
+
+    @property
+    def paused(self) -> bool:
+        """It leaves the device alone."""
+        return self._pool.paused
+
+    @property
+    def health(self) -> Health:
+        """How the upstream does."""
+        return self._pool.status
+
+    async def start(self) -> None:
+        """Listen, and begin to connect; the device may be away.
+
+        Raises:
+            OSError: the local port cannot be opened.
+
+        """
+        await self._listener.start()
+        self._pool.start()
+
+    async def stop(self) -> None:
+        """Free the port, every socket, timer and task. May be called again."""
+        if self._stopped:
+            return
+        self._stopped = True
+        await self._pool.stop()
+        await self._listener.stop()
+        self._events.close()
+        await asyncio.sleep(0)  # the closed sockets leave the loop
+
+    async def reconnect(self, *, drain: bool = True) -> None:
+        """Close the upstream and connect anew; pending requests survive.
+
+        With `drain`, exchanges in flight may finish first, up to their deadlines.
+        Gives back when the old connections are closed. Does nothing while paused.
+        """
+        if not self.paused:
+            await self._pool.reconnect(drain=drain)
+
+    async def pause(self) -> None:
+        """Leave the device alone until `resume`; requests are refused meanwhile.
+
+        Gives back when the connections are closed.
+        """
+        await self._pool.pause()
+
+    def resume(self) -> None:
+        """Use the device again."""
+        self._pool.resume()
+
+    async def request(self, payload: bytes) -> bytes:
+        """Ask the device something, as one more client would.
+
+        For Modbus, `payload` and the response are a unit identifier and a PDU, an
+        exception being a response; for other protocols whole messages.
+
+        Raises:
+            ValueError: `payload` is not exactly one valid request.
+            RequestError: no response; its `failure` says why.
+
+        """
+        request = self._protocol.request(payload)
+        now = self._loop.time()
+        host = _Host(self._loop.create_future())
+        self._queue.join(host)
+        self._hosts.add(host)
+        self._statistics.requests += 1
+        deadline = now + self._settings.timeout
+        self._pool.submit(Exchange(request, host, now, deadline))
+        self._pool.dispatch()
+        try:
+            return await host.result
+        finally:
+            host.gone = True
+            self._hosts.discard(host)
+            self._pool.leave(host)
+
+    def disconnect_client(self, address: str | None = None) -> int:
+        """Close the connections of a client's address, or all; give how many."""
+        clients = [
+            client
+            for client in self._listener.clients
+            if address is None or address in (client.address, client.name)
+        ]
+        for client in clients:
+            client.abort()
+        return len(clients)
+
+    def reset_statistics(self) -> None:
+        """Count from now on."""
+        self._statistics.reset(self._loop.time())
+        self._queue.peak = self._queue.depth
+        self._statistics.clients_peak = len(self._listener.clients)
+
+    async def apply(self, settings: Settings) -> bool:
+        """Go on with other settings without dropping anybody, if that can be done.
+
+        Gives False, having done nothing, when a restart is needed.
+        """
+        changed = {
+            field
+            for field in settings.__dataclass_fields__
+            if getattr(settings, field) != getattr(self._settings, field)
+        }
+        if not changed <= _LIVE:
+            return False
+        self._settings = settings
+        self._listener.settings = settings
+        self._queue.size = settings.queue_size
+        self._pool.apply(settings)
+        self._queue.admit()
+        return True
+
+    def subscribe(self, listener: EventListener) -> Callable[[], None]:
+        """Call `listener` for each event (see `events`); give what ends that."""
+        return self._events.subscribe(listener)
+
+    def snapshot(self) -> Snapshot:
+        """Give a picture of this moment."""
+        statistics, pool, queue = self._statistics, self._pool, self._queue
+        clock = self._clock
+        health = pool.status
+        opened = [upstream.opened_at for upstream in pool.upstreams]
+        waits = sorted(wait for wait, _ in statistics.times)
+        took = sorted(took for _, took in statistics.times)
+        last = pool.last_response
+        return Snapshot(
+            health=health,
+            health_reason=pool.health.reason if health.value in _UNWELL else None,
+            connections=len(opened),
+            connected_since=min(opened) + clock if opened else None,
+            last_response=None if last is None else last + clock,
+            listen_addresses=self._listener.addresses,
+            clients=tuple(
+                client.snapshot(clock)
+                for client in sorted(self._listener.clients, key=lambda c: c.since)
+            ),
+            clients_peak=statistics.clients_peak,
+            queue_depth=queue.depth,
+            queue_peak=queue.peak,
+            in_flight=sum(len(upstream.in_flight) for upstream in pool.upstreams),
+            requests=statistics.requests,
+            responses=statistics.responses,
+            exceptions=statistics.exceptions,
+            failures={
+                failure.value: count for failure, count in statistics.failures.items()
+            },
+            timeouts=statistics.timeouts,
+            late_responses=statistics.late_responses,
+            stray_responses=statistics.stray_responses,
+            invalid_requests=statistics.invalid_requests,
+            clients_refused=statistics.clients_refused,
+            connection_attempts=statistics.connection_attempts,
+            reconnects=statistics.reconnects,
+            bytes_from_clients=statistics.bytes_from_clients,
+            bytes_to_clients=statistics.bytes_to_clients,
+            bytes_from_upstream=statistics.bytes_from_upstream,
+            bytes_to_upstream=statistics.bytes_to_upstream,
+            response_seconds_median=percentile(took, 0.5),
+            response_seconds_p95=percentile(took, 0.95),
+            wait_seconds_median=percentile(waits, 0.5),
+            wait_seconds_p95=percentile(waits, 0.95),
+            units={
+                number: unit.snapshot() for number, unit in statistics.units.items()
+            },
+            since=statistics.since + clock,
+        )
+
+    def trace(self) -> tuple[TraceRecord, ...]:
+        """Give the last exchanges, the oldest first."""
+        clock = self._clock
+        return tuple(
+            TraceRecord(
+                entry.time + clock,
+                entry.client,
+                entry.request,
+                entry.response,
+                entry.outcome,
+                entry.wait,
+                None if entry.response_time < 0 else entry.response_time,
+            )
+            for entry in self._statistics.trace
+        )
+
+    @property
+    def _clock(self) -> float:
+        """What turns loop time into time of day."""
+        return time.time() - self._loop.time()
+
+
+_UNWELL = frozenset(("degraded", "unreachable"))
+
+
+class _Host(Requester):
+    """The host program, for one request."""
+
+    name = "host"
+
+    def __init__(self, result: asyncio.Future[bytes]) -> None:
+        """Resolve `result` with the response."""
+        super().__init__()
+        self.result = result
+
+    @override
+    def answered(self, exchange: Exchange, response: Any) -> None:
+        if not self.result.done():
+            self.result.set_result(bytes(response))
+
+    @override
+    def failed(self, exchange: Exchange, failure: Failure) -> None:
+        if not self.result.done():
+            self.result.set_exception(RequestError(failure))

@@ -1,0 +1,746 @@
+"""Where requests meet connections: the only room that decides what goes upstream.
+
+State: the queue of requests that wait, the connections that are open, at most one
+that is being opened, and one alarm. Whenever any of these changes, `dispatch` is
+called, and only there does a request get a connection:
+
+1. A connection is ready: the request whose turn it is goes out on it.
+2. None is ready, but another may be opened: it is, and the request waits.
+3. Otherwise the request waits for a connection to become ready, or its deadline.
+
+An exchange ends in exactly one way: its response is handed to the requester, or its
+failure is. A request not yet sent survives whatever happens to connections. One that
+was sent is sent again only if it is `retry_safe`, once, and if no byte of its response
+had come.
+
+Extra connections are on trial until their first response: some devices accept more
+than they serve, or drop the older for the newer. A trial begins with a request that
+may be sent twice, and is lost to half of its deadline, so that the other half is left
+for doing it right. A lost trial shrinks the pool.
+"""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, override
+
+from .alarm import Alarm
+from .events import Event, EventType
+from .exchange import Exchange, Requester
+from .health import Health as HealthTracker
+from .protocols.base import Failure
+from .snapshot import Health
+from .statistics import PAYLOAD_KEPT, TraceEntry
+from .upstream import CloseReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .events import Events
+    from .protocols.base import Protocol, Request, Stray
+    from .queue import RequestQueue
+    from .settings import Settings
+    from .statistics import Statistics
+    from .upstream import Upstream
+
+LOGGER = logging.getLogger(__name__)
+
+_TIMEOUTS_TO_RENEW = 2
+"""Timeouts in a row, without a byte between, after which a connection is renewed."""
+_TRIAL_SECONDS = 2.0
+"""An older connection that drops so soon after a newer was opened was dropped for it;
+one that ends so soon after its own opening had no place at the device."""
+
+_OWN_REASONS = frozenset(
+    (
+        CloseReason.IDLE,
+        CloseReason.LIFETIME,
+        CloseReason.RECONNECT,
+        CloseReason.PAUSED,
+        CloseReason.STOPPED,
+        CloseReason.SPENT,
+    )
+)
+_DEVICE_FAILURES = frozenset(
+    (Failure.CONNECTION_LOST, Failure.NO_RESPONSE, Failure.INVALID_RESPONSE)
+)
+
+
+class _Prober(Requester):
+    """The health check: asks something harmless, and wants no answer."""
+
+    name = "health check"
+    counted = False
+
+    @override
+    def answered(self, exchange: Exchange, response: Any) -> None:
+        pass
+
+    @override
+    def failed(self, exchange: Exchange, failure: Failure) -> None:
+        pass
+
+
+class UpstreamPool:
+    """The connections to one device, and the exchanges on them."""
+
+    def __init__(  # noqa: PLR0917 - the parts that it joins
+        self,
+        settings: Settings,
+        protocol: Protocol[Any],
+        queue: RequestQueue,
+        statistics: Statistics,
+        events: Events,
+        make_upstream: Callable[[], Upstream],
+        *,
+        paused: bool,
+        name: str,
+    ) -> None:
+        """Join the parts; `start` opens the first connection."""
+        self.settings = settings
+        self.paused = paused
+        self.health = HealthTracker()
+        self.upstreams: list[Upstream] = []
+        self.last_response: float | None = None
+        self._name = name
+        self._protocol = protocol
+        self._queue = queue
+        self._statistics = statistics
+        self._events = events
+        self._make_upstream = make_upstream
+        self._loop = asyncio.get_running_loop()
+        self._alarm = Alarm(self._on_alarm)
+        self._connecting: asyncio.Task[None] | None = None
+        self._limit = settings.max_connections
+        self._connect_now = not settings.connect_on_demand
+        """Open a connection though nobody asks."""
+        self._opened_before = False
+        self._stopped = False
+        self._dispatching = False
+        self._closed: asyncio.Future[None] | None = None
+        """Resolved when the next connection is gone."""
+        self._status = self.status
+        self._prober = _Prober()
+        self._last_good: Request | None = None
+        self._debug = LOGGER.isEnabledFor(logging.DEBUG)
+        queue.join(self._prober)
+
+    # ---- what requesters call ---------------------------------------------------
+
+    def submit(self, exchange: Exchange) -> None:
+        """Take a request; `dispatch` must follow, once for several."""
+        if self._protocol.has_units and exchange.requester.counted:
+            payload = exchange.request.payload
+            unit = self._statistics.unit(payload[0])
+            unit.requests += 1
+            function = payload[1]
+            unit.functions[function] = unit.functions.get(function, 0) + 1
+        if self.paused:
+            self._fail(exchange, Failure.PAUSED)
+        elif not self.upstreams and self.health.next_attempt > exchange.deadline:
+            self._fail(exchange, Failure.NO_CONNECTION)
+        else:
+            self._queue.put(exchange)
+            if exchange.deadline < self._alarm.at:
+                self._alarm.set(exchange.deadline)
+
+    def dispatch(self) -> None:
+        """Send what can be sent; open a connection where that helps."""
+        if self._dispatching:
+            return  # the loop below goes on until nothing is left to do
+        self._dispatching = True
+        queue = self._queue
+        try:
+            while queue.depth:
+                upstream = self._ready_upstream()
+                if upstream is None:
+                    self._connect()
+                    break
+                exchange = queue.take(retry_safe=upstream.on_trial)
+                if exchange is None:
+                    break
+                self._send(exchange.requester.upstream or upstream, exchange)
+                queue.admit()
+        finally:
+            self._dispatching = False
+
+    def leave(self, requester: Requester) -> None:
+        """Drop what a requester that is gone had pending and nobody misses."""
+        left = self._protocol.drop_reads_at_eof
+
+        def droppable(request: Request) -> bool:
+            return request.retry_safe or (left and request.writes is None)
+
+        self._queue.leave(requester, droppable)
+        self._queue.admit()
+        self.dispatch()
+
+    # ---- a request meets a connection -------------------------------------------
+
+    def _ready_upstream(self) -> Upstream | None:
+        """Give the connection with the fewest requests, one on trial last."""
+        best = None
+        for upstream in self.upstreams:
+            if upstream.ready and (
+                best is None
+                or best.on_trial > upstream.on_trial
+                or len(best.in_flight) > len(upstream.in_flight)
+            ):
+                best = upstream
+        return best
+
+    def _room(self, upstream: Upstream) -> bool:
+        limit = (
+            1
+            if upstream.on_trial or self.settings.request_delay
+            else (self.settings.max_in_flight)
+        )
+        return len(upstream.in_flight) < limit
+
+    def _send(self, upstream: Upstream, exchange: Exchange) -> None:
+        requester = exchange.requester
+        requester.in_flight += 1
+        requester.upstream = upstream
+        now = self._loop.time()
+        exchange.sent = now
+        exchange.attempts += 1
+        if upstream.on_trial:
+            upstream.trial_until = now + (exchange.deadline - now) / 2
+            self._alarm.set(upstream.trial_until)
+        upstream.send(exchange)
+        if not self._room(upstream):
+            upstream.ready = False
+
+    def _taken_off(self, exchange: Exchange) -> None:
+        """Note that an exchange is on no connection any more."""
+        requester = exchange.requester
+        requester.in_flight -= 1
+        if not requester.in_flight:
+            requester.upstream = None
+
+    def _freed(self, upstream: Upstream, now: float) -> None:
+        """See what a connection can do after one of its exchanges has ended."""
+        if upstream.retiring is not None or not upstream.reusable:
+            upstream.ready = False
+            if not upstream.in_flight:
+                upstream.close(upstream.retiring or CloseReason.SPENT)
+            return
+        delay = self.settings.request_delay
+        if delay:
+            upstream.not_before = now + delay
+            self._alarm.set(upstream.not_before)
+        elif not upstream.ready and now >= upstream.not_before:
+            self._make_ready(upstream)
+
+    def _make_ready(self, upstream: Upstream) -> None:
+        upstream.ready = True
+        waiting, upstream.waiting = upstream.waiting, []
+        for requester in waiting:
+            self._queue.offer(requester)
+
+    # ---- how an exchange ends ---------------------------------------------------
+
+    def answered(self, upstream: Upstream, exchange: Exchange, response: Any) -> None:
+        """Hand a response to who asked, after the device has its next request."""
+        now = self._loop.time()
+        request = exchange.request
+        self._taken_off(exchange)
+        self.health.succeeded()
+        self.last_response = now
+        if upstream.on_trial:
+            upstream.on_trial = False
+        if request.writes is not None:
+            self._queue.ended(exchange)
+        if exchange.requester.counted:
+            upstream.last_used = now
+            self._count_response(exchange, response, now)
+        self._freed(upstream, now)
+        self.dispatch()
+        exchange.requester.answered(exchange, response)
+        if self._status is not Health.HEALTHY:
+            self._recovered(now)
+
+    def _count_response(self, exchange: Exchange, response: Any, now: float) -> None:
+        statistics = self._statistics
+        request = exchange.request
+        statistics.responses += 1
+        if self._protocol.is_exception(response):
+            statistics.exceptions += 1
+        elif request.retry_safe:
+            self._last_good = request
+        if self._protocol.has_units:
+            statistics.unit(request.payload[0]).responses += 1
+        wait = exchange.sent - exchange.arrived
+        took = now - exchange.sent
+        statistics.times.append((wait, took))
+        self._trace(exchange, "answered", bytes(response), now)
+
+    def _trace(
+        self, exchange: Exchange, outcome: str, response: bytes | None, now: float
+    ) -> None:
+        request = exchange.request.payload
+        sent = exchange.attempts > 0
+        wait = (exchange.sent if sent else now) - exchange.arrived
+        took = now - exchange.sent if sent else -1.0
+        name = exchange.requester.name
+        if self._debug:
+            LOGGER.debug(
+                "%s: %s, %s, waited %.1f ms, took %.1f ms; %s -> %s",
+                name,
+                self._protocol.describe(request, response),
+                outcome,
+                wait * 1e3,
+                took * 1e3,
+                request[:PAYLOAD_KEPT].hex(" "),
+                response and response[:PAYLOAD_KEPT].hex(" "),
+            )
+        if len(request) > PAYLOAD_KEPT:
+            request = request[:PAYLOAD_KEPT]
+        if response is not None and len(response) > PAYLOAD_KEPT:
+            response = response[:PAYLOAD_KEPT]
+        self._statistics.trace.append(
+            TraceEntry(now, name, request, response, outcome, wait, took)
+        )
+
+    def unanswerable(
+        self, upstream: Upstream, exchange: Exchange, failure: Failure
+    ) -> None:
+        """Fail an exchange whose response cannot be passed on."""
+        self._taken_off(exchange)
+        self._queue.ended(exchange)
+        self._fail(exchange, failure)
+        self._freed(upstream, self._loop.time())
+        self.dispatch()
+
+    def _fail(self, exchange: Exchange, failure: Failure) -> None:
+        """Tell the requester that there will be no response, and why."""
+        requester = exchange.requester
+        if failure in _DEVICE_FAILURES:
+            self.health.failed(failure.value)
+        if requester.counted:
+            statistics = self._statistics
+            statistics.failures[failure] += 1
+            if failure is Failure.NO_RESPONSE:
+                statistics.timeouts += 1
+            payload = exchange.request.payload
+            if self._protocol.has_units:
+                statistics.unit(payload[0]).failures += 1
+            self._trace(exchange, failure.value, None, self._loop.time())
+            self._events.tell_merged(
+                Event(
+                    EventType.REQUEST_REFUSED,
+                    requester.address,
+                    failure.value,
+                    self._protocol.describe(payload, None),
+                )
+            )
+        requester.failed(exchange, failure)
+        self._check_status()
+
+    def _fail_pending(self, failure: Failure, before: float) -> None:
+        """Fail what is pending and has its deadline before `before`."""
+        for requester in self._queue.requesters():
+            while requester.pending and requester.pending[0].deadline < before:
+                exchange = requester.pending[0]
+                self._queue.drop(exchange)
+                self._fail(exchange, failure)
+        self._queue.admit()
+
+    def _timed_out(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
+        keep = upstream.expire(exchange)
+        self._taken_off(exchange)
+        trial_lost = upstream.on_trial
+        if not keep or trial_lost or upstream.timeouts_in_a_row >= _TIMEOUTS_TO_RENEW:
+            # before anything else is sent: what still comes must reach nobody
+            upstream.close(CloseReason.NO_RESPONSE)
+        if trial_lost and now < exchange.deadline:
+            self._queue.put_back(exchange)
+        else:
+            self._queue.ended(exchange)
+            self._fail(exchange, Failure.NO_RESPONSE)
+        if upstream in self.upstreams:
+            self._freed(upstream, now)
+
+    def stray(self, upstream: Upstream, event: Stray) -> None:  # noqa: ARG002
+        """Count bytes that belong to nobody."""
+        statistics = self._statistics
+        if event.late:
+            statistics.late_responses += 1
+        else:
+            statistics.stray_responses += 1
+        now = self._loop.time()
+        data = event.data[:PAYLOAD_KEPT]
+        if self._debug:
+            LOGGER.debug("Discarded: %s; %s", event.reason, data.hex(" "))
+        statistics.trace.append(
+            TraceEntry(now, "device", b"", data, "stray", 0.0, -1.0)
+        )
+
+    def sent_bytes(self, count: int) -> None:
+        """Count bytes to the device."""
+        self._statistics.bytes_to_upstream += count
+
+    def received_bytes(self, count: int) -> None:
+        """Count bytes from the device."""
+        self._statistics.bytes_from_upstream += count
+
+    # ---- connections come and go ------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._connect()
+
+    def _connect(self) -> None:
+        """Open a connection if one is wanted and may be opened now."""
+        if self._stopped or self.paused or self._connecting is not None:
+            return
+        if self.upstreams:
+            wanted = (
+                len(self.upstreams) < self._limit
+                and self._queue.depth > 0
+                and not any(u.ready or u.on_trial for u in self.upstreams)
+            )
+        else:
+            wanted = self._connect_now or self._queue.depth > 0
+        if not wanted:
+            return
+        if self._loop.time() < self.health.next_attempt:
+            self._alarm.set(self.health.next_attempt)
+            return
+        self._connecting = self._loop.create_task(self._open())
+
+    async def _open(self) -> None:
+        # A connection just closed is gone only after a turn of the loop, and a device
+        # with one slot must see that one's end before this one's beginning.
+        await asyncio.sleep(0)
+        self._statistics.connection_attempts += 1
+        upstream = self._make_upstream()
+        try:
+            await upstream.open()
+        except (OSError, ValueError) as err:
+            self._connecting = None
+            self._open_failed(str(err) or type(err).__name__)
+        else:
+            self._connecting = None
+            self._opened(upstream)
+
+    def _opened(self, upstream: Upstream) -> None:
+        if self._opened_before:
+            self._statistics.reconnects += 1
+        self._opened_before = True
+        self._connect_now = not self.settings.connect_on_demand
+        upstream.on_trial = bool(self.upstreams)
+        self.upstreams.append(upstream)
+        LOGGER.debug("Connected to %s", self._name)
+        self._events.tell(Event(EventType.CONNECTION_OPENED))
+        upstream.not_before = upstream.opened_at + self.settings.connect_delay
+        if self.settings.connect_delay:
+            self._alarm.set(upstream.not_before)
+        else:
+            self._make_ready(upstream)
+        self._alarm.set(self._next_moment())
+        self._check_status()
+        self.dispatch()
+
+    def _open_failed(self, reason: str) -> None:
+        self._events.tell(Event(EventType.CONNECTION_FAILED, detail=reason))
+        if self.upstreams:
+            self._shrink(reason)
+        else:
+            self._attempt_failed(reason)
+
+    def _attempt_failed(self, reason: str) -> None:
+        """Wait for the next attempt, and let nobody wait for it in vain."""
+        settings = self.settings
+        news = self.health.attempt_failed(
+            self._loop.time(),
+            reason,
+            settings.reconnect_backoff,
+            settings.reconnect_backoff_max,
+        )
+        if news:
+            LOGGER.info("%s is unavailable: %s", self._name, reason)
+            self._events.tell(Event(EventType.UPSTREAM_LOST, detail=reason))
+        self._check_status()
+        self._fail_pending(Failure.NO_CONNECTION, before=self.health.next_attempt)
+        self._connect()
+
+    def lost(self, upstream: Upstream, reason: CloseReason, detail: str) -> None:
+        """Take over what a connection that is gone leaves behind."""
+        now = self._loop.time()
+        self.upstreams.remove(upstream)
+        upstream.ready = False
+        unfinished = list(upstream.in_flight.values())
+        again = [e for e in unfinished if self._may_resend(upstream, e, now)]
+        upstream.in_flight.clear()
+        for exchange in unfinished:
+            self._taken_off(exchange)
+        for exchange in reversed(again):
+            self._queue.put_back(exchange)
+        if self._prober.upstream is upstream and self._prober.pending:
+            # a probe asks after an open connection: it never opens one
+            self._queue.drop(self._prober.pending[0])
+            self._prober.upstream = None
+        for requester in upstream.waiting:
+            self._queue.offer(requester)
+        LOGGER.debug("Disconnected from %s: %s %s", self._name, reason.value, detail)
+        told = "" if upstream.received else "no data"
+        self._events.tell(
+            Event(EventType.CONNECTION_CLOSED, None, reason.value, detail or told)
+        )
+        self._judge_loss(upstream, reason, detail or reason.value, now)
+        for exchange in unfinished:
+            if exchange not in again:
+                self._queue.ended(exchange)
+                self._fail(exchange, Failure.CONNECTION_LOST)
+        if self._closed is not None:
+            self._closed.set_result(None)
+            self._closed = None
+        self._check_status()
+        self._connect()
+        self.dispatch()
+
+    def _may_resend(self, upstream: Upstream, exchange: Exchange, now: float) -> bool:
+        return (
+            exchange.request.retry_safe
+            and exchange.attempts == 1
+            and now < exchange.deadline
+            and not self._stopped
+            and not self.paused
+            and not exchange.requester.gone
+            and (upstream.responses > 0 or not self._protocol.retry_needs_served)
+            and not upstream.begun(exchange)
+        )
+
+    def _judge_loss(
+        self, upstream: Upstream, reason: CloseReason, detail: str, now: float
+    ) -> None:
+        """Decide what the end of a connection says about the device."""
+        if reason in _OWN_REASONS:
+            if reason is CloseReason.IDLE and not self.upstreams:
+                self._connect_now = False
+            return
+        if self.upstreams:
+            newest = max(other.opened_at for other in self.upstreams)
+            if upstream.on_trial or upstream.opened_at < newest > now - _TRIAL_SECONDS:
+                self._shrink(detail)
+        elif not upstream.responses:
+            if upstream.sent or now - upstream.opened_at < _TRIAL_SECONDS:
+                self._attempt_failed(detail)
+            else:
+                # it was never asked: it waits for the next request like an idle one
+                self._connect_now = False
+
+    def _shrink(self, detail: str) -> None:
+        """Ask no more of the device than it has shown to bear."""
+        limit = max(1, len(self.upstreams))
+        if limit < self._limit:
+            LOGGER.info(
+                "%s does not bear %d connections (%s); using %d",
+                self._name,
+                self._limit,
+                detail,
+                limit,
+            )
+            self._limit = limit
+
+    def _retire(self, upstream: Upstream, reason: CloseReason) -> None:
+        """Close a connection as soon as it has nothing in flight."""
+        upstream.retiring = upstream.retiring or reason
+        upstream.ready = False
+        if not upstream.in_flight:
+            upstream.close(reason)
+
+    # ---- what the owner may ask -------------------------------------------------
+
+    async def reconnect(self, *, drain: bool) -> None:
+        """Close every connection and open one anew.
+
+        With `drain`, exchanges in flight may finish first. Pending requests survive.
+        Gives back when the old connections are closed.
+        """
+        self._limit = self.settings.max_connections
+        self.health.forget()
+        await self._cancel_connecting()
+        self._connect_now = True
+        await self._close_all(CloseReason.RECONNECT, drain=drain)
+        self._connect()
+
+    async def pause(self) -> None:
+        """Close every connection once its exchanges are finished, and open none."""
+        if not self.paused:
+            self.paused = True
+            LOGGER.info("%s is left alone: paused", self._name)
+        self._fail_pending(Failure.PAUSED, before=float("inf"))
+        await self._cancel_connecting()
+        self._check_status()
+        await self._close_all(CloseReason.PAUSED, drain=True)
+
+    def resume(self) -> None:
+        """Connect again."""
+        if not self.paused:
+            return
+        self.paused = False
+        LOGGER.info("%s is used again", self._name)
+        self.health.forget()
+        for upstream in self.upstreams:
+            if upstream.retiring is CloseReason.PAUSED:
+                upstream.retiring = None
+                self._freed(upstream, self._loop.time())
+        self._connect_now = not self.settings.connect_on_demand
+        self._check_status()
+        self._connect()
+
+    async def stop(self) -> None:
+        """Close everything at once and fail what is unfinished."""
+        self._stopped = True
+        await self._cancel_connecting()
+        self._fail_pending(Failure.NO_CONNECTION, before=float("inf"))
+        for upstream in tuple(self.upstreams):
+            upstream.close(CloseReason.STOPPED)
+        self._alarm.cancel()
+
+    def apply(self, settings: Settings) -> None:
+        """Go on with other settings; connections stay."""
+        now = self._loop.time()
+        self.settings = settings
+        self._limit = settings.max_connections
+        for requester in self._queue.requesters():
+            for exchange in requester.pending:
+                exchange.deadline = min(exchange.deadline, now + settings.timeout)
+        if not settings.connect_on_demand and not self.upstreams:
+            self._connect_now = True
+        for upstream in self.upstreams:
+            if not upstream.retiring and now >= upstream.not_before:
+                upstream.ready = self._room(upstream)
+                if upstream.ready:
+                    self._make_ready(upstream)
+        self._alarm.set(self._next_moment())
+        self._connect()
+        self.dispatch()
+
+    async def _cancel_connecting(self) -> None:
+        task, self._connecting = self._connecting, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait((task,))
+
+    async def _close_all(self, reason: CloseReason, *, drain: bool) -> None:
+        for upstream in tuple(self.upstreams):
+            if drain:
+                self._retire(upstream, reason)
+            else:
+                upstream.close(reason)
+        while any(upstream.retiring is reason for upstream in self.upstreams):
+            if self._closed is None:
+                self._closed = self._loop.create_future()
+            await asyncio.shield(self._closed)
+
+    # ---- time passes ------------------------------------------------------------
+
+    def _on_alarm(self, now: float) -> None:
+        for upstream in tuple(self.upstreams):
+            for exchange in tuple(upstream.in_flight.values()):
+                until = upstream.trial_until if upstream.on_trial else None
+                if now < (until or exchange.deadline):
+                    continue
+                if exchange.request in upstream.in_flight:
+                    self._timed_out(upstream, exchange, now)
+        failure = Failure.BUSY if self.upstreams else Failure.NO_CONNECTION
+        self._fail_pending(failure, before=now + 1e-9)
+        for upstream in tuple(self.upstreams):
+            self._look_after(upstream, now)
+        self._connect()
+        self.dispatch()
+        if not self._stopped:
+            self._alarm.set(self._next_moment())
+
+    def _look_after(self, upstream: Upstream, now: float) -> None:
+        """Do what time asks of a connection."""
+        settings = self.settings
+        if upstream.retiring is not None:
+            return
+        if settings.max_lifetime and now >= upstream.opened_at + settings.max_lifetime:
+            self._retire(upstream, CloseReason.LIFETIME)
+            return
+        if not upstream.ready and now >= upstream.not_before and self._room(upstream):
+            self._make_ready(upstream)
+        if upstream.in_flight or self._queue.depth:
+            return
+        if settings.idle_timeout and now >= upstream.last_used + settings.idle_timeout:
+            upstream.close(CloseReason.IDLE)
+        elif (
+            settings.health_check_interval
+            and now >= upstream.last_received + settings.health_check_interval
+        ):
+            self._probe(upstream, now)
+
+    def _probe(self, upstream: Upstream, now: float) -> None:
+        upstream.last_received = now  # the next one is due an interval from now
+        request = self._protocol.probe(self._last_good)
+        if request is None or self._prober.pending or self._prober.in_flight:
+            return
+        self._prober.upstream = upstream
+        self._queue.put(
+            Exchange(request, self._prober, now, now + self.settings.timeout)
+        )
+
+    def _next_moment(self) -> float:
+        """Give the earliest moment at which there may be something to do."""
+        settings = self.settings
+        moments = [self._alarm.at]
+        for upstream in self.upstreams:
+            until = upstream.trial_until if upstream.on_trial else None
+            moments.extend(until or e.deadline for e in upstream.in_flight.values())
+            if upstream.retiring is not None:
+                continue
+            if not upstream.ready and self._room(upstream):
+                moments.append(upstream.not_before)
+            if settings.max_lifetime:
+                moments.append(upstream.opened_at + settings.max_lifetime)
+            if upstream.in_flight or self._queue.depth:
+                continue
+            if settings.idle_timeout:
+                moments.append(upstream.last_used + settings.idle_timeout)
+            if settings.health_check_interval:
+                moments.append(upstream.last_received + settings.health_check_interval)
+        moments.extend(
+            requester.pending[0].deadline
+            for requester in self._queue.requesters()
+            if requester.pending
+        )
+        if not self.upstreams and self.health.next_attempt > self._loop.time():
+            moments.append(self.health.next_attempt)
+        return min(moments)
+
+    # ---- how the upstream does --------------------------------------------------
+
+    @property
+    def status(self) -> Health:
+        """How the upstream does."""
+        if self.paused:
+            return Health.PAUSED
+        if self.health.outage_since is not None:
+            return Health.UNREACHABLE
+        if not self.upstreams and not (self._opened_before and self._connecting):
+            return Health.IDLE
+        return Health.DEGRADED if self.health.degraded else Health.HEALTHY
+
+    def _recovered(self, now: float) -> None:
+        lasted = self.health.recovered(now)
+        if lasted is not None:
+            LOGGER.info("%s is back after %.0f s", self._name, lasted)
+            self._events.tell(Event(EventType.UPSTREAM_BACK))
+        self._check_status()
+
+    def _check_status(self) -> None:
+        status = self.status
+        if status is not self._status:
+            self._status = status
+            reason = self.health.reason if status is not Health.HEALTHY else None
+            self._events.tell(
+                Event(EventType.HEALTH_CHANGED, None, status.value, reason)
+            )
+
+    @property
+    def _target(self) -> str:
+        return f"{self.settings.host}:{self.settings.port}"

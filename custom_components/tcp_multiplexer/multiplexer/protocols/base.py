@@ -1,0 +1,292 @@
+"""What a protocol is: two codecs, one for each face, and the messages they share.
+
+The rules of this floor: bytes in, messages out. Nothing here reads a socket, a
+clock or a setting; time, where framing needs it, is handed in. A codec belongs to
+exactly one connection and is thrown away with it.
+
+The way of a request:
+
+    client bytes ─ DownstreamCodec.receive_data / next_event ─▶ Request
+    Request      ─ UpstreamCodec.send ─▶ bytes for the device
+    device bytes ─ UpstreamCodec.feed ─▶ Answer(request, response)
+    response     ─ DownstreamCodec.reply ─▶ bytes for the client
+
+`ResponseT` is the protocol's own idea of a response (plain `bytes` for all but
+HTTP); the engine carries it from one codec to the other without looking inside,
+except that `bytes(response)` must work, for traces.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable
+from dataclasses import dataclass
+import enum
+from typing import Any, NamedTuple
+
+
+class Failure(enum.Enum):
+    """Why a request gets no response from the device."""
+
+    NO_CONNECTION = "no_connection"
+    """No upstream connection before the deadline."""
+    CONNECTION_LOST = "connection_lost"
+    """The connection ended after the request was sent, and it may not be resent."""
+    NO_RESPONSE = "no_response"
+    """Sent, but the device did not answer before the deadline."""
+    INVALID_RESPONSE = "invalid_response"
+    """The device answered with something that cannot be passed on."""
+    BUSY = "busy"
+    """Still queued at the deadline: the device is slower than its clients."""
+    PAUSED = "paused"
+    """The multiplexer was told to leave the device alone."""
+    REFUSED = "refused"
+    """A rule of the owner's does not let this request pass."""
+
+
+class Request:
+    """One complete request, in the form that does not depend on who asked."""
+
+    __slots__ = (
+        "context",
+        "expects_reply",
+        "payload",
+        "retry_safe",
+        "share_key",
+        "writes",
+    )
+
+    def __init__(
+        self,
+        payload: bytes,
+        context: Any = None,
+        *,
+        retry_safe: bool = False,
+        share_key: Hashable | None = None,
+        writes: Hashable | None = None,
+        expects_reply: bool = True,
+    ) -> None:
+        """Keep what a codec read; nothing is checked here."""
+        self.payload = payload
+        """What the device has to see, without a connection's own numbering."""
+        self.context = context
+        """The downstream codec's own memory: how to address the reply."""
+        self.retry_safe = retry_safe
+        """May be sent twice without changing anything at the device."""
+        self.share_key = share_key
+        """Requests of equal key may be answered by one response; None: never."""
+        self.writes = writes
+        """The scope that it changes (Modbus: the unit), or None for a read."""
+        self.expects_reply = expects_reply
+        """False where the device stays silent on purpose (a broadcast)."""
+
+
+class Reply(NamedTuple):
+    """Downstream: bytes for the client that need no upstream, in their turn."""
+
+    data: bytes
+
+
+class Ignored(NamedTuple):
+    """Downstream: something that was discarded as the specification asks."""
+
+    reason: str
+
+
+class Close(NamedTuple):
+    """Either face: the connection cannot go on. `data` are the last words."""
+
+    reason: str
+    data: bytes = b""
+
+
+class Answer[ResponseT](NamedTuple):
+    """Upstream: the response to `request`, complete."""
+
+    request: Request
+    response: ResponseT
+
+
+class Failed(NamedTuple):
+    """Upstream: `request` was answered, but with nothing that can be passed on."""
+
+    request: Request
+    failure: Failure
+    reason: str
+
+
+class Stray(NamedTuple):
+    """Upstream: bytes that belong to nobody: late, doubled or never asked for.
+
+    `late` marks the response of a request that had timed out.
+    """
+
+    reason: str
+    data: bytes
+    late: bool = False
+
+
+class SendBack(NamedTuple):
+    """Upstream: bytes that the device is owed at once (a keepalive's echo)."""
+
+    data: bytes
+
+
+type DownstreamEvent = Request | Reply | Ignored | Close
+type UpstreamEvent[ResponseT] = Answer[ResponseT] | Failed | Stray | SendBack | Close
+
+
+class DownstreamCodec[ResponseT](ABC):
+    """Faces one client: its bytes to requests, responses to its bytes.
+
+    Call `receive_data` with what arrived, then `next_event` until it gives None.
+    The engine may stop asking in between (back-pressure): what was received stays
+    in the codec and the next `next_event` goes on where it stopped. After a `Close`
+    nothing more may be asked.
+    """
+
+    __slots__ = ()
+
+    must_close: bool = False
+    """True when the connection has to be closed after the reply just written."""
+
+    @property
+    @abstractmethod
+    def buffered(self) -> int:
+        """Bytes received that are not yet part of a complete message."""
+
+    @abstractmethod
+    def receive_data(self, data: bytes) -> None:
+        """Take bytes from the client; never raises, whatever they are."""
+
+    @abstractmethod
+    def next_event(self) -> DownstreamEvent | None:
+        """Give the next message, or None when more bytes are needed."""
+
+    @abstractmethod
+    def reply(self, request: Request, response: ResponseT) -> bytes:
+        """Give the bytes that answer `request`.
+
+        Called in the order of requests where the protocol is `ordered`.
+        """
+
+    @abstractmethod
+    def refuse(self, request: Request, failure: Failure) -> bytes | None:
+        """Give the bytes that tell the client why not; None: close instead."""
+
+    def eof(self) -> Ignored | None:
+        """Note that the client sends no more; tell of an unfinished message."""
+        if self.buffered:
+            return Ignored("unfinished message at end of stream")
+        return None
+
+
+class UpstreamCodec[ResponseT](ABC):
+    """Faces one upstream connection: requests to its bytes, its bytes to answers."""
+
+    __slots__ = ()
+
+    @property
+    def reusable(self) -> bool:
+        """False once this connection must not carry another request."""
+        return True
+
+    @abstractmethod
+    def send(self, request: Request) -> bytes:
+        """Give the bytes that ask `request` on this connection and await its answer."""
+
+    @abstractmethod
+    def feed(self, data: bytes) -> list[UpstreamEvent[ResponseT]]:
+        """Take bytes from the device, give what they mean; never raises."""
+
+    @abstractmethod
+    def begun(self, request: Request) -> bool:
+        """Tell whether a byte of the response to `request` may have arrived."""
+
+    @abstractmethod
+    def expire(self, request: Request) -> bool:
+        """Await `request` no longer; tell whether the connection may be kept."""
+
+    def eof(self) -> list[UpstreamEvent[ResponseT]]:
+        """Note that the device sends no more; give what that completes."""
+        return []
+
+    def deadline(self, now: float) -> float | None:  # noqa: ARG002
+        """When `tick` wants to be called if nothing arrives (framing by silence)."""
+        return None
+
+    def tick(self, now: float) -> list[UpstreamEvent[ResponseT]]:  # noqa: ARG002
+        """Note that it is `now` and nothing arrived; give what that completes."""
+        return []
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProtocolOptions:
+    """What a protocol may need to know; each reads only what means something to it."""
+
+    unit_id: int = 1
+    """Modbus: the unit that a probe asks before any client has."""
+    on_failure: str = "exception"
+    """Modbus: `exception` answers with a gateway exception, `close` hangs up."""
+    max_body: int = 16 << 20
+    """HTTP: the longest body, either way, in bytes."""
+    host: str = ""
+    """HTTP: the device, named in `Host` where a request names none."""
+    port: int = 80
+    """HTTP: its port, likewise."""
+    probe: bytes = b""
+    """What to ask as a probe where the protocol has no harmless request."""
+
+
+class Protocol[ResponseT](ABC):
+    """One application protocol: how to make its codecs, and its manners."""
+
+    name: str
+    """As the user chooses it."""
+    ordered: bool = True
+    """A client must get its replies in the order of its requests."""
+    correlated: bool = False
+    """Responses name their request: several may be in flight on a connection."""
+    drop_reads_at_eof: bool = False
+    """A client that closes its side has left, rather than finished asking."""
+    retry_needs_served: bool = False
+    """Resend only what was lost on a connection that had served an exchange before."""
+    read_while_held: int = 0
+    """Bytes to go on reading from a client held back, so that its close is seen."""
+
+    has_units: bool = False
+    """A payload's first two bytes are a unit and a function, worth counting."""
+
+    def __init__(self, options: ProtocolOptions) -> None:
+        """Keep the options; a protocol belongs to one multiplexer."""
+        self.options = options
+
+    @abstractmethod
+    def downstream(self) -> DownstreamCodec[ResponseT]:
+        """Make the codec for a newly accepted client."""
+
+    @abstractmethod
+    def upstream(self) -> UpstreamCodec[ResponseT]:
+        """Make the codec for a newly opened upstream connection."""
+
+    @abstractmethod
+    def request(self, payload: bytes) -> Request:
+        """Make a request of the host program's own.
+
+        Raises:
+            ValueError: `payload` is not exactly one valid request.
+
+        """
+
+    def is_exception(self, response: ResponseT) -> bool:  # noqa: ARG002
+        """Tell whether the device said no, in the protocol's own way."""
+        return False
+
+    def probe(self, last_good: Request | None) -> Request | None:  # noqa: ARG002
+        """Give a harmless request that shows whether the device lives, if any."""
+        return None
+
+    def describe(self, payload: bytes, response: bytes | None) -> str:
+        """Say in one line what was asked and answered, for people."""
+        asked = f"{len(payload)} bytes {payload[:32].hex(' ')}"
+        if response is None:
+            return asked
+        return f"{asked} -> {len(response)} bytes {response[:32].hex(' ')}"

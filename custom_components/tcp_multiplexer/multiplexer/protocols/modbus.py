@@ -1,0 +1,294 @@
+"""Modbus/TCP: the MBAP header in front of a unit identifier and a PDU.
+
+A frame is seven bytes of header and a PDU (Modbus Messaging on TCP/IP V1.0b, 3.1):
+
+    transaction 2 | protocol 2, always 0 | length 2 | unit 1 | function 1 | data
+
+`length` counts from the unit on, so it is 2 to 254, and a frame is at most 260 bytes.
+
+Downstream, the frame is cut from the stream, its transaction identifier kept aside,
+and unit and PDU become the request. Upstream, each request gets an identifier of our
+own; a response counts if identifier, unit and function all fit a request in flight.
+Nothing in a frame marks its end but its length, so a truncated one would be completed
+with bytes of the next: what follows a frame, and what lies within one, must not
+contradict that it was whole. In doubt the connection is closed, never guessed at.
+"""
+
+from typing import override
+
+from .base import (
+    Answer,
+    Close,
+    DownstreamCodec,
+    DownstreamEvent,
+    Failure,
+    Ignored,
+    Protocol,
+    ProtocolOptions,
+    Request,
+    Stray,
+    UpstreamCodec,
+    UpstreamEvent,
+)
+from .modbus_pdu import EXCEPTION_BIT, describe, is_retry_safe, is_write
+
+MIN_LENGTH = 2
+MAX_LENGTH = 254
+_PREFIX = 6
+"""Header bytes that `length` does not count."""
+_MIN_FRAME = _PREFIX + MIN_LENGTH
+
+# The middle of a header, for each length: protocol 0 and the length itself.
+_MIDDLE = tuple(b"\0\0" + length.to_bytes(2) for length in range(MAX_LENGTH + 1))
+
+# Modbus Application Protocol V1.1b3, 7: what a gateway may say.
+_SERVER_BUSY = 0x06
+_GATEWAY_PATH_UNAVAILABLE = 0x0A
+_GATEWAY_TARGET_FAILED = 0x0B
+_ILLEGAL_FUNCTION = 0x01
+_EXCEPTION_CODES = {
+    Failure.NO_CONNECTION: _GATEWAY_PATH_UNAVAILABLE,
+    Failure.PAUSED: _GATEWAY_PATH_UNAVAILABLE,
+    Failure.CONNECTION_LOST: _GATEWAY_TARGET_FAILED,
+    Failure.NO_RESPONSE: _GATEWAY_TARGET_FAILED,
+    Failure.INVALID_RESPONSE: _GATEWAY_TARGET_FAILED,
+    Failure.BUSY: _SERVER_BUSY,
+    Failure.REFUSED: _ILLEGAL_FUNCTION,
+}
+
+_EXPIRED_LIMIT = 4096
+"""Identifiers a connection may lose to timeouts before it is renewed."""
+
+
+class ModbusDownstream(DownstreamCodec[bytes]):
+    """Faces one Modbus/TCP client."""
+
+    __slots__ = ("_buffer", "_on_failure", "_start")
+
+    def __init__(self, on_failure: str) -> None:
+        """Start with an empty stream."""
+        self._buffer = b""
+        self._start = 0
+        self._on_failure = on_failure
+
+    @property
+    @override
+    def buffered(self) -> int:
+        return len(self._buffer) - self._start
+
+    @override
+    def receive_data(self, data: bytes) -> None:
+        if self._buffer:
+            data = self._buffer[self._start :] + data
+            self._start = 0
+        self._buffer = data
+
+    @override
+    def next_event(self) -> DownstreamEvent | None:
+        buffer, start = self._buffer, self._start
+        size = len(buffer) - start
+        if size < _PREFIX:
+            return None
+        length = buffer[start + 4] << 8 | buffer[start + 5]
+        if not MIN_LENGTH <= length <= MAX_LENGTH:
+            return Close(f"not a Modbus/TCP frame: length {length}")
+        if size < _PREFIX + length:
+            return None
+        end = start + _PREFIX + length
+        if size == _PREFIX + length:
+            self._buffer = b""
+            self._start = 0
+        else:
+            self._start = end
+        if buffer[start + 2] or buffer[start + 3]:
+            return Ignored("protocol identifier is not 0")
+        return modbus_request(buffer[start + _PREFIX : end], buffer[start : start + 2])
+
+    @override
+    def reply(self, request: Request, response: bytes) -> bytes:
+        transaction: bytes = request.context
+        return transaction + _MIDDLE[len(response)] + response
+
+    @override
+    def refuse(self, request: Request, failure: Failure) -> bytes | None:
+        if self._on_failure == "close" and failure is not Failure.REFUSED:
+            return None
+        return self.reply(request, exception_response(request.payload, failure))
+
+
+class ModbusUpstream(UpstreamCodec[bytes]):
+    """Faces one connection to a Modbus/TCP device."""
+
+    __slots__ = ("_buffer", "_expired", "_in_flight", "_protocol")
+
+    def __init__(self, protocol: ModbusProtocol) -> None:
+        """Continue the protocol's count of requests, which outlives connections."""
+        self._protocol = protocol
+        self._in_flight: dict[int, Request] = {}
+        self._expired: set[int] = set()
+        self._buffer = b""
+
+    @property
+    @override
+    def reusable(self) -> bool:
+        return len(self._expired) < _EXPIRED_LIMIT
+
+    @override
+    def send(self, request: Request) -> bytes:
+        transaction = self._protocol.transaction
+        while True:
+            transaction = transaction % 0xFFFF + 1
+            if transaction not in self._in_flight and transaction not in self._expired:
+                break
+        self._protocol.transaction = transaction
+        self._in_flight[transaction] = request
+        payload = request.payload
+        return transaction.to_bytes(2) + _MIDDLE[len(payload)] + payload
+
+    @override
+    def feed(self, data: bytes) -> list[UpstreamEvent[bytes]]:
+        if self._buffer:
+            data = self._buffer + data
+        events: list[UpstreamEvent[bytes]] = []
+        start, size = 0, len(data)
+        while size - start >= _MIN_FRAME:
+            length = data[start + 5]
+            if data[start + 2 : start + 5] != b"\0\0\0" or not (
+                MIN_LENGTH <= length <= MAX_LENGTH
+            ):
+                events.append(Close("not a Modbus/TCP frame"))
+                return events
+            end = start + _PREFIX + length
+            if end > size:
+                break
+            if end < size and not _may_begin(data, end):
+                events.append(Close("a frame was cut short"))
+                return events
+            event = self._match(data if size == end - start else data[start:end])
+            events.append(event)
+            if type(event) is Close:
+                return events
+            start = end
+        self._buffer = data[start:]
+        if start < size and not _may_begin(data, start):
+            events.append(Close("not a Modbus/TCP frame"))
+        return events
+
+    def _match(self, frame: bytes) -> UpstreamEvent[bytes]:
+        """Find the request that a whole frame answers."""
+        transaction = frame[0] << 8 | frame[1]
+        request = self._in_flight.get(transaction)
+        if request is None:
+            if transaction in self._expired:
+                return Stray("the response came after its deadline", frame, late=True)
+            return Stray("no request has this transaction identifier", frame)
+        payload = request.payload
+        if frame[6] != payload[0]:
+            return Stray("the unit identifier is another one's", frame)
+        if (frame[7] ^ payload[1]) & ~EXCEPTION_BIT:
+            return Stray("the function code is another one's", frame)
+        del self._in_flight[transaction]
+        if self._in_flight and self._holds_another(frame):
+            return Close("a frame was cut short within the next")
+        return Answer(request, frame[_PREFIX:])
+
+    def _holds_another(self, frame: bytes) -> bool:
+        """Tell whether the header of another response in flight lies in `frame`.
+
+        So it does when the device cut this frame short and, with requests
+        pipelined, the next response filled it up to its length.
+        """
+        at = frame.find(b"\0\0\0", _MIN_FRAME + 2)
+        while at != -1:
+            request = self._in_flight.get(frame[at - 2] << 8 | frame[at - 1])
+            if request is not None and frame[at + 4 : at + 5] == request.payload[:1]:
+                return True
+            at = frame.find(b"\0\0\0", at + 1)
+        return False
+
+    @override
+    def begun(self, request: Request) -> bool:
+        head = self._buffer[:2]
+        return bool(head) and (
+            len(head) < 2 or self._in_flight.get(int.from_bytes(head)) is request
+        )
+
+    @override
+    def expire(self, request: Request) -> bool:
+        for transaction, other in self._in_flight.items():
+            if other is request:
+                del self._in_flight[transaction]
+                self._expired.add(transaction)
+                break
+        return not self._buffer
+
+
+class ModbusProtocol(Protocol[bytes]):
+    """Modbus/TCP on both faces."""
+
+    name = "modbus"
+    ordered = False
+    correlated = True
+    drop_reads_at_eof = True
+    read_while_held = 4096
+    has_units = True
+
+    def __init__(self, options: ProtocolOptions) -> None:
+        """Start counting transactions."""
+        super().__init__(options)
+        self.transaction = 0
+
+    @override
+    def downstream(self) -> ModbusDownstream:
+        return ModbusDownstream(self.options.on_failure)
+
+    @override
+    def upstream(self) -> ModbusUpstream:
+        return ModbusUpstream(self)
+
+    @override
+    def request(self, payload: bytes) -> Request:
+        if not MIN_LENGTH <= len(payload) <= MAX_LENGTH:
+            message = "give a unit identifier and a PDU of 1 to 253 bytes"
+            raise ValueError(message)
+        return modbus_request(payload, b"\0\0")
+
+    @override
+    def is_exception(self, response: bytes) -> bool:
+        return response[1] & EXCEPTION_BIT != 0
+
+    @override
+    def probe(self, last_good: Request | None) -> Request:
+        if last_good is not None:
+            return last_good
+        return modbus_request(bytes((self.options.unit_id, 3, 0, 0, 0, 1)), b"\0\0")
+
+    @override
+    def describe(self, payload: bytes, response: bytes | None) -> str:
+        return describe(payload, response)
+
+
+def modbus_request(payload: bytes, context: object) -> Request:
+    """Make a request of a unit identifier and a PDU."""
+    retry_safe = is_retry_safe(payload)
+    return Request(
+        payload,
+        context,
+        retry_safe=retry_safe,
+        share_key=payload if retry_safe else None,
+        writes=payload[0] if is_write(payload) else None,
+    )
+
+
+def exception_response(payload: bytes, failure: Failure) -> bytes:
+    """Give the unit and PDU of the exception that tells `failure`."""
+    code = _EXCEPTION_CODES[failure]
+    return bytes((payload[0], payload[1] | EXCEPTION_BIT, code))
+
+
+def _may_begin(data: bytes, at: int) -> bool:
+    """Tell whether the bytes from `at` on can be the beginning of a header."""
+    head = data[at + 2 : at + 6]
+    if len(head) == 4:
+        return head[:3] == b"\0\0\0" and MIN_LENGTH <= head[3] <= MAX_LENGTH
+    return not any(head)

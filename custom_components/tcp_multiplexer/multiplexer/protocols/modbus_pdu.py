@@ -1,0 +1,112 @@
+"""What a Modbus PDU means: which requests change something, and words for people.
+
+Source: Modbus Application Protocol V1.1b3. A payload here is a unit identifier and a
+PDU, as requests carry it; response payloads likewise.
+"""
+
+EXCEPTION_BIT = 0x80
+
+_DIAGNOSTICS = 0x08
+_ENCAPSULATED = 0x2B
+_READ_DEVICE_IDENTIFICATION = 0x0E
+
+# 1-4 reads, 7 exception status, 0x0B and 0x0C event counter and log, 0x11 server id,
+# 0x14 file record, 0x18 FIFO queue.
+_READS = frozenset((1, 2, 3, 4, 7, 0x0B, 0x0C, 0x11, 0x14, 0x18))
+# The event counter and log change by being asked; a FIFO may be emptied by reading.
+_RETRY_SAFE = _READS - {0x0B, 0x0C, 0x18}
+# Diagnostics that only return something (6.8): echo, register and the counters.
+_HARMLESS_DIAGNOSTICS = frozenset((0, 2, *range(11, 19)))
+
+FUNCTION_NAMES = {
+    1: "read coils",
+    2: "read discrete inputs",
+    3: "read holding registers",
+    4: "read input registers",
+    5: "write single coil",
+    6: "write single register",
+    7: "read exception status",
+    8: "diagnostics",
+    0x0B: "get comm event counter",
+    0x0C: "get comm event log",
+    0x0F: "write multiple coils",
+    0x10: "write multiple registers",
+    0x11: "report server ID",
+    0x14: "read file record",
+    0x15: "write file record",
+    0x16: "mask write register",
+    0x17: "read/write multiple registers",
+    0x18: "read FIFO queue",
+    0x2B: "encapsulated interface transport",
+}
+
+EXCEPTION_NAMES = {
+    0x01: "illegal function",
+    0x02: "illegal data address",
+    0x03: "illegal data value",
+    0x04: "server device failure",
+    0x05: "acknowledge",
+    0x06: "server device busy",
+    0x08: "memory parity error",
+    0x0A: "gateway path unavailable",
+    0x0B: "gateway target device failed to respond",
+}
+
+# Functions whose request starts with an address and a count, or an address and a value.
+_WITH_COUNT = frozenset((1, 2, 3, 4, 0x0F, 0x10))
+_WITH_VALUE = frozenset((5, 6))
+_REGISTER_READS = frozenset((3, 4, 0x17))
+
+
+def is_retry_safe(payload: bytes) -> bool:
+    """Tell whether asking twice does the device nothing."""
+    function = payload[1]
+    if function == _ENCAPSULATED:
+        return payload[2:3] == bytes((_READ_DEVICE_IDENTIFICATION,))
+    return function in _RETRY_SAFE
+
+
+def is_write(payload: bytes) -> bool:
+    """Tell whether a request may change the device; unknown functions may."""
+    function = payload[1]
+    if function in _READS:
+        return False
+    if function == _DIAGNOSTICS:
+        return int.from_bytes(payload[2:4]) not in _HARMLESS_DIAGNOSTICS
+    if function == _ENCAPSULATED:
+        return payload[2:3] != bytes((_READ_DEVICE_IDENTIFICATION,))
+    return True
+
+
+def describe(payload: bytes, response: bytes | None) -> str:
+    """Say in one line what was asked and what was answered."""
+    text = describe_request(payload)
+    return text if response is None else f"{text} -> {describe_response(response)}"
+
+
+def describe_request(payload: bytes) -> str:
+    """Say what a request asks: unit, function, address, count or value."""
+    unit, function = payload[0], payload[1]
+    name = FUNCTION_NAMES.get(function, f"function 0x{function:02x}")
+    text = f"unit {unit} {name}"
+    if len(payload) >= 6:
+        first = int.from_bytes(payload[2:4])
+        second = int.from_bytes(payload[4:6])
+        if function in _WITH_COUNT:
+            return f"{text} {first} count {second}"
+        if function in _WITH_VALUE:
+            return f"{text} {first} value {second}"
+    return f"{text} {payload[2:].hex(' ')}".rstrip()
+
+
+def describe_response(response: bytes) -> str:
+    """Say what a response answers: values, an exception, or the bare bytes."""
+    function = response[1]
+    if function & EXCEPTION_BIT:
+        code = response[2] if len(response) > 2 else 0
+        return f"exception 0x{code:02x} {EXCEPTION_NAMES.get(code, '')}".rstrip()
+    data = response[3:]
+    if function in _REGISTER_READS and len(data) == response[2] and len(data) % 2 == 0:
+        values = (int.from_bytes(data[i : i + 2]) for i in range(0, len(data), 2))
+        return "values " + " ".join(map(str, values))
+    return response[2:].hex(" ")

@@ -1,0 +1,191 @@
+"""The requests that wait, and whose turn it is.
+
+Fairness is between requesters, not requests: each keeps its own requests in their
+order, and of those who have one pending, the one served longest ago goes next. A heap
+of turns gives that one; a requester has at most one place in it.
+
+Three things can keep a requester from its turn. While it has a request in flight on a
+connection that is full, it waits there (its requests must not overtake each other).
+While its next request writes to a scope that has an older write unanswered, it waits
+for that one (writes to one unit reach the device one at a time, in the order of their
+arrival over all requesters). And one that does not read its responses gets no more.
+Each waits where the event will find it that lets it go on: nobody searches.
+
+The bound: a requester with nothing pending may always place one request; beyond that
+`size` bounds the requests of all. Who finds no room is `blocked` and is told, first
+come first served, when there is some.
+"""
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .exchange import Exchange, Requester
+    from .protocols.base import Request
+
+
+class RequestQueue:
+    """Fair between requesters, bounded, first come first served within each."""
+
+    def __init__(self, size: int) -> None:
+        """Allow `size` pending requests beyond each requester's first."""
+        self.size = size
+        self.depth = 0
+        """Requests pending now."""
+        self.peak = 0
+        self._count = 0
+        """Of turns given, so that each is later than all before."""
+        self._turns: list[tuple[int, Requester]] = []
+        self._blocked: dict[Requester, None] = {}
+        """Requesters that found no room, in the order in which they came."""
+        self._writes: dict[Hashable, deque[Exchange]] = {}
+        """Per scope, writes pending or in flight, the oldest first."""
+        self._after_write: dict[Hashable, list[Requester]] = {}
+        """Per scope, requesters whose next request waits for an older write."""
+        self._members: dict[Requester, None] = {}
+
+    def join(self, requester: Requester) -> None:
+        """Count a requester in; its first turn is counted from now."""
+        self._count += 1
+        requester.turn = self._count
+        self._members[requester] = None
+
+    def leave(
+        self, requester: Requester, droppable: Callable[[Request], bool]
+    ) -> list[Exchange]:
+        """Count a requester out and give its pending requests that nobody misses.
+
+        The others stay and are served in their turn.
+        """
+        kept: deque[Exchange] = deque()
+        dropped: list[Exchange] = []
+        for exchange in requester.pending:
+            (dropped if droppable(exchange.request) else kept).append(exchange)
+        requester.pending = kept
+        self.depth -= len(dropped)
+        for exchange in dropped:
+            self.ended(exchange)
+        requester.blocked = False
+        self._blocked.pop(requester, None)
+        if not kept:
+            self._members.pop(requester, None)
+        else:
+            self.offer(requester)
+        return dropped
+
+    def has_room(self, requester: Requester) -> bool:
+        """Tell whether `requester` may place another request now."""
+        return not requester.pending or self.depth < self.size
+
+    def block(self, requester: Requester) -> None:
+        """Remember a requester that found no room; `unblock` will be called."""
+        requester.blocked = True
+        self._blocked[requester] = None
+
+    def put(self, exchange: Exchange) -> None:
+        """Place a request behind its requester's others."""
+        requester = exchange.requester
+        requester.pending.append(exchange)
+        self.depth += 1
+        if self.depth > self.peak:  # noqa: PLR1730 - max() costs more, on the hot path
+            self.peak = self.depth
+        scope = exchange.request.writes
+        if scope is not None:
+            self._writes.setdefault(scope, deque()).append(exchange)
+        if not requester.queued:
+            self.offer(requester)
+
+    def put_back(self, exchange: Exchange) -> None:
+        """Place a request that was taken before its requester's others again."""
+        requester = exchange.requester
+        requester.pending.appendleft(exchange)
+        self.depth += 1
+        self._members[requester] = None
+        self.offer(requester)
+
+    def offer(self, requester: Requester) -> None:
+        """Let a requester wait for its turn, if it has something to ask."""
+        if requester.pending and not requester.queued and not requester.held:
+            requester.queued = True
+            heappush(self._turns, (requester.turn, requester))
+
+    def take(self, *, retry_safe: bool = False) -> Exchange | None:
+        """Give the request whose turn it is, if any may go now.
+
+        With `retry_safe`, only one that may be sent twice: others keep their turn.
+        """
+        turns = self._turns
+        passed: list[Requester] = []
+        taken = None
+        while turns:
+            requester = heappop(turns)[1]
+            requester.queued = False
+            if not requester.pending or requester.held:
+                continue
+            upstream = requester.upstream
+            if upstream is not None and not upstream.ready:
+                upstream.waiting.append(requester)
+                continue
+            exchange = requester.pending[0]
+            if retry_safe and not exchange.request.retry_safe:
+                passed.append(requester)
+                continue
+            scope = exchange.request.writes
+            if scope is not None and self._writes[scope][0] is not exchange:
+                self._after_write.setdefault(scope, []).append(requester)
+                continue
+            taken = exchange
+            self._remove_first(requester)
+            break
+        for requester in passed:
+            self.offer(requester)
+        return taken
+
+    def _remove_first(self, requester: Requester) -> None:
+        requester.pending.popleft()
+        self.depth -= 1
+        self._count += 1
+        requester.turn = self._count
+        if requester.pending:
+            self.offer(requester)
+        elif requester.gone:
+            self._members.pop(requester, None)
+        elif requester.blocked:
+            self._unblock(requester)
+
+    def drop(self, exchange: Exchange) -> None:
+        """Take a pending request out of its turn: it has been refused."""
+        requester = exchange.requester
+        requester.pending.remove(exchange)
+        self.depth -= 1
+        self.ended(exchange)
+        if not requester.pending and requester.gone:
+            self._members.pop(requester, None)
+
+    def ended(self, exchange: Exchange) -> None:
+        """Note that a request needs the device no more, so the next write may go."""
+        scope = exchange.request.writes
+        if scope is None:
+            return
+        writes = self._writes[scope]
+        writes.remove(exchange)
+        if not writes:
+            del self._writes[scope]
+        for requester in self._after_write.pop(scope, ()):
+            self.offer(requester)
+
+    def admit(self) -> None:
+        """Let those go on who found no room, as far as there is some."""
+        while self._blocked and self.depth < self.size:
+            self._unblock(next(iter(self._blocked)))
+
+    def _unblock(self, requester: Requester) -> None:
+        del self._blocked[requester]
+        requester.blocked = False
+        requester.unblock()
+
+    def requesters(self) -> Iterator[Requester]:
+        """Give everybody who may have something pending."""
+        return iter(tuple(self._members))

@@ -1,0 +1,139 @@
+"""Every setting of a multiplexer, its default and its bounds, in one place.
+
+The command line, the config flow and the tests all build a `Settings`; nothing else
+in the engine knows a default. Times are seconds, sizes are bytes; a time of 0 turns
+the behaviour off that it belongs to.
+"""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+from .protocols import PROTOCOLS
+
+type Network = IPv4Network | IPv6Network
+
+DEFAULT_NETWORKS: tuple[Network, ...] = tuple(
+    ip_network(text)
+    for text in (
+        "127.0.0.0/8",
+        "::1/128",  # loopback
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",  # private, RFC 1918
+        "169.254.0.0/16",
+        "fe80::/10",  # link-local
+        "fc00::/7",  # unique local, RFC 4193
+    )
+)
+
+
+class SettingsError(ValueError):
+    """A setting is out of its bounds; `field` names it, the text says what to do."""
+
+    def __init__(self, field: str, message: str) -> None:
+        """Name the field and say what it must be."""
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "port": (1, 65535),
+    "listen_port": (0, 65535),
+    "timeout": (0.1, 3600),
+    "connect_delay": (0, 300),
+    "request_delay": (0, 60),
+    "idle_timeout": (0, 86400),
+    "max_lifetime": (0, 604800),
+    "reconnect_backoff": (0.1, 300),
+    "reconnect_backoff_max": (0.1, 3600),
+    "max_connections": (1, 64),
+    "max_in_flight": (1, 64),
+    "queue_size": (1, 100_000),
+    "health_check_interval": (0, 86400),
+    "unit_id": (0, 255),
+    "max_clients": (1, 100_000),
+    "max_body": (1024, 1 << 30),
+    "trace_size": (0, 10_000),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What one multiplexer shares, where it listens and how it behaves.
+
+    Raises:
+        SettingsError: a value is out of its bounds.
+
+    """
+
+    protocol: str = "modbus"
+    """A name in `PROTOCOLS`."""
+    host: str
+    """The device; a name is resolved anew at every connection attempt."""
+    port: int = 502
+    listen_host: str | None = None
+    """The local address to listen on; None: all of IPv4 and IPv6."""
+    listen_port: int = 5020
+    """0 lets the system choose (tests)."""
+
+    timeout: float = 5.0
+    """From a request's last byte to its answer, waiting included."""
+    connect_delay: float = 0.0
+    """Between the opening of a connection and its first request."""
+    request_delay: float = 0.0
+    """Between the end of one exchange and the next, on each connection."""
+    connect_on_demand: bool = False
+    """Connect with the first request rather than at once."""
+    idle_timeout: float = 0.0
+    """Close an upstream connection that had no request for so long."""
+    max_lifetime: float = 0.0
+    """Renew an upstream connection of this age, between two exchanges."""
+    reconnect_backoff: float = 1.0
+    reconnect_backoff_max: float = 30.0
+
+    max_connections: int = 1
+    max_in_flight: int = 1
+    """Requests in flight on one connection; more than 1 pipelines (Modbus only)."""
+    queue_size: int = 32
+    """Pending requests over all clients; each client may always place one."""
+
+    health_check_interval: float = 30.0
+    """Probe an open upstream that was silent for so long."""
+    probe: bytes = b""
+    """What to ask as a probe where the protocol has no harmless request."""
+    unit_id: int = 1
+    """The Modbus unit that a probe asks before any client has."""
+
+    allowed_networks: tuple[Network, ...] = DEFAULT_NETWORKS
+    max_clients: int = 1000
+
+    on_failure: str = "exception"
+    """Modbus: `exception` answers with a gateway exception, `close` hangs up."""
+    max_body: int = 16 << 20
+    """HTTP: the longest body, either way."""
+    trace_size: int = 200
+    """Exchanges kept for people to look at."""
+
+    def __post_init__(self) -> None:
+        """Check every bound."""
+        if self.protocol not in PROTOCOLS:
+            names = ", ".join(PROTOCOLS)
+            message = f"unknown protocol {self.protocol!r}; choose one of {names}"
+            raise SettingsError("protocol", message)
+        if not self.host:
+            raise SettingsError("host", "is empty; give the device's name or address")
+        for field, (low, high) in _RANGES.items():
+            value = getattr(self, field)
+            if not low <= value <= high:
+                message = f"must be between {low:g} and {high:g}, is {value:g}"
+                raise SettingsError(field, message)
+        if self.reconnect_backoff_max < self.reconnect_backoff:
+            message = "must not be less than reconnect_backoff"
+            raise SettingsError("reconnect_backoff_max", message)
+        if self.on_failure not in ("exception", "close"):
+            message = f"must be exception or close, is {self.on_failure!r}"
+            raise SettingsError("on_failure", message)
+        if self.max_in_flight > 1 and not PROTOCOLS[self.protocol].correlated:
+            message = f"{self.protocol} can have only 1 request in flight at a time"
+            raise SettingsError("max_in_flight", message)

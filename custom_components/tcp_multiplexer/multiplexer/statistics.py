@@ -1,0 +1,100 @@
+"""Counting: what passed, what failed, how long it took, and the last exchanges.
+
+The counters are plain attributes, because the hot path adds to several of them for
+each request. Times within are loop time; `Multiplexer.snapshot` turns them into times
+of day.
+"""
+
+from collections import deque
+from math import ceil
+from typing import NamedTuple
+
+from .protocols.base import Failure
+from .snapshot import ScopeSnapshot
+
+WINDOW = 1000
+"""Exchanges over which times are judged."""
+PAYLOAD_KEPT = 512
+"""Bytes of a payload that a trace keeps."""
+
+
+class UnitCounters:
+    """What was asked of one unit."""
+
+    __slots__ = ("failures", "functions", "refused", "requests", "responses")
+
+    def __init__(self) -> None:
+        """Start at nothing."""
+        self.requests = 0
+        self.responses = 0
+        self.failures = 0
+        self.refused = 0
+        self.functions: dict[int, int] = {}
+
+    def snapshot(self) -> ScopeSnapshot:
+        """Give the counters as they are now."""
+        return ScopeSnapshot(
+            requests=self.requests,
+            responses=self.responses,
+            failures=self.failures,
+            refused=self.refused,
+            functions=dict(self.functions),
+        )
+
+
+class TraceEntry(NamedTuple):
+    """One ended exchange; `time` is loop time, -1 stands for not sent."""
+
+    time: float
+    client: str
+    request: bytes
+    response: bytes | None
+    outcome: str
+    wait: float
+    response_time: float
+
+
+class Statistics:
+    """The counters of one multiplexer, since the start or the last reset."""
+
+    def __init__(self, trace_size: int, now: float) -> None:
+        """Start counting at `now` (loop time)."""
+        self.trace: deque[TraceEntry] = deque(maxlen=trace_size)
+        self.reset(now)
+
+    def reset(self, now: float) -> None:
+        """Begin again; the trace and what is connected stay."""
+        self.since = now
+        self.requests = 0
+        self.responses = 0
+        self.exceptions = 0
+        self.failures: dict[Failure, int] = dict.fromkeys(Failure, 0)
+        self.timeouts = 0
+        self.late_responses = 0
+        self.stray_responses = 0
+        self.invalid_requests = 0
+        self.clients_refused = 0
+        self.clients_peak = 0
+        self.connection_attempts = 0
+        self.reconnects = 0
+        self.bytes_from_clients = 0
+        self.bytes_to_clients = 0
+        self.bytes_from_upstream = 0
+        self.bytes_to_upstream = 0
+        self.times: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+        """Wait and response time of the last exchanges answered."""
+        self.units: dict[int, UnitCounters] = {}
+
+    def unit(self, number: int) -> UnitCounters:
+        """Give the counters of a unit, new ones at its first request."""
+        counters = self.units.get(number)
+        if counters is None:
+            counters = self.units[number] = UnitCounters()
+        return counters
+
+
+def percentile(values: list[float], share: float) -> float | None:
+    """Give the nearest-rank percentile of sorted `values`; None of nothing."""
+    if not values:
+        return None
+    return values[max(0, ceil(share * len(values)) - 1)]
