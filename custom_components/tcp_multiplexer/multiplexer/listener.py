@@ -209,7 +209,7 @@ class Client(asyncio.Protocol, Requester):
         listener = self._listener
         peer = transport.get_extra_info("peername")
         if not peer:  # gone before it was accepted
-            transport.abort()
+            self.abort()
             return
         address = parse_peer(peer[0])
         self.address = str(address)
@@ -224,7 +224,7 @@ class Client(asyncio.Protocol, Requester):
         if reason is not None:
             self._statistics.clients_refused += 1
             LOGGER.debug("Client %s refused: %s", self.name, reason)
-            transport.abort()
+            self.abort()
             listener.events.tell_merged(
                 Event(EventType.CLIENT_REFUSED, self.address, reason)
             )
