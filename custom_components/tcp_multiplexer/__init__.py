@@ -1,1 +1,109 @@
-"""Share one upstream TCP connection among many clients."""
+"""Share one upstream connection among many clients, from within Home Assistant.
+
+Each config entry runs one multiplexer in Home Assistant's own event loop. An entry
+loads as soon as it listens, whether the device is there or not: an inverter that
+sleeps at night is a state (the health), not a failure. Everything that runs belongs
+to the coordinator, and stops with the entry or with Home Assistant.
+"""
+
+from homeassistant.const import EVENT_HOMEASSISTANT_STOP, Platform
+from homeassistant.core import HomeAssistant, callback
+from homeassistant.exceptions import ConfigEntryError, ConfigEntryNotReady
+from homeassistant.helpers import config_validation as cv
+from homeassistant.helpers.typing import ConfigType
+
+from . import issues
+from .addresses import host_for_home_assistant
+from .const import DOMAIN
+from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
+from .entry_settings import settings_from_entry
+from .multiplexer import SettingsError
+from .services import async_setup_services
+
+CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
+
+PLATFORMS = [
+    Platform.BINARY_SENSOR,
+    Platform.BUTTON,
+    Platform.EVENT,
+    Platform.SENSOR,
+    Platform.SWITCH,
+]
+
+
+async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
+    """Register the actions."""
+    async_setup_services(hass)
+    return True
+
+
+async def async_setup_entry(
+    hass: HomeAssistant, entry: TcpMultiplexerConfigEntry
+) -> bool:
+    """Start the multiplexer of an entry."""
+    try:
+        coordinator = TcpMultiplexerCoordinator(hass, entry)
+    except SettingsError as err:
+        raise ConfigEntryError(
+            translation_domain=DOMAIN,
+            translation_key="invalid_settings",
+            translation_placeholders={"field": err.field, "message": err.message},
+        ) from err
+    try:
+        await coordinator.async_start()
+    except OSError as err:
+        issues.async_listen_port_taken(hass, entry, err)
+        raise ConfigEntryNotReady(
+            translation_domain=DOMAIN,
+            translation_key="cannot_listen",
+            translation_placeholders={
+                "port": str(coordinator.multiplexer.settings.listen_port),
+                "error": err.strerror or str(err),
+            },
+        ) from err
+    entry.runtime_data = coordinator
+    entry.async_on_unload(
+        hass.bus.async_listen_once(
+            EVENT_HOMEASSISTANT_STOP, coordinator.async_handle_stop
+        )
+    )
+    entry.async_on_unload(entry.add_update_listener(_async_update))
+    await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
+    issues.async_track(hass, entry)
+    return True
+
+
+async def async_unload_entry(
+    hass: HomeAssistant, entry: TcpMultiplexerConfigEntry
+) -> bool:
+    """Take the entities away; the coordinator stops itself behind them."""
+    return await hass.config_entries.async_unload_platforms(entry, PLATFORMS)
+
+
+async def _async_update(hass: HomeAssistant, entry: TcpMultiplexerConfigEntry) -> None:
+    """Follow a change of the entry, without dropping a client where that can be."""
+    coordinator = entry.runtime_data
+    coordinator.async_options_changed()
+    if not await coordinator.multiplexer.apply(settings_from_entry(entry)):
+        hass.config_entries.async_schedule_reload(entry.entry_id)
+
+
+@callback
+def async_get_endpoint(
+    hass: HomeAssistant, host: str, port: int
+) -> tuple[str, int] | None:
+    """Give the local address and port at which a device is shared, if it is.
+
+    For other integrations: ask with the host and port that your user configured, and
+    connect to the answer instead if there is one. The entry must be loaded, so name
+    this integration in your `after_dependencies`; the answer holds until it is
+    unloaded. TLS listeners are not given.
+    """
+    entry: TcpMultiplexerConfigEntry
+    for entry in hass.config_entries.async_loaded_entries(DOMAIN):
+        multiplexer = entry.runtime_data.multiplexer
+        settings = multiplexer.settings
+        if (settings.host.lower(), settings.port) == (host.lower(), port):
+            for _, listen_port in multiplexer.snapshot().listen_addresses:
+                return host_for_home_assistant(settings.listen_host), listen_port
+    return None

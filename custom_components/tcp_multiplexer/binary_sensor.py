@@ -1,0 +1,66 @@
+"""Whether the device is connected."""
+
+from dataclasses import dataclass
+from typing import Final, override
+
+from homeassistant.components.binary_sensor import (
+    BinarySensorEntity,
+    BinarySensorEntityDescription,
+)
+from homeassistant.components.binary_sensor.const import BinarySensorDeviceClass
+from homeassistant.core import HomeAssistant
+from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
+
+from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
+from .entity import ShownValue, SnapshotEntity
+
+PARALLEL_UPDATES = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TcpMultiplexerBinarySensorEntityDescription(
+    BinarySensorEntityDescription, ShownValue[bool]
+):
+    """Describes a binary sensor."""
+
+
+BINARY_SENSORS: Final = (
+    TcpMultiplexerBinarySensorEntityDescription(
+        key="upstream_connection",
+        translation_key="upstream_connection",
+        device_class=BinarySensorDeviceClass.CONNECTIVITY,
+        value_fn=lambda snapshot: snapshot.connections > 0,
+        at_once=True,
+    ),
+)
+
+
+async def async_setup_entry(
+    hass: HomeAssistant,
+    entry: TcpMultiplexerConfigEntry,
+    async_add_entities: AddConfigEntryEntitiesCallback,
+) -> None:
+    """Add the binary sensors of an entry."""
+    async_add_entities(
+        TcpMultiplexerBinarySensor(entry.runtime_data, description)
+        for description in BINARY_SENSORS
+    )
+
+
+class TcpMultiplexerBinarySensor(SnapshotEntity[bool], BinarySensorEntity):
+    """Shows whether something is so."""
+
+    entity_description: TcpMultiplexerBinarySensorEntityDescription
+
+    def __init__(
+        self,
+        coordinator: TcpMultiplexerCoordinator,
+        description: TcpMultiplexerBinarySensorEntityDescription,
+    ) -> None:
+        """Follow the description."""
+        super().__init__(coordinator, description, description)
+
+    @property
+    @override
+    def is_on(self) -> bool:
+        return self.value

@@ -1,0 +1,32 @@
+"""Reconnect: close the upstream connection and open it anew."""
+
+from typing import Final, override
+
+from homeassistant.components.button import ButtonEntity, ButtonEntityDescription
+from homeassistant.core import HomeAssistant
+from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
+
+from .coordinator import TcpMultiplexerConfigEntry
+from .entity import TcpMultiplexerEntity
+
+PARALLEL_UPDATES = 1
+
+RECONNECT: Final = ButtonEntityDescription(key="reconnect", translation_key="reconnect")
+
+
+async def async_setup_entry(
+    hass: HomeAssistant,
+    entry: TcpMultiplexerConfigEntry,
+    async_add_entities: AddConfigEntryEntitiesCallback,
+) -> None:
+    """Add the button of an entry."""
+    async_add_entities([ReconnectButton(entry.runtime_data, RECONNECT)])
+
+
+class ReconnectButton(TcpMultiplexerEntity, ButtonEntity):
+    """Reconnects the upstream; requests that wait survive it."""
+
+    @override
+    async def async_press(self) -> None:
+        """Let the exchanges in flight finish, then connect anew."""
+        await self.coordinator.async_reconnect()

@@ -1,0 +1,315 @@
+"""Between one multiplexer and its entities: what is shown, and how often.
+
+The engine runs in the same event loop and counts a thousand exchanges a second if it
+must; states and the database behind them cannot follow that, and people need not.
+So there are two pictures of it. `data` is taken anew whenever health, connections or
+clients change, at once. `counters` is taken every few seconds (an option). An entity
+reads from one of the two and writes a state only when its own value is another one.
+
+Where a storm of changes comes from outside (a client that connects for every
+request, a device that flaps, a scan of the port), a `Pace` bounds what follows from
+it: a burst goes through as it comes, then one a second, always the latest. Whatever
+happens, an entry causes fewer than ten state writes a second.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from ipaddress import ip_address
+from typing import Final, override
+
+from homeassistant.config_entries import ConfigEntry
+from homeassistant.core import Event as BusEvent, HomeAssistant, callback
+from homeassistant.exceptions import ServiceValidationError
+from homeassistant.helpers.event import async_track_time_interval
+from homeassistant.helpers.update_coordinator import DataUpdateCoordinator
+
+from .const import (
+    CONF_CLIENT_NAMES,
+    CONF_PAUSED,
+    CONF_UPDATE_INTERVAL,
+    DEFAULT_UPDATE_INTERVAL,
+    DOMAIN,
+    LOGGER,
+)
+from .entry_settings import settings_from_entry
+from .multiplexer import Event, EventType, Multiplexer, Snapshot
+
+type TcpMultiplexerConfigEntry = ConfigEntry[TcpMultiplexerCoordinator]
+
+# What changes a value that is shown at once.
+_STATE_EVENTS: Final = frozenset(
+    {
+        EventType.UPSTREAM_LOST,
+        EventType.UPSTREAM_BACK,
+        EventType.CONNECTION_OPENED,
+        EventType.CONNECTION_CLOSED,
+        EventType.HEALTH_CHANGED,
+        EventType.CLIENT_CONNECTED,
+        EventType.CLIENT_DISCONNECTED,
+    }
+)
+# What people and automations are told; the others are changes of state only.
+SHOWN_EVENTS: Final = (
+    EventType.UPSTREAM_LOST,
+    EventType.UPSTREAM_BACK,
+    EventType.CLIENT_CONNECTED,
+    EventType.CLIENT_DISCONNECTED,
+    EventType.CLIENT_REFUSED,
+    EventType.REQUEST_REFUSED,
+)
+
+
+class Pace:
+    """Lets a burst through, then one every `interval` seconds.
+
+    The strategy is the generic cell rate algorithm: one number, the moment up to
+    which the allowance is spent.
+    """
+
+    def __init__(self, interval: float, burst: int) -> None:
+        """Start with the whole burst unspent."""
+        self._interval = interval
+        self._tolerance = (burst - 1) * interval
+        self._spent_until = 0.0
+
+    def due(self, now: float) -> float:
+        """Give the moment at which the next one may come: `now` or later."""
+        return max(now, self._spent_until - self._tolerance)
+
+    def spend(self, now: float) -> None:
+        """Count one that comes now."""
+        self._spent_until = max(now, self._spent_until) + self._interval
+
+
+class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
+    """Owns the multiplexer of an entry and publishes what it does."""
+
+    config_entry: TcpMultiplexerConfigEntry
+
+    def __init__(self, hass: HomeAssistant, entry: TcpMultiplexerConfigEntry) -> None:
+        """Make the multiplexer that `entry` describes; nothing runs yet.
+
+        Raises:
+            SettingsError: the entry holds a value that is out of its bounds.
+
+        """
+        settings = settings_from_entry(entry)
+        super().__init__(
+            hass,
+            LOGGER,
+            config_entry=entry,
+            name=entry.title,
+        )
+        self.multiplexer = Multiplexer(
+            settings, paused=entry.data.get(CONF_PAUSED, False)
+        )
+        self.data = self.counters = self.multiplexer.snapshot()
+        self._interval: float | None = None
+        self._stop_interval: Callable[[], None] | None = None
+        self._stop_events: Callable[[], None] | None = self.multiplexer.subscribe(
+            self._async_handle_event
+        )
+        self._state_pace = Pace(1, burst=10)
+        self._state_timer: Callable[[], None] | None = None
+        self._event_pace = Pace(1, burst=20)
+        self._event_timer: Callable[[], None] | None = None
+        self._held_events: deque[Event] = deque()
+        self._event_listeners: list[Callable[[Event], None]] = []
+
+    async def async_start(self) -> None:
+        """Start to listen, whether the device is there or not.
+
+        Raises:
+            OSError: the local port cannot be had.
+
+        """
+        await self.multiplexer.start()
+        self.data = self.counters = self.multiplexer.snapshot()
+        self.async_options_changed()
+
+    @override
+    async def async_shutdown(self) -> None:
+        """Stop everything and free the port. The entry's unloading calls this."""
+        await super().async_shutdown()
+        for cancel in (
+            self._stop_events,
+            self._stop_interval,
+            self._state_timer,
+            self._event_timer,
+        ):
+            if cancel is not None:
+                cancel()
+        self._stop_events = self._stop_interval = None
+        self._state_timer = self._event_timer = None
+        await self.multiplexer.stop()
+
+    async def async_handle_stop(self, _event: BusEvent) -> None:
+        """Stop with Home Assistant, which does not unload its entries."""
+        await self.async_shutdown()
+
+    @callback
+    def async_options_changed(self) -> None:
+        """Take over the options that are not the engine's: how often to count."""
+        seconds = self.config_entry.options.get(
+            CONF_UPDATE_INTERVAL, DEFAULT_UPDATE_INTERVAL
+        )
+        if seconds == self._interval:
+            return
+        if self._stop_interval is not None:
+            self._stop_interval()
+        self._interval = seconds
+        self._stop_interval = async_track_time_interval(
+            self.hass,
+            self._async_publish_counters,
+            timedelta(seconds=seconds),
+            name=self.name,
+            cancel_on_shutdown=True,
+        )
+
+    async def async_set_paused(self, paused: bool) -> None:
+        """Pause or resume, now and after the next restart.
+
+        It is written down first: what the user asked for must hold even if Home
+        Assistant stops while the exchanges in flight are awaited.
+        """
+        entry = self.config_entry
+        self.hass.config_entries.async_update_entry(
+            entry, data={**entry.data, CONF_PAUSED: paused}
+        )
+        if paused:
+            await self.multiplexer.pause()
+        else:
+            self.multiplexer.resume()
+
+    async def async_reconnect(self, *, drain: bool = True) -> None:
+        """Close the upstream connection and open it anew.
+
+        Raises:
+            ServiceValidationError: the multiplexer is paused.
+
+        """
+        if self.multiplexer.paused:
+            raise ServiceValidationError(
+                translation_domain=DOMAIN,
+                translation_key="paused",
+                translation_placeholders={"title": self.config_entry.title},
+            )
+        await self.multiplexer.reconnect(drain=drain)
+
+    @callback
+    def async_reset_statistics(self) -> None:
+        """Count from 0 again, and show it."""
+        self.multiplexer.reset_statistics()
+        self._async_publish_counters()
+
+    def client_name(self, address: str) -> str | None:
+        """Give what the owner calls this client; None if it has no name.
+
+        Who connects from this machine is Home Assistant, unless it has a name.
+        """
+        names: dict[str, str] = self.config_entry.options.get(CONF_CLIENT_NAMES, {})
+        if name := names.get(address):
+            return name
+        with suppress(ValueError):
+            if ip_address(address).is_loopback:
+                return "Home Assistant"
+        return None
+
+    # What is shown
+
+    @override
+    async def _async_update_data(self) -> Snapshot:
+        """Give all values of now: `homeassistant.update_entity` asks for them."""
+        self.counters = self.multiplexer.snapshot()
+        return self.counters
+
+    @callback
+    def _async_publish_counters(self, _now: datetime | None = None) -> None:
+        """Show all values of now."""
+        self.counters = self.multiplexer.snapshot()
+        self.async_set_updated_data(self.counters)
+
+    @callback
+    def _async_state_changed(self) -> None:
+        """Show health, connections and clients as soon as their pace allows.
+
+        Not from here: the engine may be in the middle of what it tells about.
+        """
+        if self._state_timer is None:
+            loop = self.hass.loop
+            due = self._state_pace.due(loop.time())
+            self._state_timer = loop.call_at(due, self._async_publish_state).cancel
+
+    @callback
+    def _async_publish_state(self) -> None:
+        """Show what is shown at once."""
+        self._state_timer = None
+        self._state_pace.spend(self.hass.loop.time())
+        self.async_set_updated_data(self.multiplexer.snapshot())
+
+    # What happens
+
+    @callback
+    def async_add_event_listener(
+        self, listener: Callable[[Event], None]
+    ) -> Callable[[], None]:
+        """Tell `listener` of `SHOWN_EVENTS`; gives what ends that."""
+        self._event_listeners.append(listener)
+        return partial(self._event_listeners.remove, listener)
+
+    @callback
+    def _async_handle_event(self, event: Event) -> None:
+        """Take an event from the engine, in the middle of its work: be brief."""
+        if event.type in _STATE_EVENTS:
+            self._async_state_changed()
+        if event.type in SHOWN_EVENTS and self._event_listeners:
+            self._async_hold_event(event)
+
+    @callback
+    def _async_hold_event(self, event: Event) -> None:
+        """Keep an event until its turn comes.
+
+        While events outrun their pace those of a type become one, behind the others:
+        who only looks at the last event sees how it ended.
+        """
+        now = self.hass.loop.time()
+        due = self._event_pace.due(now)
+        if due > now:
+            for held in self._held_events:
+                if held.type is event.type:
+                    self._held_events.remove(held)
+                    event = _merged(held, event)
+                    break
+        self._held_events.append(event)
+        if self._event_timer is None:
+            self._schedule_event(due)
+
+    @callback
+    def _schedule_event(self, due: float) -> None:
+        self._event_timer = self.hass.loop.call_at(due, self._async_tell_event).cancel
+
+    @callback
+    def _async_tell_event(self) -> None:
+        """Tell the oldest event that is kept."""
+        now = self.hass.loop.time()
+        self._event_timer = None
+        self._event_pace.spend(now)
+        event = self._held_events.popleft()
+        for listener in tuple(self._event_listeners):
+            listener(event)
+        if self._held_events:
+            self._schedule_event(self._event_pace.due(now))
+
+
+def _merged(first: Event, second: Event) -> Event:
+    """Make one event of two of a type; what differs is left out."""
+    return replace(
+        second,
+        client=second.client if second.client == first.client else None,
+        reason=second.reason if second.reason == first.reason else None,
+        count=first.count + second.count,
+    )

@@ -1,0 +1,104 @@
+"""What the entities of a multiplexer have in common.
+
+An entity is a line in a table: a key, and a function from a `Snapshot` to its value.
+Here is the rest: the device, the unique id, and that a state is written only when
+its value has changed. Entities stay available while the entry is loaded: the
+multiplexer itself is always there; what it does not know is unknown.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import override
+
+from homeassistant.core import callback
+from homeassistant.helpers.device_registry import DeviceEntryType, DeviceInfo
+from homeassistant.helpers.entity import EntityDescription
+from homeassistant.helpers.update_coordinator import CoordinatorEntity
+
+from .const import DOMAIN
+from .coordinator import TcpMultiplexerCoordinator
+from .multiplexer import Snapshot, __version__
+
+# Proper names, the same in every language.
+_MODELS = {
+    "modbus": "Modbus/TCP",
+    "http": "HTTP/1.1",
+    "iso8583": "ISO 8583",
+    "mpu": "MPU",
+    "echo": "Echo",
+}
+
+
+class TcpMultiplexerEntity(CoordinatorEntity[TcpMultiplexerCoordinator]):
+    """An entity on the device of its multiplexer."""
+
+    _attr_has_entity_name = True
+
+    def __init__(
+        self, coordinator: TcpMultiplexerCoordinator, description: EntityDescription
+    ) -> None:
+        """Say what it is and where it belongs."""
+        super().__init__(coordinator)
+        self.entity_description = description
+        entry = coordinator.config_entry
+        self._attr_unique_id = f"{entry.entry_id}-{description.key}"
+        self._attr_device_info = DeviceInfo(
+            identifiers={(DOMAIN, entry.entry_id)},
+            entry_type=DeviceEntryType.SERVICE,
+            name=entry.title,
+            manufacturer="TCP Multiplexer",
+            model=_MODELS[coordinator.multiplexer.settings.protocol],
+            sw_version=__version__,
+        )
+
+    @callback
+    @override
+    def _handle_coordinator_update(self) -> None:
+        """Write nothing: that a value changed does not change this entity's state."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownValue[ValueT]:
+    """The part of a description that says what to show, and when."""
+
+    value_fn: Callable[[Snapshot], ValueT]
+    at_once: bool = False
+    """True: whenever it changes. False: every few seconds, for what always changes."""
+
+
+class SnapshotEntity[ValueT](TcpMultiplexerEntity):
+    """An entity that shows one value of a snapshot."""
+
+    value: ValueT
+
+    def __init__(
+        self,
+        coordinator: TcpMultiplexerCoordinator,
+        description: EntityDescription,
+        shown: ShownValue[ValueT],
+    ) -> None:
+        """Take the first value."""
+        super().__init__(coordinator, description)
+        self._shown = shown
+        self.value = self._read()
+
+    @override
+    async def async_added_to_hass(self) -> None:
+        """Follow the coordinator, from what is true now."""
+        await super().async_added_to_hass()
+        self.value = self._read()
+
+    def _read(self) -> ValueT:
+        coordinator = self.coordinator
+        shown = self._shown
+        return shown.value_fn(
+            coordinator.data if shown.at_once else coordinator.counters
+        )
+
+    @callback
+    @override
+    def _handle_coordinator_update(self) -> None:
+        """Write the state if the value is a new one."""
+        if (value := self._read()) != self.value:
+            self.value = value
+            self.async_write_ha_state()

@@ -1,0 +1,248 @@
+"""What a multiplexer counts and measures.
+
+One table. Health and what belongs to connections is shown at once; what moves with
+every request is a counter, shown every few seconds. Units of counted things are
+words and come from the translations.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, override
+
+from homeassistant.components.sensor import (
+    SensorDeviceClass,
+    SensorEntity,
+    SensorEntityDescription,
+    SensorStateClass,
+)
+from homeassistant.const import EntityCategory, UnitOfInformation, UnitOfTime
+from homeassistant.core import HomeAssistant
+from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
+from homeassistant.helpers.typing import StateType
+from homeassistant.util import dt as dt_util
+
+from .addresses import async_hosts_for_clients, format_endpoint
+from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
+from .entity import ShownValue, SnapshotEntity, TcpMultiplexerEntity
+from .multiplexer import Health
+
+PARALLEL_UPDATES = 0
+
+type SensorValue = StateType | datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class TcpMultiplexerSensorEntityDescription(
+    SensorEntityDescription, ShownValue[SensorValue]
+):
+    """Describes a sensor."""
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)
+
+
+def _time(seconds: float | None) -> datetime | None:
+    """Give a time of day to the second: it is as much as a state shows."""
+    return None if seconds is None else dt_util.utc_from_timestamp(round(seconds))
+
+
+SENSORS: Final = (
+    TcpMultiplexerSensorEntityDescription(
+        key="health",
+        translation_key="health",
+        device_class=SensorDeviceClass.ENUM,
+        options=[health.value for health in Health],
+        value_fn=lambda snapshot: snapshot.health.value,
+        at_once=True,
+    ),
+    TcpMultiplexerSensorEntityDescription(
+        key="clients",
+        translation_key="clients",
+        state_class=SensorStateClass.MEASUREMENT,
+        value_fn=lambda snapshot: len(snapshot.clients),
+        at_once=True,
+    ),
+    TcpMultiplexerSensorEntityDescription(
+        key="queue_depth",
+        translation_key="queue_depth",
+        entity_category=EntityCategory.DIAGNOSTIC,
+        state_class=SensorStateClass.MEASUREMENT,
+        value_fn=lambda snapshot: snapshot.queue_depth,
+    ),
+    TcpMultiplexerSensorEntityDescription(
+        key="response_time",
+        translation_key="response_time",
+        entity_category=EntityCategory.DIAGNOSTIC,
+        device_class=SensorDeviceClass.DURATION,
+        state_class=SensorStateClass.MEASUREMENT,
+        native_unit_of_measurement=UnitOfTime.MILLISECONDS,
+        suggested_display_precision=1,
+        value_fn=lambda snapshot: _milliseconds(snapshot.response_seconds_median),
+    ),
+    TcpMultiplexerSensorEntityDescription(
+        key="failed_requests",
+        translation_key="failed_requests",
+        entity_category=EntityCategory.DIAGNOSTIC,
+        state_class=SensorStateClass.TOTAL_INCREASING,
+        value_fn=lambda snapshot: sum(snapshot.failures.values()),
+    ),
+    TcpMultiplexerSensorEntityDescription(
+        key="response_time_p95",
+        translation_key="response_time_p95",
+        entity_category=EntityCategory.DIAGNOSTIC,
+        entity_registry_enabled_default=False,
+        device_class=SensorDeviceClass.DURATION,
+        state_class=SensorStateClass.MEASUREMENT,
+        native_unit_of_measurement=UnitOfTime.MILLISECONDS,
+        suggested_display_precision=1,
+        value_fn=lambda snapshot: _milliseconds(snapshot.response_seconds_p95),
+    ),
+    TcpMultiplexerSensorEntityDescription(
+        key="requests",
+        translation_key="requests",
+        entity_category=EntityCategory.DIAGNOSTIC,
+        entity_registry_enabled_default=False,
+        state_class=SensorStateClass.TOTAL_INCREASING,
+        value_fn=lambda snapshot: snapshot.requests,
+    ),
+    TcpMultiplexerSensorEntityDescription(
+        key="timeouts",
+        translation_key="timeouts",
+        entity_category=EntityCategory.DIAGNOSTIC,
+        entity_registry_enabled_default=False,
+        state_class=SensorStateClass.TOTAL_INCREASING,
+        value_fn=lambda snapshot: snapshot.timeouts,
+    ),
+    TcpMultiplexerSensorEntityDescription(
+        key="reconnects",
+        translation_key="reconnects",
+        entity_category=EntityCategory.DIAGNOSTIC,
+        entity_registry_enabled_default=False,
+        state_class=SensorStateClass.TOTAL_INCREASING,
+        value_fn=lambda snapshot: snapshot.reconnects,
+    ),
+    TcpMultiplexerSensorEntityDescription(
+        key="unmatched_responses",
+        translation_key="unmatched_responses",
+        entity_category=EntityCategory.DIAGNOSTIC,
+        entity_registry_enabled_default=False,
+        state_class=SensorStateClass.TOTAL_INCREASING,
+        value_fn=lambda snapshot: snapshot.late_responses + snapshot.stray_responses,
+    ),
+    TcpMultiplexerSensorEntityDescription(
+        key="upstream_connections",
+        translation_key="upstream_connections",
+        entity_category=EntityCategory.DIAGNOSTIC,
+        entity_registry_enabled_default=False,
+        state_class=SensorStateClass.MEASUREMENT,
+        value_fn=lambda snapshot: snapshot.connections,
+        at_once=True,
+    ),
+    TcpMultiplexerSensorEntityDescription(
+        key="queue_peak",
+        translation_key="queue_peak",
+        entity_category=EntityCategory.DIAGNOSTIC,
+        entity_registry_enabled_default=False,
+        state_class=SensorStateClass.MEASUREMENT,
+        value_fn=lambda snapshot: snapshot.queue_peak,
+    ),
+    TcpMultiplexerSensorEntityDescription(
+        key="bytes_to_upstream",
+        translation_key="bytes_to_upstream",
+        entity_category=EntityCategory.DIAGNOSTIC,
+        entity_registry_enabled_default=False,
+        device_class=SensorDeviceClass.DATA_SIZE,
+        state_class=SensorStateClass.TOTAL_INCREASING,
+        native_unit_of_measurement=UnitOfInformation.BYTES,
+        suggested_unit_of_measurement=UnitOfInformation.MEGABYTES,
+        suggested_display_precision=1,
+        value_fn=lambda snapshot: snapshot.bytes_to_upstream,
+    ),
+    TcpMultiplexerSensorEntityDescription(
+        key="bytes_from_upstream",
+        translation_key="bytes_from_upstream",
+        entity_category=EntityCategory.DIAGNOSTIC,
+        entity_registry_enabled_default=False,
+        device_class=SensorDeviceClass.DATA_SIZE,
+        state_class=SensorStateClass.TOTAL_INCREASING,
+        native_unit_of_measurement=UnitOfInformation.BYTES,
+        suggested_unit_of_measurement=UnitOfInformation.MEGABYTES,
+        suggested_display_precision=1,
+        value_fn=lambda snapshot: snapshot.bytes_from_upstream,
+    ),
+    TcpMultiplexerSensorEntityDescription(
+        key="last_response",
+        translation_key="last_response",
+        entity_category=EntityCategory.DIAGNOSTIC,
+        entity_registry_enabled_default=False,
+        device_class=SensorDeviceClass.TIMESTAMP,
+        value_fn=lambda snapshot: _time(snapshot.last_response),
+    ),
+    TcpMultiplexerSensorEntityDescription(
+        key="connected_since",
+        translation_key="connected_since",
+        entity_category=EntityCategory.DIAGNOSTIC,
+        entity_registry_enabled_default=False,
+        device_class=SensorDeviceClass.UPTIME,
+        value_fn=lambda snapshot: _time(snapshot.connected_since),
+        at_once=True,
+    ),
+)
+
+LISTEN_ADDRESS: Final = SensorEntityDescription(
+    key="listen_address",
+    translation_key="listen_address",
+    entity_category=EntityCategory.DIAGNOSTIC,
+)
+
+
+async def async_setup_entry(
+    hass: HomeAssistant,
+    entry: TcpMultiplexerConfigEntry,
+    async_add_entities: AddConfigEntryEntitiesCallback,
+) -> None:
+    """Add the sensors of an entry."""
+    coordinator = entry.runtime_data
+    hosts = await async_hosts_for_clients(
+        hass, coordinator.multiplexer.settings.listen_host
+    )
+    async_add_entities(
+        [
+            *(TcpMultiplexerSensor(coordinator, sensor) for sensor in SENSORS),
+            ListenAddressSensor(coordinator, hosts),
+        ]
+    )
+
+
+class TcpMultiplexerSensor(SnapshotEntity[SensorValue], SensorEntity):
+    """Shows one number, time or state of a multiplexer."""
+
+    entity_description: TcpMultiplexerSensorEntityDescription
+
+    def __init__(
+        self,
+        coordinator: TcpMultiplexerCoordinator,
+        description: TcpMultiplexerSensorEntityDescription,
+    ) -> None:
+        """Follow the description."""
+        super().__init__(coordinator, description, description)
+
+    @property
+    @override
+    def native_value(self) -> SensorValue:
+        return self.value
+
+
+class ListenAddressSensor(TcpMultiplexerEntity, SensorEntity):
+    """Shows what to type where a client asks for the device's address."""
+
+    def __init__(
+        self, coordinator: TcpMultiplexerCoordinator, hosts: list[str]
+    ) -> None:
+        """Write down the addresses; they change with a reload only."""
+        super().__init__(coordinator, LISTEN_ADDRESS)
+        _, port = coordinator.data.listen_addresses[0]
+        addresses = [format_endpoint(host, port) for host in hosts]
+        self._attr_native_value = addresses[0]
+        self._attr_extra_state_attributes = {"addresses": addresses}

@@ -1,0 +1,232 @@
+"""The actions: what automations and people can do with a multiplexer.
+
+Each acts on a config entry. Whoever may use Home Assistant may look and reconnect;
+disconnecting others and asking the device is for administrators, and asking must be
+enabled in the options besides. Answers hold what JSON holds: times as ISO 8601 in
+UTC, durations in seconds, bytes in hexadecimal digits.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Final, NoReturn
+
+from homeassistant.const import ATTR_CONFIG_ENTRY_ID
+from homeassistant.core import (
+    HomeAssistant,
+    ServiceCall,
+    ServiceResponse,
+    SupportsResponse,
+    callback,
+)
+from homeassistant.exceptions import HomeAssistantError, ServiceValidationError
+from homeassistant.helpers import config_validation as cv, service
+from homeassistant.util import dt as dt_util
+import voluptuous as vol
+
+from .const import CONF_ALLOW_SEND_REQUEST, DOMAIN
+from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
+from .multiplexer import ClientSnapshot, RequestError
+
+ATTR_ADDRESS: Final = "address"
+ATTR_DRAIN: Final = "drain"
+ATTR_MESSAGE: Final = "message"
+ATTR_PDU: Final = "pdu"
+ATTR_UNIT_ID: Final = "unit_id"
+
+_SCHEMA: Final = vol.Schema({vol.Required(ATTR_CONFIG_ENTRY_ID): cv.string})
+_RECONNECT_SCHEMA: Final = _SCHEMA.extend(
+    {vol.Optional(ATTR_DRAIN, default=True): cv.boolean}
+)
+_DISCONNECT_CLIENT_SCHEMA: Final = _SCHEMA.extend(
+    {vol.Optional(ATTR_ADDRESS): cv.string}
+)
+_SEND_REQUEST_SCHEMA: Final = _SCHEMA.extend(
+    {
+        vol.Optional(ATTR_UNIT_ID): vol.All(vol.Coerce(int), vol.Range(0, 255)),
+        vol.Optional(ATTR_PDU): cv.string,
+        vol.Optional(ATTR_MESSAGE): cv.string,
+    }
+)
+
+
+@callback
+def async_setup_services(hass: HomeAssistant) -> None:
+    """Register the actions, once for all entries."""
+    hass.services.async_register(
+        DOMAIN, "reconnect", _async_reconnect, schema=_RECONNECT_SCHEMA
+    )
+    service.async_register_admin_service(
+        hass,
+        DOMAIN,
+        "disconnect_client",
+        _async_disconnect_client,
+        _DISCONNECT_CLIENT_SCHEMA,
+        SupportsResponse.OPTIONAL,
+    )
+    hass.services.async_register(
+        DOMAIN,
+        "get_clients",
+        _async_get_clients,
+        schema=_SCHEMA,
+        supports_response=SupportsResponse.ONLY,
+    )
+    hass.services.async_register(
+        DOMAIN,
+        "get_statistics",
+        _async_get_statistics,
+        schema=_SCHEMA,
+        supports_response=SupportsResponse.ONLY,
+    )
+    hass.services.async_register(
+        DOMAIN, "reset_statistics", _async_reset_statistics, schema=_SCHEMA
+    )
+    service.async_register_admin_service(
+        hass,
+        DOMAIN,
+        "send_request",
+        _async_send_request,
+        _SEND_REQUEST_SCHEMA,
+        SupportsResponse.ONLY,
+    )
+
+
+@callback
+def _async_coordinator(call: ServiceCall) -> TcpMultiplexerCoordinator:
+    """Give the coordinator of the entry that is meant.
+
+    Raises:
+        ServiceValidationError: there is no such entry, or it is not loaded.
+
+    """
+    entry: TcpMultiplexerConfigEntry = service.async_get_config_entry(
+        call.hass, DOMAIN, call.data[ATTR_CONFIG_ENTRY_ID]
+    )
+    return entry.runtime_data
+
+
+async def _async_reconnect(call: ServiceCall) -> None:
+    await _async_coordinator(call).async_reconnect(drain=call.data[ATTR_DRAIN])
+
+
+async def _async_disconnect_client(call: ServiceCall) -> ServiceResponse:
+    """Close the connections of one client, known by address or name, or of all."""
+    coordinator = _async_coordinator(call)
+    multiplexer = coordinator.multiplexer
+    wanted: str | None = call.data.get(ATTR_ADDRESS)
+    if wanted is None:
+        return {"disconnected": multiplexer.disconnect_client(None)}
+    addresses = {
+        client.address
+        for client in multiplexer.snapshot().clients
+        if wanted in (client.address, coordinator.client_name(client.address))
+    }
+    if not addresses:
+        _invalid("client_not_connected", client=wanted)
+    return {"disconnected": sum(map(multiplexer.disconnect_client, addresses))}
+
+
+async def _async_get_clients(call: ServiceCall) -> ServiceResponse:
+    """Tell who is connected and what each asked and got."""
+    coordinator = _async_coordinator(call)
+    snapshot = coordinator.multiplexer.snapshot()
+    return {"clients": [_client(coordinator, client) for client in snapshot.clients]}
+
+
+def _client(
+    coordinator: TcpMultiplexerCoordinator, client: ClientSnapshot
+) -> dict[str, Any]:
+    return {
+        **asdict(client),
+        "name": coordinator.client_name(client.address),
+        "since": _time(client.since),
+        "last_request": _time(client.last_request),
+    }
+
+
+async def _async_get_statistics(call: ServiceCall) -> ServiceResponse:
+    """Tell all that is counted, per unit too; the clients have their own action."""
+    snapshot = _async_coordinator(call).multiplexer.snapshot()
+    return {
+        **{
+            key: value
+            for key, value in asdict(snapshot).items()
+            if key not in ("clients", "listen_addresses")
+        },
+        "health": snapshot.health.value,
+        "clients": len(snapshot.clients),
+        "connected_since": _time(snapshot.connected_since),
+        "last_response": _time(snapshot.last_response),
+        "since": _time(snapshot.since),
+        "failures": dict(snapshot.failures),
+        "units": {
+            str(number): {**asdict(unit), "functions": _by_text(unit.functions)}
+            for number, unit in snapshot.units.items()
+        },
+    }
+
+
+async def _async_reset_statistics(call: ServiceCall) -> None:
+    _async_coordinator(call).async_reset_statistics()
+
+
+async def _async_send_request(call: ServiceCall) -> ServiceResponse:
+    """Ask the device something, through policy and queue like any client."""
+    coordinator = _async_coordinator(call)
+    entry = coordinator.config_entry
+    if not entry.options.get(CONF_ALLOW_SEND_REQUEST, False):
+        _invalid("send_request_disabled", title=entry.title)
+    is_modbus = coordinator.multiplexer.settings.protocol == "modbus"
+    payload = _modbus_request(call.data) if is_modbus else _message(call.data)
+    try:
+        response = await coordinator.multiplexer.request(payload)
+    except ValueError as err:
+        _invalid("invalid_request", err, error=str(err))
+    except RequestError as err:
+        raise HomeAssistantError(
+            translation_domain=DOMAIN,
+            translation_key=f"request_{err.failure.value}",
+            translation_placeholders={"title": entry.title},
+        ) from err
+    if not is_modbus:
+        return {ATTR_MESSAGE: response.hex(" ")}
+    return {ATTR_UNIT_ID: response[0], ATTR_PDU: response[1:].hex(" ")}
+
+
+def _modbus_request(data: Mapping[str, Any]) -> bytes:
+    if ATTR_MESSAGE in data or ATTR_UNIT_ID not in data or ATTR_PDU not in data:
+        _invalid("modbus_request_fields")
+    return bytes((data[ATTR_UNIT_ID],)) + _from_hex(data[ATTR_PDU])
+
+
+def _message(data: Mapping[str, Any]) -> bytes:
+    if ATTR_MESSAGE not in data or ATTR_UNIT_ID in data or ATTR_PDU in data:
+        _invalid("message_request_fields")
+    return _from_hex(data[ATTR_MESSAGE])
+
+
+def _from_hex(digits: str) -> bytes:
+    try:
+        return bytes.fromhex(digits)
+    except ValueError as err:
+        _invalid("not_hex", err, value=digits)
+
+
+def _invalid(
+    key: str, cause: Exception | None = None, /, **placeholders: str
+) -> NoReturn:
+    """Refuse what the caller asked for, in the caller's language."""
+    raise ServiceValidationError(
+        translation_domain=DOMAIN,
+        translation_key=key,
+        translation_placeholders=placeholders,
+    ) from cause
+
+
+def _time(seconds: float | None) -> str | None:
+    """Write seconds since the epoch as ISO 8601."""
+    return None if seconds is None else dt_util.utc_from_timestamp(seconds).isoformat()
+
+
+def _by_text(counts: Mapping[int, int]) -> dict[str, int]:
+    """Make keys that JSON can hold."""
+    return {str(key): count for key, count in counts.items()}

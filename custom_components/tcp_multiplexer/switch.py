@@ -1,0 +1,60 @@
+"""Pause: leave the device alone, so that a vendor's app can have its only slot."""
+
+from dataclasses import dataclass
+from typing import Any, Final, override
+
+from homeassistant.components.switch import SwitchEntity, SwitchEntityDescription
+from homeassistant.core import HomeAssistant
+from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
+
+from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
+from .entity import ShownValue, SnapshotEntity
+from .multiplexer import Health
+
+# One after the other: pausing takes as long as the exchanges in flight do.
+PARALLEL_UPDATES = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TcpMultiplexerSwitchEntityDescription(SwitchEntityDescription, ShownValue[bool]):
+    """Describes a switch."""
+
+
+PAUSE: Final = TcpMultiplexerSwitchEntityDescription(
+    key="pause",
+    translation_key="pause",
+    value_fn=lambda snapshot: snapshot.health is Health.PAUSED,
+    at_once=True,
+)
+
+
+async def async_setup_entry(
+    hass: HomeAssistant,
+    entry: TcpMultiplexerConfigEntry,
+    async_add_entities: AddConfigEntryEntitiesCallback,
+) -> None:
+    """Add the switch of an entry."""
+    async_add_entities([PauseSwitch(entry.runtime_data)])
+
+
+class PauseSwitch(SnapshotEntity[bool], SwitchEntity):
+    """Pauses and resumes a multiplexer."""
+
+    def __init__(self, coordinator: TcpMultiplexerCoordinator) -> None:
+        """Follow the description."""
+        super().__init__(coordinator, PAUSE, PAUSE)
+
+    @property
+    @override
+    def is_on(self) -> bool:
+        return self.value
+
+    @override
+    async def async_turn_on(self, **kwargs: Any) -> None:
+        """Pause; done when the exchanges in flight are and the slot is free."""
+        await self.coordinator.async_set_paused(paused=True)
+
+    @override
+    async def async_turn_off(self, **kwargs: Any) -> None:
+        """Resume."""
+        await self.coordinator.async_set_paused(paused=False)
