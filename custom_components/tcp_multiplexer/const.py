@@ -25,6 +25,4 @@ CONF_CLIENT_NAMES: Final = "client_names"
 """What people call their clients: address to name."""
 CONF_ALLOW_SEND_REQUEST: Final = "allow_send_request"
 
-DEFAULT_LISTEN_PORT: Final = 5020
-DEFAULT_PORT: Final = 502
 DEFAULT_UPDATE_INTERVAL: Final = 10

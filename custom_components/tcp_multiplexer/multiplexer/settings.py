@@ -37,7 +37,7 @@ class SettingsError(ValueError):
         self.message = message
 
 
-_RANGES: dict[str, tuple[float, float]] = {
+RANGES: dict[str, tuple[float, float]] = {
     "port": (1, 65535),
     "listen_port": (0, 65535),
     "timeout": (0.1, 3600),
@@ -123,7 +123,7 @@ class Settings:
             raise SettingsError("protocol", message)
         if not self.host:
             raise SettingsError("host", "is empty; give the device's name or address")
-        for field, (low, high) in _RANGES.items():
+        for field, (low, high) in RANGES.items():
             value = getattr(self, field)
             if not low <= value <= high:
                 message = f"must be between {low:g} and {high:g}, is {value:g}"
