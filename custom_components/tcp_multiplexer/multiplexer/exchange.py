@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .protocols.base import Failure, Request
+    from .statistics import UnitCounters
     from .upstream import Upstream
 
 
@@ -25,6 +26,7 @@ class Exchange:
         "request",
         "requester",
         "sent",
+        "unit",
     )
 
     def __init__(
@@ -38,6 +40,8 @@ class Exchange:
         self.sent = 0.0
         """When it last went upstream; means nothing while `attempts` is 0."""
         self.attempts = 0
+        self.unit: UnitCounters | None = None
+        """Where it is counted, beside the totals."""
         self.outcome: Any = None
         """What an ordered client has yet to be told, once its turn has come."""
 

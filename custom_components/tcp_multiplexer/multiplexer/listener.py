@@ -189,6 +189,7 @@ class Client(asyncio.Protocol, Requester):
         self._eof = False
         self._reading = True
         self._accepted = False
+        self._incomplete = False
         self._occupied = 0
         self.name = "?"
         self.port = 0
@@ -296,8 +297,9 @@ class Client(asyncio.Protocol, Requester):
     def _read(self) -> None:
         """Take requests from what was received, as far as there is room for them."""
         codec = self._codec
+        now = self._loop.time()
         asked = False
-        while True:
+        while codec.buffered:
             if self.pending and not self._queue.has_room(self):
                 self._queue.block(self)
                 self._pause_if_full()
@@ -306,19 +308,17 @@ class Client(asyncio.Protocol, Requester):
             if event is None:
                 break
             if type(event) is Request:
-                self._ask(event)
+                self._ask(event, now)
                 asked = True
             elif not self._take(event):
                 break
         buffered = codec.buffered
-        if buffered or self._occupied:
-            self._count_buffered(buffered)
-        self._listener.begun(self, incomplete=buffered > 0 and not self.blocked)
+        if buffered or self._incomplete:
+            self._count_incomplete(0 if self.blocked else buffered)
         if asked:
-            self._pool.dispatch()
+            self._pool.dispatch(now)
 
-    def _ask(self, request: Request) -> None:
-        now = self._loop.time()
+    def _ask(self, request: Request, now: float) -> None:
         self.requests += 1
         self._statistics.requests += 1
         self.last_request = now
@@ -341,8 +341,10 @@ class Client(asyncio.Protocol, Requester):
         self._say()
         return not isinstance(event, Close)
 
-    def _count_buffered(self, buffered: int) -> None:
-        """Keep account of a large message's memory; wait when there is too much."""
+    def _count_incomplete(self, buffered: int) -> None:
+        """Keep account of a message's time and memory while it is incomplete."""
+        self._incomplete = buffered > 0
+        self._listener.begun(self, incomplete=self._incomplete)
         size = buffered if buffered > _SMALL else 0
         if size != self._occupied:
             grown = size - self._occupied
@@ -397,7 +399,7 @@ class Client(asyncio.Protocol, Requester):
             if isinstance(event, Close):
                 break
             if isinstance(event, Request) and event.writes is not None:
-                self._ask(event)
+                self._ask(event, self._loop.time())
 
     def _close_if_done(self) -> None:
         """Close after a half-close, once nothing is left to be said."""
@@ -481,7 +483,7 @@ class Client(asyncio.Protocol, Requester):
         self.held = False
         self._queue.offer(self)
         self.read_on()
-        self._pool.dispatch()
+        self._pool.dispatch(self._loop.time())
 
     def snapshot(self, clock: float) -> ClientSnapshot:
         """Give the client as it is now; `clock` turns loop time into time of day."""

@@ -79,7 +79,12 @@ class Multiplexer:
             unit_id=settings.unit_id,
             on_failure=settings.on_failure,
             max_body=settings.max_body,
+            host=settings.host,
+            port=settings.port,
             probe=settings.probe,
+            framing=settings.framing,
+            matching=settings.matching,
+            quiet=settings.quiet,
         )
         self._protocol: Protocol[Any] = PROTOCOLS[settings.protocol](options)
         self._pool = UpstreamPool(
@@ -186,7 +191,7 @@ class Multiplexer:
         self._statistics.requests += 1
         deadline = now + self._settings.timeout
         self._pool.submit(Exchange(request, host, now, deadline))
-        self._pool.dispatch()
+        self._pool.dispatch(now)
         try:
             return await host.result
         finally:
@@ -290,15 +295,17 @@ class Multiplexer:
         clock = self._clock
         return tuple(
             TraceRecord(
-                entry.time + clock,
-                entry.client,
-                entry.request,
-                entry.response,
-                entry.outcome,
-                entry.wait,
-                None if entry.response_time < 0 else entry.response_time,
+                ended + clock,
+                client,
+                request,
+                response,
+                outcome,
+                (ended if sent is None else sent) - arrived,
+                None if sent is None else ended - sent,
             )
-            for entry in self._statistics.trace
+            for ended, client, request, response, outcome, arrived, sent in (
+                self._statistics.trace
+            )
         )
 
     @property

@@ -29,7 +29,7 @@ from .exchange import Exchange, Requester
 from .health import Health as HealthTracker
 from .protocols.base import Failure
 from .snapshot import Health
-from .statistics import PAYLOAD_KEPT, TraceEntry
+from .statistics import PAYLOAD_KEPT
 from .upstream import CloseReason
 
 if TYPE_CHECKING:
@@ -104,13 +104,15 @@ class UpstreamPool:
         self._name = name
         self._protocol = protocol
         self._queue = queue
-        self._statistics = statistics
+        self.statistics = statistics
         self._events = events
         self._make_upstream = make_upstream
         self._loop = asyncio.get_running_loop()
         self._alarm = Alarm(self._on_alarm)
         self._connecting: asyncio.Task[None] | None = None
         self._limit = settings.max_connections
+        self._has_units = protocol.has_units
+        self._max_in_flight = _max_in_flight(settings)
         self._connect_now = not settings.connect_on_demand
         """Open a connection though nobody asks."""
         self._opened_before = False
@@ -128,12 +130,11 @@ class UpstreamPool:
 
     def submit(self, exchange: Exchange) -> None:
         """Take a request; `dispatch` must follow, once for several."""
-        if self._protocol.has_units and exchange.requester.counted:
+        if self._has_units and exchange.requester.counted:
             payload = exchange.request.payload
-            unit = self._statistics.unit(payload[0])
+            exchange.unit = unit = self.statistics.unit(payload[0])
             unit.requests += 1
-            function = payload[1]
-            unit.functions[function] = unit.functions.get(function, 0) + 1
+            unit.functions[payload[1]] += 1
         if self.paused:
             self._fail(exchange, Failure.PAUSED)
         elif not self.upstreams and self.health.next_attempt > exchange.deadline:
@@ -143,7 +144,7 @@ class UpstreamPool:
             if exchange.deadline < self._alarm.at:
                 self._alarm.set(exchange.deadline)
 
-    def dispatch(self) -> None:
+    def dispatch(self, now: float) -> None:
         """Send what can be sent; open a connection where that helps."""
         if self._dispatching:
             return  # the loop below goes on until nothing is left to do
@@ -153,13 +154,15 @@ class UpstreamPool:
             while queue.depth:
                 upstream = self._ready_upstream()
                 if upstream is None:
-                    self._connect()
+                    if len(self.upstreams) < self._limit:
+                        self._connect()
                     break
                 exchange = queue.take(retry_safe=upstream.on_trial)
                 if exchange is None:
                     break
-                self._send(exchange.requester.upstream or upstream, exchange)
-                queue.admit()
+                self._send(exchange.requester.upstream or upstream, exchange, now)
+                if queue.blocked:
+                    queue.admit()
         finally:
             self._dispatching = False
 
@@ -172,14 +175,17 @@ class UpstreamPool:
 
         self._queue.leave(requester, droppable)
         self._queue.admit()
-        self.dispatch()
+        self.dispatch(self._loop.time())
 
     # ---- a request meets a connection -------------------------------------------
 
     def _ready_upstream(self) -> Upstream | None:
         """Give the connection with the fewest requests, one on trial last."""
+        upstreams = self.upstreams
+        if len(upstreams) == 1:
+            return upstreams[0] if upstreams[0].ready else None
         best = None
-        for upstream in self.upstreams:
+        for upstream in upstreams:
             if upstream.ready and (
                 best is None
                 or best.on_trial > upstream.on_trial
@@ -189,25 +195,20 @@ class UpstreamPool:
         return best
 
     def _room(self, upstream: Upstream) -> bool:
-        limit = (
-            1
-            if upstream.on_trial or self.settings.request_delay
-            else (self.settings.max_in_flight)
-        )
+        limit = 1 if upstream.on_trial else self._max_in_flight
         return len(upstream.in_flight) < limit
 
-    def _send(self, upstream: Upstream, exchange: Exchange) -> None:
+    def _send(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
         requester = exchange.requester
         requester.in_flight += 1
         requester.upstream = upstream
-        now = self._loop.time()
         exchange.sent = now
         exchange.attempts += 1
         if upstream.on_trial:
             upstream.trial_until = now + (exchange.deadline - now) / 2
             self._alarm.set(upstream.trial_until)
         upstream.send(exchange)
-        if not self._room(upstream):
+        if len(upstream.in_flight) >= self._max_in_flight or upstream.on_trial:
             upstream.ready = False
 
     def _taken_off(self, exchange: Exchange) -> None:
@@ -226,7 +227,7 @@ class UpstreamPool:
             return
         delay = self.settings.request_delay
         if delay:
-            upstream.not_before = now + delay
+            upstream.not_before = max(upstream.not_before, now + delay)
             self._alarm.set(upstream.not_before)
         elif not upstream.ready and now >= upstream.not_before:
             self._make_ready(upstream)
@@ -241,64 +242,67 @@ class UpstreamPool:
 
     def answered(self, upstream: Upstream, exchange: Exchange, response: Any) -> None:
         """Hand a response to who asked, after the device has its next request."""
-        now = self._loop.time()
-        request = exchange.request
+        now = upstream.last_received
+        requester = exchange.requester
         self._taken_off(exchange)
         self.health.succeeded()
         self.last_response = now
-        if upstream.on_trial:
-            upstream.on_trial = False
-        if request.writes is not None:
+        upstream.on_trial = False
+        if exchange.request.writes is not None:
             self._queue.ended(exchange)
-        if exchange.requester.counted:
+        if requester.counted:
             upstream.last_used = now
             self._count_response(exchange, response, now)
         self._freed(upstream, now)
-        self.dispatch()
-        exchange.requester.answered(exchange, response)
+        if self._queue.depth:
+            self.dispatch(now)
+        requester.answered(exchange, response)
         if self._status is not Health.HEALTHY:
             self._recovered(now)
 
     def _count_response(self, exchange: Exchange, response: Any, now: float) -> None:
-        statistics = self._statistics
+        statistics = self.statistics
         request = exchange.request
         statistics.responses += 1
+        if exchange.unit is not None:
+            exchange.unit.responses += 1
         if self._protocol.is_exception(response):
             statistics.exceptions += 1
         elif request.retry_safe:
             self._last_good = request
-        if self._protocol.has_units:
-            statistics.unit(request.payload[0]).responses += 1
-        wait = exchange.sent - exchange.arrived
-        took = now - exchange.sent
-        statistics.times.append((wait, took))
+        statistics.times.append((exchange.sent - exchange.arrived, now - exchange.sent))
         self._trace(exchange, "answered", bytes(response), now)
 
     def _trace(
         self, exchange: Exchange, outcome: str, response: bytes | None, now: float
     ) -> None:
         request = exchange.request.payload
-        sent = exchange.attempts > 0
-        wait = (exchange.sent if sent else now) - exchange.arrived
-        took = now - exchange.sent if sent else -1.0
-        name = exchange.requester.name
         if self._debug:
-            LOGGER.debug(
-                "%s: %s, %s, waited %.1f ms, took %.1f ms; %s -> %s",
-                name,
-                self._protocol.describe(request, response),
-                outcome,
-                wait * 1e3,
-                took * 1e3,
-                request[:PAYLOAD_KEPT].hex(" "),
-                response and response[:PAYLOAD_KEPT].hex(" "),
-            )
+            self._log(exchange, outcome, response, now)
         if len(request) > PAYLOAD_KEPT:
             request = request[:PAYLOAD_KEPT]
         if response is not None and len(response) > PAYLOAD_KEPT:
             response = response[:PAYLOAD_KEPT]
-        self._statistics.trace.append(
-            TraceEntry(now, name, request, response, outcome, wait, took)
+        sent = exchange.sent if exchange.attempts else None
+        name = exchange.requester.name
+        self.statistics.trace.append(
+            (now, name, request, response, outcome, exchange.arrived, sent)
+        )
+
+    def _log(
+        self, exchange: Exchange, outcome: str, response: bytes | None, now: float
+    ) -> None:
+        request = exchange.request.payload
+        sent = exchange.sent if exchange.attempts else now
+        LOGGER.debug(
+            "%s: %s, %s, waited %.1f ms, took %.1f ms; %s -> %s",
+            exchange.requester.name,
+            self._protocol.describe(request, response),
+            outcome,
+            (sent - exchange.arrived) * 1e3,
+            (now - sent) * 1e3,
+            request[:PAYLOAD_KEPT].hex(" "),
+            response and response[:PAYLOAD_KEPT].hex(" "),
         )
 
     def unanswerable(
@@ -308,8 +312,9 @@ class UpstreamPool:
         self._taken_off(exchange)
         self._queue.ended(exchange)
         self._fail(exchange, failure)
-        self._freed(upstream, self._loop.time())
-        self.dispatch()
+        now = self._loop.time()
+        self._freed(upstream, now)
+        self.dispatch(now)
 
     def _fail(self, exchange: Exchange, failure: Failure) -> None:
         """Tell the requester that there will be no response, and why."""
@@ -317,20 +322,19 @@ class UpstreamPool:
         if failure in _DEVICE_FAILURES:
             self.health.failed(failure.value)
         if requester.counted:
-            statistics = self._statistics
+            statistics = self.statistics
             statistics.failures[failure] += 1
             if failure is Failure.NO_RESPONSE:
                 statistics.timeouts += 1
-            payload = exchange.request.payload
-            if self._protocol.has_units:
-                statistics.unit(payload[0]).failures += 1
+            if exchange.unit is not None:
+                exchange.unit.failures += 1
             self._trace(exchange, failure.value, None, self._loop.time())
             self._events.tell_merged(
                 Event(
                     EventType.REQUEST_REFUSED,
                     requester.address,
                     failure.value,
-                    self._protocol.describe(payload, None),
+                    self._protocol.describe(exchange.request.payload, None),
                 )
             )
         requester.failed(exchange, failure)
@@ -358,11 +362,14 @@ class UpstreamPool:
             self._queue.ended(exchange)
             self._fail(exchange, Failure.NO_RESPONSE)
         if upstream in self.upstreams:
+            if upstream.quiet:
+                upstream.not_before = now + upstream.quiet
+                self._alarm.set(upstream.not_before)
             self._freed(upstream, now)
 
     def stray(self, upstream: Upstream, event: Stray) -> None:  # noqa: ARG002
         """Count bytes that belong to nobody."""
-        statistics = self._statistics
+        statistics = self.statistics
         if event.late:
             statistics.late_responses += 1
         else:
@@ -371,17 +378,7 @@ class UpstreamPool:
         data = event.data[:PAYLOAD_KEPT]
         if self._debug:
             LOGGER.debug("Discarded: %s; %s", event.reason, data.hex(" "))
-        statistics.trace.append(
-            TraceEntry(now, "device", b"", data, "stray", 0.0, -1.0)
-        )
-
-    def sent_bytes(self, count: int) -> None:
-        """Count bytes to the device."""
-        self._statistics.bytes_to_upstream += count
-
-    def received_bytes(self, count: int) -> None:
-        """Count bytes from the device."""
-        self._statistics.bytes_from_upstream += count
+        statistics.trace.append((now, "device", b"", data, "stray", now, None))
 
     # ---- connections come and go ------------------------------------------------
 
@@ -412,7 +409,7 @@ class UpstreamPool:
         # A connection just closed is gone only after a turn of the loop, and a device
         # with one slot must see that one's end before this one's beginning.
         await asyncio.sleep(0)
-        self._statistics.connection_attempts += 1
+        self.statistics.connection_attempts += 1
         upstream = self._make_upstream()
         try:
             await upstream.open()
@@ -425,7 +422,7 @@ class UpstreamPool:
 
     def _opened(self, upstream: Upstream) -> None:
         if self._opened_before:
-            self._statistics.reconnects += 1
+            self.statistics.reconnects += 1
         self._opened_before = True
         self._connect_now = not self.settings.connect_on_demand
         upstream.on_trial = bool(self.upstreams)
@@ -439,7 +436,7 @@ class UpstreamPool:
             self._make_ready(upstream)
         self._alarm.set(self._next_moment())
         self._check_status()
-        self.dispatch()
+        self.dispatch(self._loop.time())
 
     def _open_failed(self, reason: str) -> None:
         self._events.tell(Event(EventType.CONNECTION_FAILED, detail=reason))
@@ -497,7 +494,7 @@ class UpstreamPool:
             self._closed = None
         self._check_status()
         self._connect()
-        self.dispatch()
+        self.dispatch(now)
 
     def _may_resend(self, upstream: Upstream, exchange: Exchange, now: float) -> bool:
         return (
@@ -604,6 +601,7 @@ class UpstreamPool:
         now = self._loop.time()
         self.settings = settings
         self._limit = settings.max_connections
+        self._max_in_flight = _max_in_flight(settings)
         for requester in self._queue.requesters():
             for exchange in requester.pending:
                 exchange.deadline = min(exchange.deadline, now + settings.timeout)
@@ -616,7 +614,7 @@ class UpstreamPool:
                     self._make_ready(upstream)
         self._alarm.set(self._next_moment())
         self._connect()
-        self.dispatch()
+        self.dispatch(now)
 
     async def _cancel_connecting(self) -> None:
         task, self._connecting = self._connecting, None
@@ -650,7 +648,7 @@ class UpstreamPool:
         for upstream in tuple(self.upstreams):
             self._look_after(upstream, now)
         self._connect()
-        self.dispatch()
+        self.dispatch(now)
         if not self._stopped:
             self._alarm.set(self._next_moment())
 
@@ -744,3 +742,8 @@ class UpstreamPool:
     @property
     def _target(self) -> str:
         return f"{self.settings.host}:{self.settings.port}"
+
+
+def _max_in_flight(settings: Settings) -> int:
+    """Give how many requests a connection carries: with a gap between them, one."""
+    return 1 if settings.request_delay else settings.max_in_flight

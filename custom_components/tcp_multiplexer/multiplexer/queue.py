@@ -38,7 +38,7 @@ class RequestQueue:
         self._count = 0
         """Of turns given, so that each is later than all before."""
         self._turns: list[tuple[int, Requester]] = []
-        self._blocked: dict[Requester, None] = {}
+        self.blocked: dict[Requester, None] = {}
         """Requesters that found no room, in the order in which they came."""
         self._writes: dict[Hashable, deque[Exchange]] = {}
         """Per scope, writes pending or in flight, the oldest first."""
@@ -68,7 +68,7 @@ class RequestQueue:
         for exchange in dropped:
             self.ended(exchange)
         requester.blocked = False
-        self._blocked.pop(requester, None)
+        self.blocked.pop(requester, None)
         if not kept:
             self._members.pop(requester, None)
         else:
@@ -82,7 +82,7 @@ class RequestQueue:
     def block(self, requester: Requester) -> None:
         """Remember a requester that found no room; `unblock` will be called."""
         requester.blocked = True
-        self._blocked[requester] = None
+        self.blocked[requester] = None
 
     def put(self, exchange: Exchange) -> None:
         """Place a request behind its requester's others."""
@@ -178,11 +178,11 @@ class RequestQueue:
 
     def admit(self) -> None:
         """Let those go on who found no room, as far as there is some."""
-        while self._blocked and self.depth < self.size:
-            self._unblock(next(iter(self._blocked)))
+        while self.blocked and self.depth < self.size:
+            self._unblock(next(iter(self.blocked)))
 
     def _unblock(self, requester: Requester) -> None:
-        del self._blocked[requester]
+        del self.blocked[requester]
         requester.blocked = False
         requester.unblock()
 

@@ -52,9 +52,17 @@ RANGES: dict[str, tuple[float, float]] = {
     "queue_size": (1, 100_000),
     "health_check_interval": (0, 86400),
     "unit_id": (0, 255),
+    "quiet": (0, 60),
     "max_clients": (1, 100_000),
     "max_body": (1024, 1 << 30),
     "trace_size": (0, 10_000),
+}
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "on_failure": ("exception", "close"),
+    "framing": ("tcp", "rtu"),
+    "matching": ("strict", "lenient"),
 }
 
 
@@ -105,6 +113,14 @@ class Settings:
     unit_id: int = 1
     """The Modbus unit that a probe asks before any client has."""
 
+    framing: str = "tcp"
+    """Modbus: how the device frames, `tcp` or `rtu` (RTU over TCP)."""
+    matching: str = "strict"
+    """Modbus: `lenient` serves devices that do not echo the transaction identifier."""
+    quiet: float = 1.0
+    """After a timeout, how long to wait for a late response that nothing would tell
+    from the next one's (RTU and lenient matching)."""
+
     allowed_networks: tuple[Network, ...] = DEFAULT_NETWORKS
     max_clients: int = 1000
 
@@ -131,9 +147,11 @@ class Settings:
         if self.reconnect_backoff_max < self.reconnect_backoff:
             message = "must not be less than reconnect_backoff"
             raise SettingsError("reconnect_backoff_max", message)
-        if self.on_failure not in ("exception", "close"):
-            message = f"must be exception or close, is {self.on_failure!r}"
-            raise SettingsError("on_failure", message)
+        for field, choices in _CHOICES.items():
+            value = getattr(self, field)
+            if value not in choices:
+                message = f"must be {' or '.join(choices)}, is {value!r}"
+                raise SettingsError(field, message)
         if self.max_in_flight > 1 and not PROTOCOLS[self.protocol].correlated:
             message = f"{self.protocol} can have only 1 request in flight at a time"
             raise SettingsError("max_in_flight", message)

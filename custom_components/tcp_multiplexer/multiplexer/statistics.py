@@ -5,9 +5,8 @@ each request. Times within are loop time; `Multiplexer.snapshot` turns them into
 of day.
 """
 
-from collections import deque
+from collections import defaultdict, deque
 from math import ceil
-from typing import NamedTuple
 
 from .protocols.base import Failure
 from .snapshot import ScopeSnapshot
@@ -29,7 +28,7 @@ class UnitCounters:
         self.responses = 0
         self.failures = 0
         self.refused = 0
-        self.functions: dict[int, int] = {}
+        self.functions: defaultdict[int, int] = defaultdict(int)
 
     def snapshot(self) -> ScopeSnapshot:
         """Give the counters as they are now."""
@@ -42,16 +41,9 @@ class UnitCounters:
         )
 
 
-class TraceEntry(NamedTuple):
-    """One ended exchange; `time` is loop time, -1 stands for not sent."""
-
-    time: float
-    client: str
-    request: bytes
-    response: bytes | None
-    outcome: str
-    wait: float
-    response_time: float
+type TraceEntry = tuple[float, str, bytes, bytes | None, str, float, float | None]
+"""When it ended, who asked, request, response, outcome, when it came, when it was
+sent: a bare tuple, because one is made for each request."""
 
 
 class Statistics:

@@ -17,6 +17,7 @@ from .protocols.base import Answer, Close, Failed, SendBack, Stray
 if TYPE_CHECKING:
     from .exchange import Exchange, Requester
     from .protocols.base import Failure, Request, UpstreamCodec, UpstreamEvent
+    from .statistics import Statistics
 
 CONNECT_SECONDS = 5.0
 """One attempt lasts at most so long."""
@@ -48,6 +49,9 @@ class CloseReason(enum.Enum):
 class UpstreamOwner(Interface):
     """What a connection tells the pool."""
 
+    statistics: Statistics
+    """Where bytes on the wire are counted."""
+
     def answered(self, upstream: Upstream, exchange: Exchange, response: Any) -> None:
         """Hear the response to an exchange."""
 
@@ -61,12 +65,6 @@ class UpstreamOwner(Interface):
 
     def lost(self, upstream: Upstream, reason: CloseReason, detail: str) -> None:
         """Hear that the connection is gone, whoever closed it. Told once."""
-
-    def sent_bytes(self, count: int) -> None:
-        """Count bytes to the device."""
-
-    def received_bytes(self, count: int) -> None:
-        """Count bytes from the device."""
 
 
 class Upstream(ABC):
@@ -104,6 +102,11 @@ class Upstream(ABC):
     @abstractmethod
     def reusable(self) -> bool:
         """False once it must not carry another request."""
+
+    @property
+    def quiet(self) -> float:
+        """Seconds for which nothing may be sent after a timeout."""
+        return 0.0
 
     @abstractmethod
     async def open(self) -> None:
@@ -144,11 +147,14 @@ class SocketUpstream(Upstream, asyncio.Protocol):
     ) -> None:
         """Speak `codec` to `address`; `batch` joins what one turn of the loop sends."""
         super().__init__(owner)
+        self._statistics = owner.statistics
         self._codec = codec
         self._address = address
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self._batch = batch
+        self._framed_by_silence = codec.framed_by_silence
+        self._tick: asyncio.TimerHandle | None = None
         self._out: list[bytes] = []
         self._open = False
         self._doomed = False
@@ -159,6 +165,11 @@ class SocketUpstream(Upstream, asyncio.Protocol):
     @override
     def reusable(self) -> bool:
         return self._codec.reusable and not self._doomed
+
+    @property
+    @override
+    def quiet(self) -> float:
+        return self._codec.quiet
 
     @override
     async def open(self) -> None:
@@ -197,7 +208,7 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         data = self._codec.send(request)
         self.in_flight[request] = exchange
         self.sent += 1
-        self.owner.sent_bytes(len(data))
+        self._statistics.bytes_to_upstream += len(data)
         if not self._batch:
             self._transport.write(data)  # type: ignore[union-attr]
             return
@@ -217,8 +228,25 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         self.received = True
         self.timeouts_in_a_row = 0
         self.last_received = self._loop.time()
-        self.owner.received_bytes(len(data))
+        self._statistics.bytes_from_upstream += len(data)
         self._handle(self._codec.feed(data))
+        if self._framed_by_silence:
+            self._set_tick()
+
+    def _set_tick(self) -> None:
+        """Ask the codec again when silence may have ended a frame."""
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+        at = self._codec.deadline(self._loop.time())
+        if at is not None and not self._told:
+            self._tick = self._loop.call_at(at, self._on_tick)
+
+    def _on_tick(self) -> None:
+        self._tick = None
+        self.last_received = now = self._loop.time()
+        self._handle(self._codec.tick(now))
+        self._set_tick()
 
     def _handle(self, events: list[UpstreamEvent[Any]]) -> None:
         if events and type(events[-1]) is Close:
@@ -243,13 +271,14 @@ class SocketUpstream(Upstream, asyncio.Protocol):
 
     def _write_back(self, data: bytes) -> None:
         if self._transport is not None:
-            self.owner.sent_bytes(len(data))
+            self._statistics.bytes_to_upstream += len(data)
             self._transport.write(data)
 
     @override
     def eof_received(self) -> bool:
         if not self._told:
             self._doomed = True
+            self.last_received = self._loop.time()
             self._handle(self._codec.eof())
             self.close(CloseReason.CLOSED_BY_DEVICE)
         return False
@@ -281,6 +310,9 @@ class SocketUpstream(Upstream, asyncio.Protocol):
 
     def _end(self, reason: CloseReason, detail: str) -> None:
         """Tell the owner, once, at the moment when the connection is of no more use."""
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
         if not self._told:
             self._told = True
             if self._open:

@@ -184,6 +184,12 @@ class UpstreamCodec[ResponseT](ABC):
 
     __slots__ = ()
 
+    framed_by_silence: bool = False
+    """`deadline` and `tick` matter."""
+    quiet: float = 0.0
+    """After a timeout, send nothing for so many seconds: a late response must not
+    be taken for the next one's. What arrives meanwhile is discarded."""
+
     @property
     def reusable(self) -> bool:
         """False once this connection must not carry another request."""
