@@ -238,6 +238,12 @@ class ProtocolOptions:
     """HTTP: the device, named in `Host` where a request names none."""
     port: int = 80
     """HTTP: its port, likewise."""
+    framing: str = "tcp"
+    """Modbus upstream: `tcp` (MBAP header) or `rtu` (RTU frames over TCP)."""
+    matching: str = "strict"
+    """Modbus upstream: `strict`, or `lenient` for devices that do not echo."""
+    quiet: float = 1.0
+    """Where responses have no correlation: seconds of silence after a timeout."""
     probe: bytes = b""
     """What to ask as a probe where the protocol has no harmless request."""
 
