@@ -45,6 +45,13 @@ _LIVE = frozenset(
         "queue_size",
         "health_check_interval",
         "allowed_networks",
+        "share_reads",
+        "cache_ttl",
+        "writes_first",
+        "write_policy",
+        "write_networks",
+        "allowed_functions",
+        "allowed_units",
         "max_clients",
     )
 )
@@ -74,7 +81,9 @@ class Multiplexer:
         self._loop = asyncio.get_running_loop()
         self._events = Events()
         self._statistics = Statistics(settings.trace_size, self._loop.time())
-        self._queue = RequestQueue(settings.queue_size)
+        self._queue = RequestQueue(
+            settings.queue_size, writes_first=settings.writes_first
+        )
         options = ProtocolOptions(
             unit_id=settings.unit_id,
             on_failure=settings.on_failure,
@@ -231,6 +240,7 @@ class Multiplexer:
         self._settings = settings
         self._listener.settings = settings
         self._queue.size = settings.queue_size
+        self._queue.writes_first = settings.writes_first
         self._pool.apply(settings)
         self._queue.admit()
         return True
@@ -270,6 +280,10 @@ class Multiplexer:
                 failure.value: count for failure, count in statistics.failures.items()
             },
             timeouts=statistics.timeouts,
+            reads_shared=statistics.reads_shared,
+            reads_cached=statistics.reads_cached,
+            writes_refused=statistics.writes_refused,
+            writes_acknowledged=statistics.writes_acknowledged,
             late_responses=statistics.late_responses,
             stray_responses=statistics.stray_responses,
             invalid_requests=statistics.invalid_requests,

@@ -143,12 +143,13 @@ class _Downstream(DownstreamCodec[HttpResponse]):
     @override
     def next_event(self) -> DownstreamEvent | None:
         if self._finished:
-            self._reader.take_all()
+            self._reader.drop()
             return None
         try:
             return self._next_event()
         except MessageError as err:
             self._finished = True
+            self._reader.drop()
             method = b"HEAD" if self._to_head else b""
             asker = Asker(method, http_1_0=False, keep_alive=False)
             text = f"The request cannot be passed on: {err.reason}.\n"

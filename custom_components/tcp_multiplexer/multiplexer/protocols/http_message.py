@@ -198,6 +198,12 @@ class Reader:
         self._pending.clear()
         return data
 
+    def drop(self) -> None:
+        """Forget everything."""
+        self._pending.clear()
+        self._body.clear()
+        self._fed = self._searched = 0
+
     def skip_blank_lines(self) -> None:
         """Remove empty lines before a message."""
         if blank := _BLANK_LINES.match(self._pending):
@@ -403,9 +409,11 @@ def _address(request: h11.Request, authority: bytes) -> tuple[bytes, Fields]:
     """
     fields = request.headers.raw_items()
     hosts = [value for name, value in request.headers if name == b"host"]
-    # h11 has seen to it that there is at most one, and for 1.1 at least one
+    # h11 takes one at most, and misses it in 1.1, but not in a later version
     if not all(map(_HOST_FIELD.fullmatch, hosts)):
         raise MessageError(HTTPStatus.BAD_REQUEST, "invalid Host")
+    if not hosts and request.http_version != b"1.0":
+        raise MessageError(HTTPStatus.BAD_REQUEST, "missing Host")
     target, to_server = request.target, request.method == b"OPTIONS"
     if absolute := _ABSOLUTE_FORM.fullmatch(target):
         authority, target = absolute[1], absolute[2] or (b"*" if to_server else b"/")
