@@ -6,7 +6,7 @@ client is told at once and then merged, to one a second with a count.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 import enum
 import logging
@@ -14,6 +14,7 @@ import logging
 LOGGER = logging.getLogger(__name__)
 
 MERGE_SECONDS = 1.0
+_WRITES_TOLD = 20
 _MERGED_KEYS = 1024
 """Kinds of events merged at a time; what exceeds them is merged without a client."""
 
@@ -36,6 +37,10 @@ class EventType(enum.Enum):
     CLIENT_DISCONNECTED = "client_disconnected"
     CLIENT_REFUSED = "client_refused"
     """`reason`: `not_allowed` or `too_many_clients`."""
+    WRITE_REFUSED = "write_refused"
+    """The owner's rules do not let a write pass; `writes` tells which."""
+    WRITE_ACKNOWLEDGED = "write_acknowledged"
+    """A write was answered as if carried out, and not sent; `writes` tells which."""
     REQUEST_REFUSED = "request_refused"
     """The request got no response; `reason` is a `Failure`."""
 
@@ -51,6 +56,8 @@ class Event:
     detail: str | None = None
     """For people; of several merged events, the last one's."""
     count: int = 1
+    writes: tuple[Mapping[str, object], ...] = ()
+    """What the writes in question would have changed; of many merged, the first."""
 
 
 type EventListener = Callable[[Event], None]
@@ -93,7 +100,11 @@ class Events:
         if key in self._merging:
             earlier = self._merging[key]
             if earlier is not None:
-                event = replace(event, count=earlier.count + event.count)
+                event = replace(
+                    event,
+                    count=earlier.count + event.count,
+                    writes=(earlier.writes + event.writes)[:_WRITES_TOLD],
+                )
             self._merging[key] = event
             return
         self._merging[key] = None

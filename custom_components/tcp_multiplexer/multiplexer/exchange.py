@@ -9,10 +9,17 @@ from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from .policy import HOST_ADDRESS
+
 if TYPE_CHECKING:
+    from .policy import Address
     from .protocols.base import Failure, Request
     from .statistics import UnitCounters
     from .upstream import Upstream
+
+
+_NOBODY: list[Exchange] = []
+"""Stands for no followers, so that a list is made only for those who have some."""
 
 
 class Exchange:
@@ -22,11 +29,13 @@ class Exchange:
         "arrived",
         "attempts",
         "deadline",
+        "followers",
         "outcome",
         "request",
         "requester",
         "sent",
         "unit",
+        "writes_before",
     )
 
     def __init__(
@@ -40,6 +49,10 @@ class Exchange:
         self.sent = 0.0
         """When it last went upstream; means nothing while `attempts` is 0."""
         self.attempts = 0
+        self.followers: list[Exchange] = _NOBODY
+        """Identical reads that its response answers too."""
+        self.writes_before = 0
+        """How many writes to what it reads were known when it was sent."""
         self.unit: UnitCounters | None = None
         """Where it is counted, beside the totals."""
         self.outcome: Any = None
@@ -53,6 +66,8 @@ class Requester(ABC):
     """For logs and traces."""
     address: str | None = None
     """Where it is, for events; None for a part of the program."""
+    peer: Address = HOST_ADDRESS
+    """The same, for rules."""
     counted = True
     """Its requests count in statistics."""
 
@@ -60,6 +75,10 @@ class Requester(ABC):
         """Start with nothing asked."""
         self.pending: deque[Exchange] = deque()
         """Its requests not yet sent, in their order."""
+        self.joined = 0
+        """Its reads that follow identical ones of others."""
+        self.writing = 0
+        """Its writes not yet answered."""
         self.in_flight = 0
         """Its requests sent and not yet ended."""
         self.upstream: Upstream | None = None

@@ -213,6 +213,7 @@ class Client(asyncio.Protocol, Requester):
             self.abort()
             return
         address = parse_peer(peer[0])
+        self.peer = address
         self.address = str(address)
         self.port = peer[1]
         host = f"[{address}]" if address.version == 6 else self.address

@@ -94,6 +94,7 @@ class Multiplexer:
             framing=settings.framing,
             matching=settings.matching,
             quiet=settings.quiet,
+            unit_map=settings.unit_map,
         )
         self._protocol: Protocol[Any] = PROTOCOLS[settings.protocol](options)
         self._pool = UpstreamPool(

@@ -1,19 +1,63 @@
-"""What may pass: which clients may connect.
+"""What may pass: which clients, which writes, which functions and units.
 
-The rules are the owner's; this room only applies them. Whoever calls counts and tells.
+The rules are the owner's; this room only applies them. Whoever asks it counts, tells
+and answers.
 """
 
-from ipaddress import IPv6Address, ip_address
+import enum
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from ipaddress import IPv4Address
 
-    from .settings import Network
+    from .protocols.base import Request
+    from .settings import Network, Settings
+
+type Address = IPv4Address | IPv6Address
+
+HOST_ADDRESS = IPv4Address("127.0.0.1")
+"""Where the host program's own requests come from."""
 
 
-def parse_peer(host: str) -> IPv4Address | IPv6Address:
+class Verdict(enum.Enum):
+    """What becomes of a request."""
+
+    PASS = enum.auto()
+    REFUSE = enum.auto()
+    ACKNOWLEDGE = enum.auto()
+    """Answer as if it had been carried out: some clients count a refusal as a fault."""
+
+
+class Policy:
+    """The owner's rules for requests."""
+
+    def __init__(self, settings: Settings, *, has_units: bool) -> None:
+        """Apply the rules in `settings`; those of units only where there are some."""
+        self._writes = settings.write_policy
+        self._write_networks = settings.write_networks
+        self._functions = frozenset(settings.allowed_functions if has_units else ())
+        self._units = frozenset(settings.allowed_units if has_units else ())
+        self.active = bool(self._functions or self._units or self._writes != "allow")
+        """There is a rule that could stop a request."""
+
+    def judge(self, request: Request, address: Address) -> Verdict:
+        """Decide on a request from `address`."""
+        payload = request.payload
+        if self._units and payload[0] not in self._units:
+            return Verdict.REFUSE
+        if self._functions and payload[1] not in self._functions:
+            return Verdict.REFUSE
+        if (
+            self._writes == "allow"
+            or request.writes is None
+            or is_in(address, self._write_networks)
+        ):
+            return Verdict.PASS
+        return Verdict.ACKNOWLEDGE if self._writes == "acknowledge" else Verdict.REFUSE
+
+
+def parse_peer(host: str) -> Address:
     """Give a peer's address, IPv4-mapped ones as IPv4, without its scope.
 
     Raises:
@@ -26,6 +70,6 @@ def parse_peer(host: str) -> IPv4Address | IPv6Address:
     return address
 
 
-def is_in(address: IPv4Address | IPv6Address, networks: Iterable[Network]) -> bool:
+def is_in(address: Address, networks: Iterable[Network]) -> bool:
     """Tell whether `address` lies in one of `networks`."""
     return any(address in network for network in networks)

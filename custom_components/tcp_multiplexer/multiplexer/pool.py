@@ -27,13 +27,15 @@ from .alarm import Alarm
 from .events import Event, EventType
 from .exchange import Exchange, Requester
 from .health import Health as HealthTracker
+from .policy import Policy, Verdict
 from .protocols.base import Failure
+from .sharing import SharedReads
 from .snapshot import Health
 from .statistics import PAYLOAD_KEPT
 from .upstream import CloseReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from .events import Events
     from .protocols.base import Protocol, Request, Stray
@@ -60,6 +62,7 @@ _OWN_REASONS = frozenset(
         CloseReason.SPENT,
     )
 )
+_NOBODY: list[Exchange] = []
 _DEVICE_FAILURES = frozenset(
     (Failure.CONNECTION_LOST, Failure.NO_RESPONSE, Failure.INVALID_RESPONSE)
 )
@@ -121,6 +124,8 @@ class UpstreamPool:
         self._closed: asyncio.Future[None] | None = None
         """Resolved when the next connection is gone."""
         self._status = self.status
+        self._policy = Policy(settings, has_units=protocol.has_units)
+        self._sharing = SharedReads(share=settings.share_reads, ttl=settings.cache_ttl)
         self._prober = _Prober()
         self._last_good: Request | None = None
         self._debug = LOGGER.isEnabledFor(logging.DEBUG)
@@ -135,14 +140,122 @@ class UpstreamPool:
             exchange.unit = unit = self.statistics.unit(payload[0])
             unit.requests += 1
             unit.functions[payload[1]] += 1
-        if self.paused:
-            self._fail(exchange, Failure.PAUSED)
-        elif not self.upstreams and self.health.next_attempt > exchange.deadline:
-            self._fail(exchange, Failure.NO_CONNECTION)
+        request = exchange.request
+        if self._policy.active:
+            verdict = self._policy.judge(request, exchange.requester.peer)
+            if verdict is not Verdict.PASS:
+                self._turn_down(exchange, verdict)
+                return
+        if request.share_key is not None:
+            if self._share(exchange, request.share_key):
+                return
+        elif request.writes is not None:
+            exchange.requester.writing += 1
+            self._sharing.wrote(request.writes)
+        self._place(exchange)
+
+    def _turn_down(self, exchange: Exchange, verdict: Verdict) -> None:
+        """Answer a request that the owner's rules do not let pass."""
+        request, requester = exchange.request, exchange.requester
+        response = None
+        if verdict is Verdict.ACKNOWLEDGE:
+            response = self._protocol.acknowledge(request)
+        outcome = "refused" if response is None else "acknowledged"
+        writes: tuple[dict[str, object], ...] = ()
+        kind = EventType.REQUEST_REFUSED
+        if request.writes is not None:
+            writes = (self._protocol.explain_write(request),)
+            kind = EventType.WRITE_REFUSED
+            if response is None:
+                self.statistics.writes_refused += 1
+            else:
+                self.statistics.writes_acknowledged += 1
+                kind = EventType.WRITE_ACKNOWLEDGED
+        if response is None:
+            self.statistics.failures[Failure.REFUSED] += 1
+            if exchange.unit is not None:
+                exchange.unit.refused += 1
+        self._trace(exchange, outcome, response, exchange.arrived)
+        self._events.tell_merged(
+            Event(
+                kind,
+                requester.address,
+                outcome,
+                self._protocol.describe(request.payload, None),
+                writes=writes,
+            )
+        )
+        if response is None:
+            requester.failed(exchange, Failure.REFUSED)
         else:
-            self._queue.put(exchange)
-            if exchange.deadline < self._alarm.at:
-                self._alarm.set(exchange.deadline)
+            requester.answered(exchange, response)
+
+    def _place(self, exchange: Exchange) -> None:
+        """Let a request wait for its turn, unless that would be in vain."""
+        if (failure := self._in_vain(exchange)) is not None:
+            self._fail(exchange, failure)
+            return
+        self._queue.put(exchange)
+        if exchange.request.share_key is not None:
+            self._sharing.lead(exchange)
+        if exchange.deadline < self._alarm.at:
+            self._alarm.set(exchange.deadline)
+
+    def _in_vain(self, exchange: Exchange) -> Failure | None:
+        """Tell why a request cannot be served before its deadline, if so."""
+        if self.paused:
+            return Failure.PAUSED
+        if not self.upstreams and self.health.next_attempt > exchange.deadline:
+            return Failure.NO_CONNECTION
+        return None
+
+    def _share(self, exchange: Exchange, key: tuple[Hashable, Hashable]) -> bool:
+        """Serve a read by what is known or already asked, if that is right."""
+        requester = exchange.requester
+        if requester.writing or self.paused or self._queue.writing(key[0]):
+            return False
+        now = exchange.arrived
+        response = self._sharing.recall(key, now)
+        if response is not None:
+            self.statistics.reads_cached += 1
+            exchange.sent, exchange.attempts = now, 1
+            self._count_response(exchange, response, now)
+            requester.answered(exchange, response)
+            return True
+        leader = self._sharing.leader(key)
+        if leader is None or not requester.counted:
+            return False
+        if not leader.followers:
+            leader.followers = []
+        leader.followers.append(exchange)
+        self._queue.attach(requester)
+        return True
+
+    def _answer_followers(
+        self, followers: list[Exchange], response: Any, now: float
+    ) -> None:
+        for exchange in followers:
+            requester = exchange.requester
+            self._queue.detach(requester)
+            if not requester.gone:
+                self.statistics.reads_shared += 1
+                exchange.sent, exchange.attempts = exchange.arrived, 1
+                self._count_response(exchange, response, now)
+                requester.answered(exchange, response)
+
+    def _lead_followers(self, followers: list[Exchange]) -> None:
+        """Let the first follower that can be served lead the others."""
+        while followers:
+            exchange = followers.pop(0)
+            self._queue.detach(exchange.requester)
+            if exchange.requester.gone:
+                continue
+            if (failure := self._in_vain(exchange)) is not None:
+                self._fail(exchange, failure)
+                continue
+            exchange.followers = followers
+            self._place(exchange)
+            return
 
     def dispatch(self, now: float) -> None:
         """Send what can be sent; open a connection where that helps."""
@@ -173,7 +286,8 @@ class UpstreamPool:
         def droppable(request: Request) -> bool:
             return request.retry_safe or (left and request.writes is None)
 
-        self._queue.leave(requester, droppable)
+        for exchange in self._queue.leave(requester, droppable):
+            self._lead_followers(self._sharing.ended(exchange))
         self._queue.admit()
         self.dispatch(self._loop.time())
 
@@ -207,6 +321,10 @@ class UpstreamPool:
         if upstream.on_trial:
             upstream.trial_until = now + (exchange.deadline - now) / 2
             self._alarm.set(upstream.trial_until)
+        if exchange.request.share_key is not None:
+            self._sharing.sent(exchange)
+        elif exchange.request.writes is not None:
+            self._sharing.wrote(exchange.request.writes)
         upstream.send(exchange)
         if len(upstream.in_flight) >= self._max_in_flight or upstream.on_trial:
             upstream.ready = False
@@ -248,8 +366,15 @@ class UpstreamPool:
         self.health.succeeded()
         self.last_response = now
         upstream.on_trial = False
-        if exchange.request.writes is not None:
-            self._queue.ended(exchange)
+        request = exchange.request
+        followers = _NOBODY
+        if request.writes is not None:
+            requester.writing -= 1
+            self._write_ended(exchange)
+        elif request.share_key is not None:
+            followers = self._sharing.ended(exchange)
+            if not self._protocol.is_exception(response):
+                self._sharing.answered(exchange, response, now)
         if requester.counted:
             upstream.last_used = now
             self._count_response(exchange, response, now)
@@ -257,8 +382,15 @@ class UpstreamPool:
         if self._queue.depth:
             self.dispatch(now)
         requester.answered(exchange, response)
+        if followers:
+            self._answer_followers(followers, response, now)
         if self._status is not Health.HEALTHY:
             self._recovered(now)
+
+    def _write_ended(self, exchange: Exchange) -> None:
+        """Let the next write go, and let nobody see what was before this one."""
+        self._sharing.wrote(exchange.request.writes)
+        self._queue.ended(exchange)
 
     def _count_response(self, exchange: Exchange, response: Any, now: float) -> None:
         statistics = self.statistics
@@ -337,7 +469,12 @@ class UpstreamPool:
                     self._protocol.describe(exchange.request.payload, None),
                 )
             )
+        if exchange.request.writes is not None:
+            requester.writing -= 1
+            self._sharing.wrote(exchange.request.writes)
         requester.failed(exchange, failure)
+        if exchange.request.share_key is not None:
+            self._lead_followers(self._sharing.ended(exchange))
         self._check_status()
 
     def _fail_pending(self, failure: Failure, before: float) -> None:
@@ -347,6 +484,7 @@ class UpstreamPool:
                 exchange = requester.pending[0]
                 self._queue.drop(exchange)
                 self._fail(exchange, failure)
+                self._queue.relieve(requester)
         self._queue.admit()
 
     def _timed_out(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
@@ -602,6 +740,9 @@ class UpstreamPool:
         self.settings = settings
         self._limit = settings.max_connections
         self._max_in_flight = _max_in_flight(settings)
+        self._policy = Policy(settings, has_units=self._has_units)
+        self._sharing.share = settings.share_reads
+        self._sharing.ttl = settings.cache_ttl
         for requester in self._queue.requesters():
             for exchange in requester.pending:
                 exchange.deadline = min(exchange.deadline, now + settings.timeout)

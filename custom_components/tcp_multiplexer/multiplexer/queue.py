@@ -11,6 +11,10 @@ for that one (writes to one unit reach the device one at a time, in the order of
 arrival over all requesters). And one that does not read its responses gets no more.
 Each waits where the event will find it that lets it go on: nobody searches.
 
+Writes go first: a requester whose next request is a write is served before those
+whose next is a read, but at most `WRITES_IN_A_ROW` times while a read waits. A person
+or a controller waits for a write; a poll comes again anyway.
+
 The bound: a requester with nothing pending may always place one request; beyond that
 `size` bounds the requests of all. Who finds no room is `blocked` and is told, first
 come first served, when there is some.
@@ -26,18 +30,25 @@ if TYPE_CHECKING:
     from .protocols.base import Request
 
 
+WRITES_IN_A_ROW = 4
+
+
 class RequestQueue:
     """Fair between requesters, bounded, first come first served within each."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, writes_first: bool = False) -> None:
         """Allow `size` pending requests beyond each requester's first."""
         self.size = size
+        self.writes_first = writes_first
         self.depth = 0
         """Requests pending now."""
         self.peak = 0
         self._count = 0
         """Of turns given, so that each is later than all before."""
         self._turns: list[tuple[int, Requester]] = []
+        self._write_turns: list[tuple[int, Requester]] = []
+        """The turns of those whose next request is a write, if these go first."""
+        self._writes_in_a_row = 0
         self.blocked: dict[Requester, None] = {}
         """Requesters that found no room, in the order in which they came."""
         self._writes: dict[Hashable, deque[Exchange]] = {}
@@ -77,7 +88,7 @@ class RequestQueue:
 
     def has_room(self, requester: Requester) -> bool:
         """Tell whether `requester` may place another request now."""
-        return not requester.pending or self.depth < self.size
+        return self.depth < self.size or not (requester.pending or requester.joined)
 
     def block(self, requester: Requester) -> None:
         """Remember a requester that found no room; `unblock` will be called."""
@@ -109,17 +120,20 @@ class RequestQueue:
         """Let a requester wait for its turn, if it has something to ask."""
         if requester.pending and not requester.queued and not requester.held:
             requester.queued = True
-            heappush(self._turns, (requester.turn, requester))
+            first = (
+                self.writes_first and requester.pending[0].request.writes is not None
+            )
+            turns = self._write_turns if first else self._turns
+            heappush(turns, (requester.turn, requester))
 
     def take(self, *, retry_safe: bool = False) -> Exchange | None:
         """Give the request whose turn it is, if any may go now.
 
         With `retry_safe`, only one that may be sent twice: others keep their turn.
         """
-        turns = self._turns
         passed: list[Requester] = []
         taken = None
-        while turns:
+        while turns := self._whose_turns():
             requester = heappop(turns)[1]
             requester.queued = False
             if not requester.pending or requester.held:
@@ -137,11 +151,23 @@ class RequestQueue:
                 self._after_write.setdefault(scope, []).append(requester)
                 continue
             taken = exchange
+            if turns is self._turns:
+                self._writes_in_a_row = 0
+            elif self._turns:
+                self._writes_in_a_row += 1
             self._remove_first(requester)
             break
         for requester in passed:
             self.offer(requester)
         return taken
+
+    def _whose_turns(self) -> list[tuple[int, Requester]]:
+        """Give the turns to serve from: those of writes, or of all others."""
+        if self._write_turns and (
+            not self._turns or self._writes_in_a_row < WRITES_IN_A_ROW
+        ):
+            return self._write_turns
+        return self._turns
 
     def _remove_first(self, requester: Requester) -> None:
         requester.pending.popleft()
@@ -152,8 +178,24 @@ class RequestQueue:
             self.offer(requester)
         elif requester.gone:
             self._members.pop(requester, None)
-        elif requester.blocked:
+        elif requester.blocked and not requester.joined:
             self._unblock(requester)
+
+    def attach(self, requester: Requester) -> None:
+        """Count a read that waits for another's response."""
+        requester.joined += 1
+        self.depth += 1
+        self.peak = max(self.peak, self.depth)
+
+    def detach(self, requester: Requester) -> None:
+        """Count such a read out."""
+        requester.joined -= 1
+        self.depth -= 1
+        self.relieve(requester)
+
+    def writing(self, scope: Hashable) -> bool:
+        """Tell whether a write to `scope` waits or is in flight."""
+        return scope in self._writes
 
     def drop(self, exchange: Exchange) -> None:
         """Take a pending request out of its turn: it has been refused."""
@@ -180,6 +222,11 @@ class RequestQueue:
         """Let those go on who found no room, as far as there is some."""
         while self.blocked and self.depth < self.size:
             self._unblock(next(iter(self.blocked)))
+
+    def relieve(self, requester: Requester) -> None:
+        """Let one go on that has nothing pending any more: it may place one again."""
+        if requester.blocked and not (requester.joined or requester.pending):
+            self._unblock(requester)
 
     def _unblock(self, requester: Requester) -> None:
         del self.blocked[requester]

@@ -53,6 +53,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "health_check_interval": (0, 86400),
     "unit_id": (0, 255),
     "quiet": (0, 60),
+    "cache_ttl": (0, 3600),
     "max_clients": (1, 100_000),
     "max_body": (1024, 1 << 30),
     "trace_size": (0, 10_000),
@@ -63,6 +64,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "on_failure": ("exception", "close"),
     "framing": ("tcp", "rtu"),
     "matching": ("strict", "lenient"),
+    "write_policy": ("allow", "deny", "acknowledge"),
 }
 
 
@@ -121,6 +123,23 @@ class Settings:
     """After a timeout, how long to wait for a late response that nothing would tell
     from the next one's (RTU and lenient matching)."""
 
+    share_reads: bool = True
+    """Answer a read with the response to an identical one that is under way."""
+    cache_ttl: float = 0.0
+    """Answer a read with a response not older than this."""
+    writes_first: bool = True
+    """Serve clients whose next request is a write before others, within bounds."""
+    write_policy: str = "allow"
+    """`allow` writes, `deny` them (0x01), or `acknowledge` them unsent."""
+    write_networks: tuple[Network, ...] = ()
+    """Clients in these may write whatever the write policy."""
+    allowed_functions: tuple[int, ...] = ()
+    """Modbus function codes that may pass; none named: all."""
+    allowed_units: tuple[int, ...] = ()
+    """Units of the device that may be asked; none named: all."""
+    unit_map: tuple[tuple[int, int], ...] = ()
+    """Pairs of the unit that clients ask and the unit of the device."""
+
     allowed_networks: tuple[Network, ...] = DEFAULT_NETWORKS
     max_clients: int = 1000
 
@@ -152,6 +171,25 @@ class Settings:
             if value not in choices:
                 message = f"must be {' or '.join(choices)}, is {value!r}"
                 raise SettingsError(field, message)
+        self._check_numbers()
         if self.max_in_flight > 1 and not PROTOCOLS[self.protocol].correlated:
             message = f"{self.protocol} can have only 1 request in flight at a time"
             raise SettingsError("max_in_flight", message)
+
+    def _check_numbers(self) -> None:
+        """Check units and function codes, and that the unit map leads both ways."""
+        client_units = [unit for unit, _ in self.unit_map]
+        device_units = [unit for _, unit in self.unit_map]
+        for field, values, low in (
+            ("allowed_functions", self.allowed_functions, 1),
+            ("allowed_units", self.allowed_units, 0),
+            ("unit_map", (*client_units, *device_units), 0),
+        ):
+            for value in values:
+                if not low <= value <= 255:
+                    message = f"must be between {low} and 255, is {value}"
+                    raise SettingsError(field, message)
+        for units in (client_units, device_units):
+            if len(set(units)) < len(units):
+                message = "must not name a unit twice on the same side"
+                raise SettingsError("unit_map", message)

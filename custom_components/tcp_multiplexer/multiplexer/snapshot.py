@@ -92,6 +92,14 @@ class Snapshot:
     failures: Mapping[str, int]
     """Requests not answered, by `Failure` value."""
     timeouts: int
+    reads_shared: int
+    """Reads answered by the response to an identical one of another client."""
+    reads_cached: int
+    """Reads answered from the cache."""
+    writes_refused: int
+    """Writes refused by the owner's rules."""
+    writes_acknowledged: int
+    """Writes answered as if carried out, and not sent, by the owner's rules."""
     late_responses: int
     stray_responses: int
     invalid_requests: int

@@ -62,6 +62,10 @@ class Statistics:
         self.exceptions = 0
         self.failures: dict[Failure, int] = dict.fromkeys(Failure, 0)
         self.timeouts = 0
+        self.reads_shared = 0
+        self.reads_cached = 0
+        self.writes_refused = 0
+        self.writes_acknowledged = 0
         self.late_responses = 0
         self.stray_responses = 0
         self.invalid_requests = 0

@@ -60,7 +60,7 @@ class Request:
         context: Any = None,
         *,
         retry_safe: bool = False,
-        share_key: Hashable | None = None,
+        share_key: tuple[Hashable, Hashable] | None = None,
         writes: Hashable | None = None,
         expects_reply: bool = True,
     ) -> None:
@@ -72,7 +72,8 @@ class Request:
         self.retry_safe = retry_safe
         """May be sent twice without changing anything at the device."""
         self.share_key = share_key
-        """Requests of equal key may be answered by one response; None: never."""
+        """The scope that it reads, and what of it: requests of equal key may be
+        answered by one response. None: never."""
         self.writes = writes
         """The scope that it changes (Modbus: the unit), or None for a read."""
         self.expects_reply = expects_reply
@@ -242,6 +243,8 @@ class ProtocolOptions:
     """Modbus upstream: `tcp` (MBAP header) or `rtu` (RTU frames over TCP)."""
     matching: str = "strict"
     """Modbus upstream: `strict`, or `lenient` for devices that do not echo."""
+    unit_map: tuple[tuple[int, int], ...] = ()
+    """Modbus: pairs of the unit that clients ask and the unit of the device."""
     quiet: float = 1.0
     """Where responses have no correlation: seconds of silence after a timeout."""
     probe: bytes = b""
@@ -291,6 +294,14 @@ class Protocol[ResponseT](ABC):
     def is_exception(self, response: ResponseT) -> bool:  # noqa: ARG002
         """Tell whether the device said no, in the protocol's own way."""
         return False
+
+    def acknowledge(self, request: Request) -> ResponseT | None:  # noqa: ARG002
+        """Make up the response to a write that will not be carried out, if it can."""
+        return None
+
+    def explain_write(self, request: Request) -> dict[str, object]:  # noqa: ARG002
+        """Give what a write would have changed, by names, for an event."""
+        return {}
 
     def probe(self, last_good: Request | None) -> Request | None:  # noqa: ARG002
         """Give a harmless request that shows whether the device lives, if any."""

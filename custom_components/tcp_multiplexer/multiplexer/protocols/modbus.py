@@ -30,7 +30,15 @@ from .base import (
     UpstreamCodec,
     UpstreamEvent,
 )
-from .modbus_pdu import EXCEPTION_BIT, describe, is_retry_safe, is_write
+from .modbus_pdu import (
+    EXCEPTION_BIT,
+    describe,
+    explain_write,
+    is_retry_safe,
+    is_write,
+    success_response,
+)
+from .modbus_units import UnitMap
 
 MIN_LENGTH = 2
 MAX_LENGTH = 254
@@ -239,8 +247,10 @@ class ModbusProtocol(Protocol[bytes]):
         self.transaction = 0
 
     @override
-    def downstream(self) -> ModbusDownstream:
-        return ModbusDownstream(self.options.on_failure)
+    def downstream(self) -> DownstreamCodec[bytes]:
+        codec = ModbusDownstream(self.options.on_failure)
+        units = dict(self.options.unit_map)
+        return UnitMap(codec, units, modbus_request) if units else codec
 
     @override
     def upstream(self) -> ModbusUpstream:
@@ -256,6 +266,14 @@ class ModbusProtocol(Protocol[bytes]):
     @override
     def is_exception(self, response: bytes) -> bool:
         return response[1] & EXCEPTION_BIT != 0
+
+    @override
+    def acknowledge(self, request: Request) -> bytes | None:
+        return success_response(request.payload)
+
+    @override
+    def explain_write(self, request: Request) -> dict[str, object]:
+        return explain_write(request.payload)
 
     @override
     def probe(self, last_good: Request | None) -> Request:
@@ -275,7 +293,7 @@ def modbus_request(payload: bytes, context: object) -> Request:
         payload,
         context,
         retry_safe=retry_safe,
-        share_key=payload if retry_safe else None,
+        share_key=(payload[0], payload) if retry_safe else None,
         writes=payload[0] if is_write(payload) else None,
     )
 

@@ -78,6 +78,49 @@ def is_write(payload: bytes) -> bool:
     return True
 
 
+# The responses that repeat their request, and those that repeat address and quantity.
+_ECHOED = frozenset((5, 6, 0x15, 0x16))
+_COUNTED = frozenset((0x0F, 0x10))
+
+
+def success_response(payload: bytes) -> bytes | None:
+    """Give the response of a device that carried out a write, where it is known.
+
+    Those of functions 5, 6, 15, 16, 21 and 22 follow from the request alone.
+    """
+    if payload[1] in _ECHOED:
+        return payload
+    return payload[:6] if payload[1] in _COUNTED else None
+
+
+def explain_write(payload: bytes) -> dict[str, object]:
+    """Give unit, function, address and value of a write, as far as it has them."""
+    unit, function = payload[0], payload[1]
+    told: dict[str, object] = {"unit": unit, "function": function}
+    if function in _ECHOED | _COUNTED | {0x17} and function != 0x15:
+        at = 6 if function == 0x17 else 2
+        told["address"] = int.from_bytes(payload[at : at + 2])
+    if function == 5:
+        told["value"] = payload[4:6] == b"\xff\0"
+    elif function == 6:
+        told["value"] = int.from_bytes(payload[4:6])
+    elif function == 0x0F:
+        count, bits = int.from_bytes(payload[4:6]), payload[7:]
+        told["value"] = [
+            bool(bits[i // 8] >> i % 8 & 1) for i in range(min(count, 8 * len(bits)))
+        ]
+    elif function in {0x10, 0x17}:
+        words = payload[7 if function == 0x10 else 11 :]
+        told["value"] = [
+            int.from_bytes(words[i : i + 2]) for i in range(0, len(words) - 1, 2)
+        ]
+    elif function == 0x16:
+        told["value"] = payload[4:8].hex()
+    else:
+        told["value"] = payload[2:].hex()
+    return told
+
+
 def describe(payload: bytes, response: bytes | None) -> str:
     """Say in one line what was asked and what was answered."""
     text = describe_request(payload)

@@ -1,0 +1,92 @@
+"""Reads that need not be asked: joined to an identical one, or remembered a while.
+
+What must hold is that a read which starts after a write was answered never sees the
+older value. So nothing is shared across a write. A read joins an identical one only
+while no write to that scope waits or is in flight, and only if none was since the
+other was sent; a response is remembered only under the same conditions, and every
+write to a scope forgets all that was remembered of it. What the device changes by
+itself may thus be one response time old, or with a time-to-live that much older.
+
+Who joins follows a leader. The leader's end is the followers' end when there is a
+response; when there is none, the first follower whose deadline allows it leads.
+"""
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from .exchange import Exchange
+
+_REMEMBERED = 4096
+"""Responses remembered of one scope, at most."""
+
+
+class SharedReads:
+    """Who leads which read, and what was answered lately."""
+
+    def __init__(self, *, share: bool, ttl: float) -> None:
+        """Join identical reads if `share`, remember responses for `ttl` seconds."""
+        self.share = share
+        self.ttl = ttl
+        self._leaders: dict[Hashable, Exchange] = {}
+        self._writes: defaultdict[Hashable, int] = defaultdict(int)
+        """Per scope, how often a write began or ended."""
+        self._remembered: dict[Hashable, dict[Hashable, tuple[float, Any]]] = {}
+
+    def recall(self, key: tuple[Hashable, Hashable], now: float) -> Any | None:
+        """Give a response that is still fresh."""
+        if not self.ttl:
+            return None
+        remembered = self._remembered.get(key[0])
+        if remembered is None:
+            return None
+        until, response = remembered.get(key[1], (0.0, None))
+        return response if now < until else None
+
+    def leader(self, key: tuple[Hashable, Hashable]) -> Exchange | None:
+        """Give the exchange that an identical read may join."""
+        leader = self._leaders.get(key)
+        if leader is None or (
+            leader.attempts and leader.writes_before != self._writes[key[0]]
+        ):
+            return None
+        return leader
+
+    def lead(self, exchange: Exchange) -> None:
+        """Let identical reads join `exchange` from now on."""
+        if self.share:
+            self._leaders[exchange.request.share_key] = exchange
+
+    def sent(self, exchange: Exchange) -> None:
+        """Note which writes came before a read is sent."""
+        key = exchange.request.share_key
+        if key is not None:
+            exchange.writes_before = self._writes[key[0]]
+
+    def wrote(self, scope: Hashable) -> None:
+        """Note that a write to `scope` was taken, or has ended."""
+        self._writes[scope] += 1
+        self._remembered.pop(scope, None)
+
+    def answered(self, exchange: Exchange, response: Any, now: float) -> None:
+        """Remember a response, unless a write may have made it old."""
+        key = exchange.request.share_key
+        if key is None or not self.ttl:
+            return
+        scope, what = key
+        if exchange.writes_before == self._writes[scope]:
+            remembered = self._remembered.setdefault(scope, {})
+            remembered.pop(what, None)
+            remembered[what] = (now + self.ttl, response)
+            if len(remembered) > _REMEMBERED:
+                del remembered[next(iter(remembered))]
+
+    def ended(self, exchange: Exchange) -> list[Exchange]:
+        """Note that `exchange` leads no more; give those who followed it."""
+        key = exchange.request.share_key
+        if self._leaders.get(key) is exchange:
+            del self._leaders[key]
+        followers, exchange.followers = exchange.followers, []
+        return followers
