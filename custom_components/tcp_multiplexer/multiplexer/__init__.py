@@ -9,8 +9,15 @@ from .events import Event, EventListener, EventType
 from .multiplexer import Multiplexer, RequestError
 from .protocols import PROTOCOLS
 from .protocols.base import Failure
-from .settings import DEFAULT_NETWORKS, Network, Settings, SettingsError
+from .settings import (
+    DEFAULT_NETWORKS,
+    ListenerSettings,
+    Network,
+    Settings,
+    SettingsError,
+)
 from .snapshot import ClientSnapshot, Health, ScopeSnapshot, Snapshot, TraceRecord
+from .tls import TlsError, TlsListener, TlsUpstream
 
 __all__ = [
     "DEFAULT_NETWORKS",
@@ -21,6 +28,7 @@ __all__ = [
     "EventType",
     "Failure",
     "Health",
+    "ListenerSettings",
     "Multiplexer",
     "Network",
     "RequestError",
@@ -28,6 +36,9 @@ __all__ = [
     "Settings",
     "SettingsError",
     "Snapshot",
+    "TlsError",
+    "TlsListener",
+    "TlsUpstream",
     "TraceRecord",
     "__version__",
 ]

@@ -18,13 +18,15 @@ from .events import Event, EventType
 from .exchange import Exchange, Requester
 from .policy import is_in, parse_peer
 from .protocols.base import Close, Failure, Ignored, Reply, Request
+from .settings import ListenerSettings
 from .snapshot import ClientSnapshot
+from .tls import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS
 from .upstream import set_keepalive
 
 if TYPE_CHECKING:
     from .events import Events
     from .pool import UpstreamPool
-    from .protocols.base import DownstreamEvent, Protocol
+    from .protocols.base import DownstreamCodec, DownstreamEvent, Protocol
     from .queue import RequestQueue
     from .settings import Settings
     from .statistics import Statistics
@@ -65,7 +67,7 @@ class Listener:
         self._begun: dict[Client, float] = {}
         """When each incomplete message began, the oldest first."""
         self._timer: asyncio.TimerHandle | None = None
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._loop = asyncio.get_running_loop()
         self._gone: asyncio.Future[None] | None = None
         self._warned: set[str] = set()
@@ -77,25 +79,54 @@ class Listener:
             OSError: the port is taken, not permitted, or not on this machine.
 
         """
-        self._server = await self._loop.create_server(
-            lambda: Client(self),
-            self.settings.listen_host,
-            self.settings.listen_port,
+        settings = self.settings
+        first = ListenerSettings(host=settings.listen_host, port=settings.listen_port)
+        try:
+            for listener in (first, *settings.more_listeners):
+                await self._listen(listener)
+        except BaseException:
+            self._close_servers()
+            raise
+
+    async def _listen(self, listener: ListenerSettings) -> None:
+        protocol = self.protocol
+        serial = listener.framing == "rtu"
+        make_codec = protocol.downstream_rtu if serial else protocol.downstream
+        ordered = protocol.ordered or serial
+        options: dict[str, Any] = {}
+        if listener.tls is not None:
+            options = {
+                "ssl": await self._loop.run_in_executor(None, listener.tls.context),
+                "ssl_handshake_timeout": HANDSHAKE_SECONDS,
+                "ssl_shutdown_timeout": SHUTDOWN_SECONDS,
+            }
+        server = await self._loop.create_server(
+            lambda: Client(self, make_codec(), ordered=ordered),
+            listener.host,
+            listener.port,
             backlog=_BACKLOG,
+            **options,
         )
+        self._servers.append(server)
 
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:
         """The addresses it listens on."""
-        if self._server is None:
-            return ()
-        return tuple(sock.getsockname()[:2] for sock in self._server.sockets)
+        return tuple(
+            sock.getsockname()[:2]
+            for server in self._servers
+            for sock in server.sockets
+        )
+
+    def _close_servers(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
 
     async def stop(self) -> None:
         """Close the port and every client, whatever they do."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        servers = tuple(self._servers)
+        self._close_servers()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -104,6 +135,9 @@ class Listener:
         if self.clients:
             self._gone = self._loop.create_future()
             await self._gone
+        if any(listener.tls for listener in self.settings.more_listeners):
+            for server in servers:
+                server.abort_clients()  # those whose handshake is not done
 
     def forget(self, client: Client) -> None:
         """Note that a client's connection is gone."""
@@ -173,7 +207,9 @@ class Listener:
 class Client(asyncio.Protocol, Requester):
     """One accepted connection."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(
+        self, listener: Listener, codec: DownstreamCodec[Any], *, ordered: bool
+    ) -> None:
         """Wait for `connection_made`."""
         Requester.__init__(self)
         self._listener = listener
@@ -181,8 +217,8 @@ class Client(asyncio.Protocol, Requester):
         self._pool = listener.pool
         self._statistics = listener.statistics
         self._loop = asyncio.get_running_loop()
-        self._codec = listener.protocol.downstream()
-        self._ordered = listener.protocol.ordered
+        self._codec = codec
+        self._ordered = ordered
         self._transport: asyncio.Transport | None = None
         self._line: deque[Exchange | Reply | Close] = deque()
         """What an ordered client has yet to be told, in order."""
@@ -190,6 +226,7 @@ class Client(asyncio.Protocol, Requester):
         self._reading = True
         self._accepted = False
         self._incomplete = False
+        self._tls = False
         self._occupied = 0
         self.name = "?"
         self.port = 0
@@ -232,6 +269,7 @@ class Client(asyncio.Protocol, Requester):
             )
             return
         self._accepted = True
+        self._tls = transport.get_extra_info("ssl_object") is not None
         set_keepalive(transport)
         self.since = self._loop.time()
         listener.clients.add(self)
@@ -392,7 +430,7 @@ class Client(asyncio.Protocol, Requester):
             if unfinished is not None:
                 self._listener.complain(self, unfinished.reason)
         self._close_if_done()
-        return True
+        return not self._tls  # within TLS there is no half-close
 
     def _take_last(self) -> None:
         """Take the writes that were received and had no room in the queue yet."""

@@ -24,6 +24,7 @@ from .upstream import SocketUpstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    import ssl
 
     from .events import EventListener
     from .protocols.base import Failure, Protocol
@@ -116,6 +117,7 @@ class Multiplexer:
             self._events,
         )
         self._hosts: set[_Host] = set()
+        self._tls: ssl.SSLContext | None = None
         self._stopped = False
 
     def _make_upstream(self) -> Upstream:
@@ -125,6 +127,8 @@ class Multiplexer:
             self._protocol.upstream(),
             (settings.host, settings.port),
             batch=settings.max_in_flight > 1,
+            tls=self._tls,
+            server_name=settings.tls.server_name if settings.tls else "",
         )
 
     @property
@@ -147,8 +151,13 @@ class Multiplexer:
 
         Raises:
             OSError: the local port cannot be opened.
+            TlsError: a certificate or key cannot be used.
 
         """
+        if self._settings.tls is not None:
+            self._tls = await self._loop.run_in_executor(
+                None, self._settings.tls.context
+            )
         await self._listener.start()
         self._pool.start()
 

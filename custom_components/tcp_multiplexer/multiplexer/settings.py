@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from .protocols import PROTOCOLS
+from .tls import TlsListener, TlsUpstream
 
 type Network = IPv4Network | IPv6Network
 
@@ -69,6 +70,18 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ListenerSettings:
+    """One more port by which clients may come."""
+
+    host: str | None = None
+    """The local address; None: all of IPv4 and IPv6."""
+    port: int
+    framing: str = "tcp"
+    """Modbus: `tcp`, or `rtu` for clients that only speak RTU over TCP."""
+    tls: TlsListener | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """What one multiplexer shares, where it listens and how it behaves.
 
@@ -86,6 +99,10 @@ class Settings:
     """The local address to listen on; None: all of IPv4 and IPv6."""
     listen_port: int = 5020
     """0 lets the system choose (tests)."""
+
+    more_listeners: tuple[ListenerSettings, ...] = ()
+    tls: TlsUpstream | None = None
+    """Speak TLS with the device."""
 
     timeout: float = 5.0
     """From a request's last byte to its answer, waiting included."""
@@ -172,9 +189,22 @@ class Settings:
                 message = f"must be {' or '.join(choices)}, is {value!r}"
                 raise SettingsError(field, message)
         self._check_numbers()
+        self._check_listeners()
         if self.max_in_flight > 1 and not PROTOCOLS[self.protocol].correlated:
             message = f"{self.protocol} can have only 1 request in flight at a time"
             raise SettingsError("max_in_flight", message)
+
+    def _check_listeners(self) -> None:
+        """Check the ports, and that each framing has a protocol to frame."""
+        low, high = RANGES["listen_port"]
+        for listener in self.more_listeners:
+            if not low <= listener.port <= high:
+                message = f"port must be between {low:g} and {high:g}"
+                raise SettingsError("more_listeners", message)
+            choices = ("tcp", "rtu") if self.protocol == "modbus" else ("tcp",)
+            if listener.framing not in choices:
+                message = f"{self.protocol} has no framing {listener.framing!r}"
+                raise SettingsError("more_listeners", message)
 
     def _check_numbers(self) -> None:
         """Check units and function codes, and that the unit map leads both ways."""

@@ -13,8 +13,11 @@ import socket
 from typing import TYPE_CHECKING, Any, Protocol as Interface, cast, override
 
 from .protocols.base import Answer, Close, Failed, SendBack, Stray
+from .tls import SHUTDOWN_SECONDS
 
 if TYPE_CHECKING:
+    import ssl
+
     from .exchange import Exchange, Requester
     from .protocols.base import Failure, Request, UpstreamCodec, UpstreamEvent
     from .statistics import Statistics
@@ -144,6 +147,8 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         address: tuple[str, int],
         *,
         batch: bool,
+        tls: ssl.SSLContext | None = None,
+        server_name: str = "",
     ) -> None:
         """Speak `codec` to `address`; `batch` joins what one turn of the loop sends."""
         super().__init__(owner)
@@ -153,6 +158,13 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self._batch = batch
+        self._tls: dict[str, Any] = {}
+        if tls is not None:
+            self._tls = {
+                "ssl": tls,
+                "server_hostname": server_name or address[0],
+                "ssl_shutdown_timeout": SHUTDOWN_SECONDS,
+            }
         self._framed_by_silence = codec.framed_by_silence
         self._tick: asyncio.TimerHandle | None = None
         self._out: list[bytes] = []
@@ -176,7 +188,9 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         host, port = self._address
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                await self._loop.create_connection(lambda: self, host, port)
+                await self._loop.create_connection(
+                    lambda: self, host, port, **self._tls
+                )
         except TimeoutError:
             self._abandon()
             message = (

@@ -278,6 +278,15 @@ class Protocol[ResponseT](ABC):
     def downstream(self) -> DownstreamCodec[ResponseT]:
         """Make the codec for a newly accepted client."""
 
+    def downstream_rtu(self) -> DownstreamCodec[ResponseT]:
+        """Make the codec for a client that frames as on a serial line.
+
+        Raises:
+            NotImplementedError: the protocol knows no such framing.
+
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def upstream(self) -> UpstreamCodec[ResponseT]:
         """Make the codec for a newly opened upstream connection."""
