@@ -18,11 +18,13 @@ from .settings import (
 )
 from .snapshot import ClientSnapshot, Health, ScopeSnapshot, Snapshot, TraceRecord
 from .tls import TlsError, TlsListener, TlsUpstream
+from .upstream import CloseReason, Upstream, UpstreamOwner
 
 __all__ = [
     "DEFAULT_NETWORKS",
     "PROTOCOLS",
     "ClientSnapshot",
+    "CloseReason",
     "Event",
     "EventListener",
     "EventType",
@@ -40,6 +42,8 @@ __all__ = [
     "TlsListener",
     "TlsUpstream",
     "TraceRecord",
+    "Upstream",
+    "UpstreamOwner",
     "__version__",
 ]
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .protocols.base import Failure, Protocol
     from .settings import Settings
     from .snapshot import Health
-    from .upstream import Upstream
+    from .upstream import Upstream, UpstreamOwner
 
 _LIVE = frozenset(
     (
@@ -72,11 +72,17 @@ class Multiplexer:
     """Shares one upstream, or a small pool of connections to it, among clients."""
 
     def __init__(
-        self, settings: Settings, *, paused: bool = False, name: str | None = None
+        self,
+        settings: Settings,
+        *,
+        paused: bool = False,
+        name: str | None = None,
+        make_upstream: Callable[[UpstreamOwner], Upstream] | None = None,
     ) -> None:
         """Prepare; must run in the event loop that will carry it.
 
         `name` is what logs call the upstream, else its host and port.
+        `make_upstream` makes connections of another kind than a codec on a socket.
         """
         self._settings = settings
         self._loop = asyncio.get_running_loop()
@@ -104,7 +110,9 @@ class Multiplexer:
             self._queue,
             self._statistics,
             self._events,
-            self._make_upstream,
+            self._make_socket_upstream
+            if make_upstream is None
+            else lambda: make_upstream(self._pool),
             paused=paused,
             name=name or f"{settings.host}:{settings.port}",
         )
@@ -120,7 +128,7 @@ class Multiplexer:
         self._tls: ssl.SSLContext | None = None
         self._stopped = False
 
-    def _make_upstream(self) -> Upstream:
+    def _make_socket_upstream(self) -> Upstream:
         settings = self._settings
         return SocketUpstream(
             self._pool,
