@@ -1,0 +1,346 @@
+"""Run the demo: a simulated inverter, and a Home Assistant that shares it.
+
+Home Assistant is the real one. Before its first start its folder is filled so that
+nothing has to be clicked: an owner, an entry of this integration, a dashboard. What is
+changed there later stays, except for the ports: they are chosen anew at each start,
+because another program may have taken one meanwhile.
+
+`script/develop` prepares the environment and calls this.
+"""
+
+import argparse
+import asyncio
+from contextlib import suppress
+import json
+import os
+from pathlib import Path
+import shutil
+import signal
+import socket
+import sys
+from typing import Any
+
+import aiohttp
+
+from script.demo import inverter
+
+DEMO = Path(__file__).parent
+ROOT = DEMO.parents[1]
+
+USER = PASSWORD = "demo"  # noqa: S105 - of this demo only
+TITLE = "Shared inverter"
+ENTRY_ID = "tcp_multiplexer_demo"
+LIVING_VALUE = "sensor.inverter_power"
+
+READY_SECONDS = 240
+STOP_SECONDS = 30
+RESTART = 100
+"""The exit code with which Home Assistant asks to be started again."""
+
+
+def free_port(host: str, *wanted: int) -> int:
+    """Give the first of these ports that can be had, else any."""
+    for port in (*wanted, 0):
+        with suppress(OSError), socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+            return int(listener.getsockname()[1])
+    raise SystemExit(f"script/develop: cannot listen on {host}")
+
+
+# ---- Home Assistant's folder ---------------------------------------------------------
+
+
+def fill(folder: Path, host: str, port: int, listen: int, upstream: int) -> None:
+    """Make `folder` such that Home Assistant starts with all of the demo."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        (folder / "custom_components").symlink_to(ROOT / "custom_components")
+    configuration = (DEMO / "configuration.yaml").read_text()
+    (folder / "configuration.yaml").write_text(
+        configuration.replace("LISTEN_PORT", str(listen))
+    )
+    shutil.copy(DEMO / "dashboard.yaml", folder)
+    blueprints = folder / "blueprints/automation/tcp_multiplexer"
+    shutil.copytree(
+        ROOT / "blueprints/automation/tcp_multiplexer", blueprints, dirs_exist_ok=True
+    )
+
+    store = Store(folder / ".storage")
+    # In YAML these would be a trial that ends after five minutes.
+    http = {
+        "server_host": [host],
+        "server_port": port,
+        "cors_allowed_origins": [],
+        "login_attempts_threshold": -1,
+        "ip_ban_enabled": True,
+        "ssl_profile": "modern",
+        "use_x_frame_options": True,
+        "created_at": "2026-01-01T00:00:00+00:00",
+        "error": None,
+        "error_message": None,
+    }
+    store.write(
+        "http",
+        {"stable": http, "pending": None, "yaml_migration_done": True},
+        version=2,
+        minor_version=2,
+    )
+    # Of the onboarding only the owner's account is left. The other steps would start
+    # integrations that want the internet.
+    store.write_once(
+        "onboarding",
+        {"done": ["core_config", "analytics", "integration"]},
+        version=4,
+    )
+    store.write_once(
+        "frontend.system_data", {"core": {"default_panel": "demo-inverter"}}
+    )
+    store.write_once("core.config_entries", {"entries": [_entry()]})
+    store.update_entry({"port": upstream, "listen_port": listen})
+
+
+def _entry() -> dict[str, Any]:
+    """Give the entry that shares the inverter, as storage version 1.1 has it."""
+    return {
+        "entry_id": ENTRY_ID,
+        "version": 1,
+        "domain": "tcp_multiplexer",
+        "title": TITLE,
+        "data": {
+            "protocol": "modbus",
+            "host": "127.0.0.1",
+            "listen_host": "127.0.0.1",
+        },
+        "options": {},
+        "source": "user",
+        "unique_id": None,
+    }
+
+
+class Store:
+    """Home Assistant's storage folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make it, if need be."""
+        folder.mkdir(exist_ok=True)
+        self._folder = folder
+
+    def write(
+        self, key: str, data: Any, *, version: int = 1, minor_version: int = 1
+    ) -> None:
+        """Write a file."""
+        content = {
+            "version": version,
+            "minor_version": minor_version,
+            "key": key,
+            "data": data,
+        }
+        (self._folder / key).write_text(json.dumps(content))
+
+    def write_once(self, key: str, data: Any, *, version: int = 1) -> None:
+        """Write a file unless there is one."""
+        if not (self._folder / key).exists():
+            self.write(key, data, version=version)
+
+    def update_entry(self, data: dict[str, Any]) -> None:
+        """Change data of the demo's entry, unless its owner has deleted it."""
+        path = self._folder / "core.config_entries"
+        content = json.loads(path.read_text())
+        for entry in content["data"]["entries"]:
+            if entry["entry_id"] == ENTRY_ID:
+                entry["data"] |= data
+        path.write_text(json.dumps(content))
+
+
+# ---- Home Assistant's process --------------------------------------------------------
+
+
+async def run_home_assistant(folder: Path) -> int:
+    """Run it until it ends for good; give its exit code."""
+    with (folder / "console.log").open("wb") as console:
+        while True:
+            process = await asyncio.create_subprocess_exec(
+                Path(sys.executable).with_name("hass"),
+                "--skip-pip",
+                "--config",
+                folder,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                env=os.environ | {"PYTHONPATH": str(DEMO / "stand_ins")},
+                start_new_session=True,  # Ctrl-C is for us; we stop it in order.
+            )
+            try:
+                code = await process.wait()
+            except asyncio.CancelledError:
+                await _stop(process)
+                raise
+            if code != RESTART:
+                return code
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    process.terminate()
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+class HomeAssistant:
+    """Its HTTP interface, as far as the demo needs it."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        """Know where it is."""
+        self._session = session
+        self._url = url
+        self._client_id = f"{url}/"
+
+    async def _post(self, path: str, **how: Any) -> Any:
+        async with self._session.post(f"{self._url}{path}", **how) as response:
+            response.raise_for_status()
+            return await response.json()
+
+    async def _get(self, path: str, **how: Any) -> Any:
+        async with self._session.get(f"{self._url}{path}", **how) as response:
+            response.raise_for_status()
+            return await response.json()
+
+    async def wait_for_login(self) -> str:
+        """Log in as soon as it serves that; give a token.
+
+        Raises:
+            KeyError: somebody has changed the login.
+
+        """
+        while True:
+            with suppress(aiohttp.ClientError):
+                return await self._log_in()
+            await asyncio.sleep(0.2)
+
+    async def _log_in(self) -> str:
+        steps = await self._get("/api/onboarding")
+        if not next(step["done"] for step in steps if step["step"] == "user"):
+            owner = {"name": "Demo", "username": USER, "password": PASSWORD}
+            account = await self._post(
+                "/api/onboarding/users",
+                json={**owner, "client_id": self._client_id, "language": "en"},
+            )
+            code = account["auth_code"]
+        else:
+            flow = await self._post(
+                "/auth/login_flow",
+                json={
+                    "client_id": self._client_id,
+                    "handler": ["homeassistant", None],
+                    "redirect_uri": self._client_id,
+                },
+            )
+            login = {"username": USER, "password": PASSWORD}
+            done = await self._post(
+                f"/auth/login_flow/{flow['flow_id']}",
+                json={**login, "client_id": self._client_id},
+            )
+            code = done["result"]
+        grant = {"grant_type": "authorization_code", "code": code}
+        tokens = await self._post(
+            "/auth/token", data={**grant, "client_id": self._client_id}
+        )
+        return str(tokens["access_token"])
+
+    async def wait_for_values(self, token: str) -> str:
+        """Wait until the inverter's power is there; give it."""
+        headers = {"Authorization": f"Bearer {token}"}
+        while True:
+            with suppress(aiohttp.ClientError):
+                state = await self._get(f"/api/states/{LIVING_VALUE}", headers=headers)
+                if state["state"] not in ("unavailable", "unknown"):
+                    return f"{state['state']} W"
+            await asyncio.sleep(0.2)
+
+
+# ---- All of it -----------------------------------------------------------------------
+
+
+async def announce(host: str, port: int, listen: int, folder: Path) -> None:
+    """Wait until everything works, then say where it is."""
+    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104
+    value = "the page shows it"
+    async with aiohttp.ClientSession() as session, asyncio.timeout(READY_SECONDS):
+        home_assistant = HomeAssistant(session, url)
+        with suppress(KeyError):
+            token = await home_assistant.wait_for_login()
+            value = await home_assistant.wait_for_values(token)
+    print(
+        f"""
+Home Assistant   {url}
+Login            {USER} / {PASSWORD}
+Your clients     127.0.0.1:{listen} (Modbus/TCP, unit {inverter.UNIT_ID})
+Power now        {value} (register {inverter.POWER})
+Log              {folder / "home-assistant.log"}
+
+Ctrl-C stops all of it.""",
+        flush=True,
+    )
+
+
+async def main(host: str, port: int | None, folder: Path) -> int:
+    """Start everything, say so, and stop it in order; give the exit code."""
+    stop = asyncio.Event()
+    for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+
+    port = port or free_port(host, 8123, 8124, 8125)
+    listen = free_port("127.0.0.1", 5020, 5021, 5022)
+    upstream = free_port("127.0.0.1", 1502, 1503, 1504)
+    fill(folder, host, port, listen, upstream)
+    server = await inverter.start("127.0.0.1", upstream)
+    print("Starting Home Assistant ...", flush=True)
+    hass = asyncio.create_task(run_home_assistant(folder))
+    tasks = {
+        hass,
+        asyncio.create_task(announce(host, port, listen, folder)),
+        asyncio.create_task(stop.wait()),
+    }
+    try:
+        # That everything was announced ends nothing; any other end ends all.
+        while tasks:
+            done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            if stop.is_set() or hass.done():
+                break
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await server.shutdown()
+    if stop.is_set():
+        print("Stopped.", flush=True)
+        return 0
+    print(f"Home Assistant has ended: see {folder / 'console.log'}", file=sys.stderr)
+    return hass.result() or 1
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="script/develop",
+        description="Run a Home Assistant that shares a simulated inverter.",
+    )
+    parser.add_argument("--port", type=int, help="of Home Assistant's pages")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="its address; 0.0.0.0: reachable for others"
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=ROOT / ".homeassistant",
+        help="where it keeps its state; remove it to begin anew",
+    )
+    arguments = parser.parse_args()
+    sys.exit(
+        asyncio.run(main(arguments.host, arguments.port, arguments.folder.resolve()))
+    )
