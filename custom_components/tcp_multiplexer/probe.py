@@ -10,16 +10,15 @@ Assistant.
 import asyncio
 from collections.abc import Collection
 from contextlib import suppress
+from dataclasses import fields
 import enum
 import errno
 import socket
 from typing import Any, Final
 
-from .multiplexer.protocols import PROTOCOLS, ProtocolOptions
+from .multiplexer.protocols import PROTOCOLS, Protocol, ProtocolOptions
 from .multiplexer.protocols.base import (
     Answer,
-    Close,
-    Failed,
     Request,
     SendBack,
     Stray,
@@ -130,6 +129,20 @@ async def own_addresses(host: str) -> set[str]:
 # The device
 
 
+def make_protocol(settings: Settings) -> Protocol[Any]:
+    """Give the protocol as these settings want it.
+
+    Raises:
+        ValueError: the question that they contain is not one whole message.
+
+    """
+    # Options have the names of the settings that they come from.
+    options = {
+        each.name: getattr(settings, each.name) for each in fields(ProtocolOptions)
+    }
+    return PROTOCOLS[settings.protocol](ProtocolOptions(**options))
+
+
 async def ask_device(settings: Settings) -> str | None:
     """Connect, ask what a health check asks; give question and answer as a text.
 
@@ -139,13 +152,7 @@ async def ask_device(settings: Settings) -> str | None:
         DeviceError: it did not answer.
 
     """
-    protocol = PROTOCOLS[settings.protocol](
-        ProtocolOptions(
-            unit_id=settings.unit_id,
-            max_body=settings.max_body,
-            probe=settings.probe,
-        )
-    )
+    protocol = make_protocol(settings)
     request = protocol.probe(None)
     reader, writer = await _connect(settings.host, settings.port)
     try:
@@ -204,7 +211,7 @@ async def _ask(
                             writer.write(owed)
                         case Stray():
                             strange = DeviceProblem.NOT_UNDERSTOOD
-                        case Close() | Failed():
+                        case _:
                             raise DeviceError(DeviceProblem.NOT_UNDERSTOOD)
     except TimeoutError:
         raise DeviceError(strange or DeviceProblem.SILENT) from None
