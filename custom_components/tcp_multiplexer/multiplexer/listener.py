@@ -59,7 +59,8 @@ class Listener:
         self.pool = pool
         self.statistics = statistics
         self.events = events
-        self.clients: set[Client] = set()
+        self.clients: dict[Client, None] = {}
+        """In the order in which they came, so that a run can be repeated exactly."""
         self.buffered = 0
         """Bytes that large messages occupy, over all clients."""
         self._starved: dict[Client, None] = {}
@@ -141,7 +142,7 @@ class Listener:
 
     def forget(self, client: Client) -> None:
         """Note that a client's connection is gone."""
-        self.clients.discard(client)
+        self.clients.pop(client, None)
         self._starved.pop(client, None)
         self._begun.pop(client, None)
         if self._gone is not None and not self.clients and not self._gone.done():
@@ -272,7 +273,7 @@ class Client(asyncio.Protocol, Requester):
         self._tls = transport.get_extra_info("ssl_object") is not None
         set_keepalive(transport)
         self.since = self._loop.time()
-        listener.clients.add(self)
+        listener.clients[self] = None
         self._statistics.clients_peak = max(
             self._statistics.clients_peak, len(listener.clients)
         )
