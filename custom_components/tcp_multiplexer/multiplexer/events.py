@@ -31,6 +31,9 @@ class EventType(enum.Enum):
     """`reason` is a `CloseReason`; `detail` "no data" if no byte ever came on it."""
     CONNECTION_FAILED = "connection_failed"
     """An attempt to connect came to nothing; `detail` says why."""
+    LENIENT_WOULD_HELP = "lenient_would_help"
+    """The device does not seem to echo transaction identifiers: three requests in a row
+    timed out while lenient matching would have passed a response on."""
     HEALTH_CHANGED = "health_changed"
     """`reason` is the new `Health`; `detail` the last error."""
     CLIENT_CONNECTED = "client_connected"

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 
 _BACKLOG = 1024
+_LINGER_SECONDS = 2.0
+"""A refused client may go on sending for so long; nobody listens."""
 BUFFER_LIMIT = 64 << 20
 """Bytes of incomplete messages and unsent requests, over all clients."""
 _SMALL = 64 << 10
@@ -229,6 +231,8 @@ class Client(asyncio.Protocol, Requester):
         self._incomplete = False
         self._tls = False
         self._occupied = 0
+        self._linger: asyncio.TimerHandle | None = None
+        """Set once it has been told our last words; closes it at the latest."""
         self.name = "?"
         self.port = 0
         self.since = 0.0
@@ -285,6 +289,8 @@ class Client(asyncio.Protocol, Requester):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._accepted:
             return
+        if self._linger is not None:
+            self._linger.cancel()
         self._leave()
         self._listener.occupy(-self._occupied)
         self._occupied = 0
@@ -316,6 +322,22 @@ class Client(asyncio.Protocol, Requester):
         if self._transport is not None:
             self._transport.close()
 
+    def _close_after_last_words(self) -> None:
+        """Close in stages: say no more, and close once the client does the same.
+
+        A client whose connection is closed while it sends is reset by the system, and
+        never reads what it was told (RFC 9112 §9.6).
+        """
+        transport = self._transport
+        if transport is None or self._eof or not transport.can_write_eof():
+            self._close()
+            return
+        transport.write_eof()
+        self._linger = self._loop.call_later(_LINGER_SECONDS, self.abort)
+        if not self._reading:
+            self._reading = True
+            transport.resume_reading()
+
     # ---- reading ----------------------------------------------------------------
 
     @override
@@ -332,7 +354,9 @@ class Client(asyncio.Protocol, Requester):
 
     @property
     def _closing(self) -> bool:
-        return self._transport is None or self._transport.is_closing()
+        if self._transport is None or self._linger is not None:
+            return True
+        return self._transport.is_closing()
 
     def _read(self) -> None:
         """Take requests from what was received, as far as there is room for them."""
@@ -352,6 +376,8 @@ class Client(asyncio.Protocol, Requester):
                 asked = True
             elif not self._take(event):
                 break
+        if asked and self._incomplete:  # what has begun now is another message
+            self._listener.begun(self, incomplete=False)
         buffered = codec.buffered
         if buffered or self._incomplete:
             self._count_incomplete(0 if self.blocked else buffered)
@@ -465,7 +491,7 @@ class Client(asyncio.Protocol, Requester):
     @override
     def failed(self, exchange: Exchange, failure: Failure) -> None:
         self.failures += 1
-        if failure is Failure.REFUSED:
+        if failure.is_rule:
             self.refused += 1
         if len(exchange.request.payload) > _SMALL:
             self._listener.occupy(-len(exchange.request.payload))
@@ -494,7 +520,10 @@ class Client(asyncio.Protocol, Requester):
                     self._close()
             elif isinstance(item, Close):
                 self._write(item.data)
-                self._close()
+                if item.data:
+                    self._close_after_last_words()
+                else:
+                    self._close()
             else:
                 self._write(item.data)
             line.popleft()
@@ -507,7 +536,7 @@ class Client(asyncio.Protocol, Requester):
 
     def _write(self, data: bytes) -> None:
         transport = self._transport
-        if transport is None or transport.is_closing() or not data:
+        if transport is None or self._closing or not data:
             return
         self.bytes_out += len(data)
         self._statistics.bytes_to_clients += len(data)

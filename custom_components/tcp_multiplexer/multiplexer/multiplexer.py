@@ -53,6 +53,7 @@ _LIVE = frozenset(
         "write_networks",
         "allowed_functions",
         "allowed_units",
+        "max_read_registers",
         "max_clients",
     )
 )
@@ -304,6 +305,7 @@ class Multiplexer:
             writes_acknowledged=statistics.writes_acknowledged,
             late_responses=statistics.late_responses,
             stray_responses=statistics.stray_responses,
+            would_match_leniently=statistics.would_match_leniently,
             invalid_requests=statistics.invalid_requests,
             clients_refused=statistics.clients_refused,
             connection_attempts=statistics.connection_attempts,

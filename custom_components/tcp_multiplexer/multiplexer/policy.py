@@ -8,6 +8,8 @@ import enum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
+from .protocols.modbus_pdu import MAX_REGISTERS, registers_read
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -25,6 +27,8 @@ class Verdict(enum.Enum):
 
     PASS = enum.auto()
     REFUSE = enum.auto()
+    REFUSE_SIZE = enum.auto()
+    """It asks for more at once than the device bears."""
     ACKNOWLEDGE = enum.auto()
     """Answer as if it had been carried out: some clients count a refusal as a fault."""
 
@@ -38,7 +42,12 @@ class Policy:
         self._write_networks = settings.write_networks
         self._functions = frozenset(settings.allowed_functions if has_units else ())
         self._units = frozenset(settings.allowed_units if has_units else ())
-        self.active = bool(self._functions or self._units or self._writes != "allow")
+        self._registers = settings.max_read_registers if has_units else MAX_REGISTERS
+        self.active = (
+            bool(self._functions or self._units)
+            or self._writes != "allow"
+            or self._registers < MAX_REGISTERS
+        )
         """There is a rule that could stop a request."""
 
     def judge(self, request: Request, address: Address) -> Verdict:
@@ -48,6 +57,11 @@ class Policy:
             return Verdict.REFUSE
         if self._functions and payload[1] not in self._functions:
             return Verdict.REFUSE
+        if (
+            self._registers < MAX_REGISTERS
+            and registers_read(payload) > self._registers
+        ):
+            return Verdict.REFUSE_SIZE
         if (
             self._writes == "allow"
             or request.writes is None

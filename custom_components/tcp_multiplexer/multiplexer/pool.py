@@ -52,6 +52,9 @@ _TRIAL_SECONDS = 2.0
 """An older connection that drops so soon after a newer was opened was dropped for it;
 one that ends so soon after its own opening had no place at the device."""
 
+_MISFITS_TO_TELL = 3
+"""Requests in a row that timed out though something like their response came."""
+
 _OWN_REASONS = frozenset(
     (
         CloseReason.IDLE,
@@ -121,6 +124,12 @@ class UpstreamPool:
         self._opened_before = False
         self._stopped = False
         self._dispatching = False
+        self._quiet_until = 0.0
+        """Nothing is sent on a new connection before: a line may still answer."""
+        self._misfits = 0
+        """Requests in a row that lenient matching would have seen answered."""
+        self._misfit_sent = 0.0
+        """When the last of these was sent."""
         self._closed: asyncio.Future[None] | None = None
         """Resolved when the next connection is gone."""
         self._status = self.status
@@ -160,7 +169,9 @@ class UpstreamPool:
         response = None
         if verdict is Verdict.ACKNOWLEDGE:
             response = self._protocol.acknowledge(request)
-        outcome = "refused" if response is None else "acknowledged"
+        too_large = verdict is Verdict.REFUSE_SIZE
+        failure = Failure.TOO_LARGE if too_large else Failure.REFUSED
+        outcome = failure.value if response is None else "acknowledged"
         writes: tuple[dict[str, object], ...] = ()
         kind = EventType.REQUEST_REFUSED
         if request.writes is not None:
@@ -172,7 +183,7 @@ class UpstreamPool:
                 self.statistics.writes_acknowledged += 1
                 kind = EventType.WRITE_ACKNOWLEDGED
         if response is None:
-            self.statistics.failures[Failure.REFUSED] += 1
+            self.statistics.failures[failure] += 1
             if exchange.unit is not None:
                 exchange.unit.refused += 1
         self._trace(exchange, outcome, response, exchange.arrived)
@@ -186,7 +197,7 @@ class UpstreamPool:
             )
         )
         if response is None:
-            requester.failed(exchange, Failure.REFUSED)
+            requester.failed(exchange, failure)
         else:
             requester.answered(exchange, response)
 
@@ -441,10 +452,11 @@ class UpstreamPool:
         self, upstream: Upstream, exchange: Exchange, failure: Failure
     ) -> None:
         """Fail an exchange whose response cannot be passed on."""
+        now = self._loop.time()
         self._taken_off(exchange)
+        self._be_quiet(upstream, now)
         self._queue.ended(exchange)
         self._fail(exchange, failure)
-        now = self._loop.time()
         self._freed(upstream, now)
         self.dispatch(now)
 
@@ -490,6 +502,9 @@ class UpstreamPool:
     def _timed_out(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
         keep = upstream.expire(exchange)
         self._taken_off(exchange)
+        self._be_quiet(upstream, now)
+        if upstream.discarded_for is exchange:
+            self._count_misfit(exchange)
         trial_lost = upstream.on_trial
         if not keep or trial_lost or upstream.timeouts_in_a_row >= _TIMEOUTS_TO_RENEW:
             # before anything else is sent: what still comes must reach nobody
@@ -500,14 +515,34 @@ class UpstreamPool:
             self._queue.ended(exchange)
             self._fail(exchange, Failure.NO_RESPONSE)
         if upstream in self.upstreams:
-            if upstream.quiet:
-                upstream.not_before = now + upstream.quiet
-                self._alarm.set(upstream.not_before)
             self._freed(upstream, now)
 
-    def stray(self, upstream: Upstream, event: Stray) -> None:  # noqa: ARG002
+    def _be_quiet(self, upstream: Upstream, now: float) -> None:
+        """Send nothing for a while where a late response would look like the next's."""
+        if upstream.quiet:
+            upstream.not_before = self._quiet_until = now + upstream.quiet
+            self._alarm.set(upstream.not_before)
+
+    def _count_misfit(self, exchange: Exchange) -> None:
+        """See whether the device never echoes identifiers, or erred but once."""
+        self.statistics.would_match_leniently += 1
+        if self.last_response is not None and self.last_response > self._misfit_sent:
+            self._misfits = 0
+        self._misfits += 1
+        self._misfit_sent = exchange.sent
+        if self._misfits == _MISFITS_TO_TELL:
+            LOGGER.warning(
+                "%s answers, but not with the transaction identifiers that it is asked "
+                "with; lenient matching would pass its answers on",
+                self._name,
+            )
+            self._events.tell(Event(EventType.LENIENT_WOULD_HELP))
+
+    def stray(self, upstream: Upstream, event: Stray) -> None:
         """Count bytes that belong to nobody."""
         statistics = self.statistics
+        if event.lenient:
+            upstream.discarded_for = next(iter(upstream.in_flight.values()), None)
         if event.late:
             statistics.late_responses += 1
         else:
@@ -567,8 +602,10 @@ class UpstreamPool:
         self.upstreams.append(upstream)
         LOGGER.debug("Connected to %s", self._name)
         self._events.tell(Event(EventType.CONNECTION_OPENED))
-        upstream.not_before = upstream.opened_at + self.settings.connect_delay
-        if self.settings.connect_delay:
+        upstream.not_before = max(
+            upstream.opened_at + self.settings.connect_delay, self._quiet_until
+        )
+        if upstream.not_before > upstream.opened_at:
             self._alarm.set(upstream.not_before)
         else:
             self._make_ready(upstream)
@@ -605,6 +642,8 @@ class UpstreamPool:
         self.upstreams.remove(upstream)
         upstream.ready = False
         unfinished = list(upstream.in_flight.values())
+        if unfinished:
+            self._be_quiet(upstream, now)
         again = [e for e in unfinished if self._may_resend(upstream, e, now)]
         upstream.in_flight.clear()
         for exchange in unfinished:
@@ -623,6 +662,7 @@ class UpstreamPool:
             Event(EventType.CONNECTION_CLOSED, None, reason.value, detail or told)
         )
         self._judge_loss(upstream, reason, detail or reason.value, now)
+        self._connect()
         for exchange in unfinished:
             if exchange not in again:
                 self._queue.ended(exchange)
@@ -631,7 +671,6 @@ class UpstreamPool:
             self._closed.set_result(None)
             self._closed = None
         self._check_status()
-        self._connect()
         self.dispatch(now)
 
     def _may_resend(self, upstream: Upstream, exchange: Exchange, now: float) -> bool:
@@ -777,6 +816,8 @@ class UpstreamPool:
     # ---- time passes ------------------------------------------------------------
 
     def _on_alarm(self, now: float) -> None:
+        failure = Failure.BUSY if self.upstreams else Failure.NO_CONNECTION
+        self._fail_pending(failure, before=now + 1e-9)
         for upstream in tuple(self.upstreams):
             for exchange in tuple(upstream.in_flight.values()):
                 until = upstream.trial_until if upstream.on_trial else None
@@ -784,8 +825,6 @@ class UpstreamPool:
                     continue
                 if exchange.request in upstream.in_flight:
                     self._timed_out(upstream, exchange, now)
-        failure = Failure.BUSY if self.upstreams else Failure.NO_CONNECTION
-        self._fail_pending(failure, before=now + 1e-9)
         for upstream in tuple(self.upstreams):
             self._look_after(upstream, now)
         self._connect()

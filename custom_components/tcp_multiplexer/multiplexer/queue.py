@@ -109,8 +109,10 @@ class RequestQueue:
             self.offer(requester)
 
     def put_back(self, exchange: Exchange) -> None:
-        """Place a request that was taken before its requester's others again."""
+        """Place a request that was taken before all others: it had its turn."""
         requester = exchange.requester
+        self._count += 1
+        requester.turn = -self._count
         requester.pending.appendleft(exchange)
         self.depth += 1
         self._members[requester] = None

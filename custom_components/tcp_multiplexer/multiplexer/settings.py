@@ -55,6 +55,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "unit_id": (0, 255),
     "quiet": (0, 60),
     "cache_ttl": (0, 3600),
+    "max_read_registers": (1, 125),
     "max_clients": (1, 100_000),
     "max_body": (1024, 1 << 30),
     "trace_size": (0, 10_000),
@@ -154,6 +155,8 @@ class Settings:
     """Modbus function codes that may pass; none named: all."""
     allowed_units: tuple[int, ...] = ()
     """Units of the device that may be asked; none named: all."""
+    max_read_registers: int = 125
+    """Longer reads of registers are refused (0x03) without asking the device."""
     unit_map: tuple[tuple[int, int], ...] = ()
     """Pairs of the unit that clients ask and the unit of the device."""
 
@@ -190,8 +193,24 @@ class Settings:
                 raise SettingsError(field, message)
         self._check_numbers()
         self._check_listeners()
-        if self.max_in_flight > 1 and not PROTOCOLS[self.protocol].correlated:
-            message = f"{self.protocol} can have only 1 request in flight at a time"
+        self._check_correlation()
+
+    def _check_correlation(self) -> None:
+        """Check that no more is in flight than responses can be told apart."""
+        if not PROTOCOLS[self.protocol].correlated:
+            manner = self.protocol
+        elif self.framing == "rtu":
+            manner = "RTU over TCP"
+            if self.max_connections > 1:
+                # serial servers send what the line says to every connection
+                message = "must be 1: a serial line carries one exchange at a time"
+                raise SettingsError("max_connections", message)
+        elif self.matching == "lenient":
+            manner = "lenient matching"
+        else:
+            return
+        if self.max_in_flight > 1:
+            message = f"{manner} can have only 1 request in flight at a time"
             raise SettingsError("max_in_flight", message)
 
     def _check_listeners(self) -> None:

@@ -102,6 +102,9 @@ class Snapshot:
     """Writes answered as if carried out, and not sent, by the owner's rules."""
     late_responses: int
     stray_responses: int
+    would_match_leniently: int
+    """Requests timed out while a response was discarded that lenient matching would
+    have passed on."""
     invalid_requests: int
     """Bytes from clients that were no request: discarded, or their client closed."""
     clients_refused: int

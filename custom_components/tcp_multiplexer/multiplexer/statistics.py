@@ -68,6 +68,7 @@ class Statistics:
         self.writes_acknowledged = 0
         self.late_responses = 0
         self.stray_responses = 0
+        self.would_match_leniently = 0
         self.invalid_requests = 0
         self.clients_refused = 0
         self.clients_peak = 0

@@ -95,6 +95,8 @@ class Upstream(ABC):
         """Requests sent."""
         self.timeouts_in_a_row = 0
         """Requests given up since the last byte came."""
+        self.discarded_for: Exchange | None = None
+        """Whose response lenient matching would have seen in the last stray."""
         self.trial_until: float | None = None
         """An extra connection is on trial: its first response must come by then."""
         self.on_trial = False
@@ -223,6 +225,8 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         self.in_flight[request] = exchange
         self.sent += 1
         self._statistics.bytes_to_upstream += len(data)
+        if self._framed_by_silence:
+            self._set_tick()
         if not self._batch:
             self._transport.write(data)  # type: ignore[union-attr]
             return

@@ -40,6 +40,13 @@ class Failure(enum.Enum):
     """The multiplexer was told to leave the device alone."""
     REFUSED = "refused"
     """A rule of the owner's does not let this request pass."""
+    TOO_LARGE = "too_large"
+    """It asks for more at once than the owner lets the device be asked."""
+
+    @property
+    def is_rule(self) -> bool:
+        """The owner decided it, so the client is told whatever `on_failure` says."""
+        return self in {Failure.REFUSED, Failure.TOO_LARGE}
 
 
 class Request:
@@ -77,7 +84,7 @@ class Request:
         self.writes = writes
         """The scope that it changes (Modbus: the unit), or None for a read."""
         self.expects_reply = expects_reply
-        """False where the device stays silent on purpose (a broadcast)."""
+        """False where devices on a serial line stay silent (a broadcast)."""
 
 
 class Reply(NamedTuple):
@@ -117,12 +124,14 @@ class Failed(NamedTuple):
 class Stray(NamedTuple):
     """Upstream: bytes that belong to nobody: late, doubled or never asked for.
 
-    `late` marks the response of a request that had timed out.
+    `late` marks the response of a request that had timed out, `lenient` one that
+    lenient matching would have taken for the answer to the oldest one in flight.
     """
 
     reason: str
     data: bytes
     late: bool = False
+    lenient: bool = False
 
 
 class SendBack(NamedTuple):
@@ -188,8 +197,8 @@ class UpstreamCodec[ResponseT](ABC):
     framed_by_silence: bool = False
     """`deadline` and `tick` matter."""
     quiet: float = 0.0
-    """After a timeout, send nothing for so many seconds: a late response must not
-    be taken for the next one's. What arrives meanwhile is discarded."""
+    """After a request that got no response, send nothing for so many seconds: a late
+    one must not be taken for the next one's. What arrives meanwhile is discarded."""
 
     @property
     def reusable(self) -> bool:
@@ -217,7 +226,10 @@ class UpstreamCodec[ResponseT](ABC):
         return []
 
     def deadline(self, now: float) -> float | None:  # noqa: ARG002
-        """When `tick` wants to be called if nothing arrives (framing by silence)."""
+        """When `tick` wants to be called if nothing arrives (framing by silence).
+
+        Asked after each `send`, `feed` and `tick`, at that moment.
+        """
         return None
 
     def tick(self, now: float) -> list[UpstreamEvent[ResponseT]]:  # noqa: ARG002

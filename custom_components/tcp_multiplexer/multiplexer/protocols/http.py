@@ -384,6 +384,10 @@ class HttpProtocol(Protocol[HttpResponse]):
         raise ValueError(f"not exactly one HTTP request: {reason}")
 
     @override
+    def is_exception(self, response: HttpResponse) -> bool:
+        return response.status >= HTTPStatus.BAD_REQUEST
+
+    @override
     def probe(self, last_good: Request | None) -> Request | None:
         """Ask `OPTIONS *`, meant as a ping, or HEAD of a device that it upsets.
 

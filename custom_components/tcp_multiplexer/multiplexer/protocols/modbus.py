@@ -12,6 +12,9 @@ own; a response counts if identifier, unit and function all fit a request in fli
 Nothing in a frame marks its end but its length, so a truncated one would be completed
 with bytes of the next: what follows a frame, and what lies within one, must not
 contradict that it was whole. In doubt the connection is closed, never guessed at.
+
+Some devices do not echo the identifier. For these there is lenient matching: one
+request in flight, and a response of its function and size is its own.
 """
 
 from typing import override
@@ -33,11 +36,13 @@ from .base import (
 from .modbus_pdu import (
     EXCEPTION_BIT,
     describe,
+    exception_response,
     explain_write,
-    is_retry_safe,
-    is_write,
+    may_answer,
+    modbus_request,
     success_response,
 )
+from .modbus_rtu import RtuDownstream, RtuUpstream
 from .modbus_units import UnitMap
 
 MIN_LENGTH = 2
@@ -48,21 +53,6 @@ _MIN_FRAME = _PREFIX + MIN_LENGTH
 
 # The middle of a header, for each length: protocol 0 and the length itself.
 _MIDDLE = tuple(b"\0\0" + length.to_bytes(2) for length in range(MAX_LENGTH + 1))
-
-# Modbus Application Protocol V1.1b3, 7: what a gateway may say.
-_SERVER_BUSY = 0x06
-_GATEWAY_PATH_UNAVAILABLE = 0x0A
-_GATEWAY_TARGET_FAILED = 0x0B
-_ILLEGAL_FUNCTION = 0x01
-_EXCEPTION_CODES = {
-    Failure.NO_CONNECTION: _GATEWAY_PATH_UNAVAILABLE,
-    Failure.PAUSED: _GATEWAY_PATH_UNAVAILABLE,
-    Failure.CONNECTION_LOST: _GATEWAY_TARGET_FAILED,
-    Failure.NO_RESPONSE: _GATEWAY_TARGET_FAILED,
-    Failure.INVALID_RESPONSE: _GATEWAY_TARGET_FAILED,
-    Failure.BUSY: _SERVER_BUSY,
-    Failure.REFUSED: _ILLEGAL_FUNCTION,
-}
 
 _EXPIRED_LIMIT = 4096
 """Identifiers a connection may lose to timeouts before it is renewed."""
@@ -119,7 +109,7 @@ class ModbusDownstream(DownstreamCodec[bytes]):
 
     @override
     def refuse(self, request: Request, failure: Failure) -> bytes | None:
-        if self._on_failure == "close" and failure is not Failure.REFUSED:
+        if self._on_failure == "close" and not failure.is_rule:
             return None
         return self.reply(request, exception_response(request.payload, failure))
 
@@ -189,16 +179,22 @@ class ModbusUpstream(UpstreamCodec[bytes]):
         if request is None:
             if transaction in self._expired:
                 return Stray("the response came after its deadline", frame, late=True)
-            return Stray("no request has this transaction identifier", frame)
+            return self._stray("no request has this transaction identifier", frame)
         payload = request.payload
         if frame[6] != payload[0]:
-            return Stray("the unit identifier is another one's", frame)
+            return self._stray("the unit identifier is another one's", frame)
         if (frame[7] ^ payload[1]) & ~EXCEPTION_BIT:
             return Stray("the function code is another one's", frame)
         del self._in_flight[transaction]
         if self._in_flight and self._holds_another(frame):
             return Close("a frame was cut short within the next")
         return Answer(request, frame[_PREFIX:])
+
+    def _stray(self, reason: str, frame: bytes) -> Stray:
+        """Discard a frame; note whether lenient matching would not."""
+        oldest = next(iter(self._in_flight.values()), None)
+        lenient = oldest is not None and may_answer(oldest.payload, frame[_PREFIX:])
+        return Stray(reason, frame, lenient=lenient)
 
     def _holds_another(self, frame: bytes) -> bool:
         """Tell whether the header of another response in flight lies in `frame`.
@@ -231,8 +227,51 @@ class ModbusUpstream(UpstreamCodec[bytes]):
         return not self._buffer
 
 
+class LenientUpstream(ModbusUpstream):
+    """Faces a device that does not echo the transaction identifier, or the unit.
+
+    With one request in flight, a response of its function is taken for its own, to a
+    read also one whose byte count fits. Nothing else tells it from a late one.
+    """
+
+    __slots__ = ("_given_up", "quiet")
+
+    def __init__(self, protocol: ModbusProtocol) -> None:
+        """Await one response at a time."""
+        super().__init__(protocol)
+        self.quiet = protocol.options.quiet
+        self._given_up = False
+        """The last request got no response: it may still come."""
+
+    @override
+    def send(self, request: Request) -> bytes:
+        self._given_up = False
+        return super().send(request)
+
+    @override
+    def _match(self, frame: bytes) -> UpstreamEvent[bytes]:
+        request = next(iter(self._in_flight.values()), None)
+        response = frame[_PREFIX:]
+        if request is None:
+            reason = "it came after its deadline" if self._given_up else "nobody asked"
+            return Stray(reason, frame, late=self._given_up)
+        if not may_answer(request.payload, response):
+            return Stray("function or byte count do not fit", frame)
+        self._in_flight.clear()
+        return Answer(request, request.payload[:1] + response[1:])
+
+    @override
+    def begun(self, request: Request) -> bool:
+        return bool(self._buffer)
+
+    @override
+    def expire(self, request: Request) -> bool:
+        self._given_up = True
+        return super().expire(request)
+
+
 class ModbusProtocol(Protocol[bytes]):
-    """Modbus/TCP on both faces."""
+    """Modbus/TCP, and RTU over TCP on either face."""
 
     name = "modbus"
     ordered = False
@@ -248,12 +287,22 @@ class ModbusProtocol(Protocol[bytes]):
 
     @override
     def downstream(self) -> DownstreamCodec[bytes]:
-        codec = ModbusDownstream(self.options.on_failure)
+        return self._mapped(ModbusDownstream(self.options.on_failure))
+
+    @override
+    def downstream_rtu(self) -> DownstreamCodec[bytes]:
+        return self._mapped(RtuDownstream(self.options.on_failure))
+
+    def _mapped(self, codec: DownstreamCodec[bytes]) -> DownstreamCodec[bytes]:
         units = dict(self.options.unit_map)
         return UnitMap(codec, units, modbus_request) if units else codec
 
     @override
-    def upstream(self) -> ModbusUpstream:
+    def upstream(self) -> UpstreamCodec[bytes]:
+        if self.options.framing == "rtu":
+            return RtuUpstream(self.options.quiet)
+        if self.options.matching == "lenient":
+            return LenientUpstream(self)
         return ModbusUpstream(self)
 
     @override
@@ -284,24 +333,6 @@ class ModbusProtocol(Protocol[bytes]):
     @override
     def describe(self, payload: bytes, response: bytes | None) -> str:
         return describe(payload, response)
-
-
-def modbus_request(payload: bytes, context: object) -> Request:
-    """Make a request of a unit identifier and a PDU."""
-    retry_safe = is_retry_safe(payload)
-    return Request(
-        payload,
-        context,
-        retry_safe=retry_safe,
-        share_key=(payload[0], payload) if retry_safe else None,
-        writes=payload[0] if is_write(payload) else None,
-    )
-
-
-def exception_response(payload: bytes, failure: Failure) -> bytes:
-    """Give the unit and PDU of the exception that tells `failure`."""
-    code = _EXCEPTION_CODES[failure]
-    return bytes((payload[0], payload[1] | EXCEPTION_BIT, code))
 
 
 def _may_begin(data: bytes, at: int) -> bool:

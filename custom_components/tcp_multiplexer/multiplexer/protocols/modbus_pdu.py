@@ -4,7 +4,26 @@ Source: Modbus Application Protocol V1.1b3. A payload here is a unit identifier 
 PDU, as requests carry it; response payloads likewise.
 """
 
+from .base import Failure, Request
+
 EXCEPTION_BIT = 0x80
+
+# What a gateway may say (7).
+_SERVER_BUSY = 0x06
+_GATEWAY_PATH_UNAVAILABLE = 0x0A
+_GATEWAY_TARGET_FAILED = 0x0B
+_ILLEGAL_FUNCTION = 0x01
+_ILLEGAL_DATA_VALUE = 0x03
+_EXCEPTION_CODES = {
+    Failure.NO_CONNECTION: _GATEWAY_PATH_UNAVAILABLE,
+    Failure.PAUSED: _GATEWAY_PATH_UNAVAILABLE,
+    Failure.CONNECTION_LOST: _GATEWAY_TARGET_FAILED,
+    Failure.NO_RESPONSE: _GATEWAY_TARGET_FAILED,
+    Failure.INVALID_RESPONSE: _GATEWAY_TARGET_FAILED,
+    Failure.BUSY: _SERVER_BUSY,
+    Failure.REFUSED: _ILLEGAL_FUNCTION,
+    Failure.TOO_LARGE: _ILLEGAL_DATA_VALUE,
+}
 
 _DIAGNOSTICS = 0x08
 _ENCAPSULATED = 0x2B
@@ -55,7 +74,42 @@ EXCEPTION_NAMES = {
 # Functions whose request starts with an address and a count, or an address and a value.
 _WITH_COUNT = frozenset((1, 2, 3, 4, 0x0F, 0x10))
 _WITH_VALUE = frozenset((5, 6))
+_BIT_READS = frozenset((1, 2))
 _REGISTER_READS = frozenset((3, 4, 0x17))
+
+
+def modbus_request(payload: bytes, context: object) -> Request:
+    """Make a request of a unit identifier and a PDU.
+
+    What writes to unit 0 is a broadcast, to which devices on a serial line are silent.
+    """
+    retry_safe = is_retry_safe(payload)
+    writes = payload[0] if is_write(payload) else None
+    return Request(
+        payload,
+        context,
+        retry_safe=retry_safe,
+        share_key=(payload[0], payload) if retry_safe else None,
+        writes=writes,
+        expects_reply=writes != 0,
+    )
+
+
+def exception_response(payload: bytes, failure: Failure) -> bytes:
+    """Give the unit and PDU of the exception that tells `failure`."""
+    code = _EXCEPTION_CODES[failure]
+    return bytes((payload[0], payload[1] | EXCEPTION_BIT, code))
+
+
+MAX_REGISTERS = 125
+"""The most that one request may read (6.3)."""
+
+
+def registers_read(payload: bytes) -> int:
+    """Give how many registers a request reads; 0 for other functions."""
+    if payload[1] not in _REGISTER_READS:
+        return 0
+    return int.from_bytes(payload[4:6])
 
 
 def is_retry_safe(payload: bytes) -> bool:
@@ -76,6 +130,22 @@ def is_write(payload: bytes) -> bool:
     if function == _ENCAPSULATED:
         return payload[2:3] != bytes((_READ_DEVICE_IDENTIFICATION,))
     return True
+
+
+def byte_count(payload: bytes) -> int | None:
+    """Give the byte count that the response to a read must have, if that is known."""
+    function = payload[1]
+    if function not in _BIT_READS | _REGISTER_READS or len(payload) < 6:
+        return None
+    count = int.from_bytes(payload[4:6])
+    return (count + 7) // 8 if function in _BIT_READS else count * 2
+
+
+def may_answer(payload: bytes, response: bytes) -> bool:
+    """Tell whether function and byte count of `response` fit the request `payload`."""
+    if response[1] != payload[1]:
+        return response[1] == payload[1] | EXCEPTION_BIT
+    return byte_count(payload) in {None, *response[2:3]}
 
 
 # The responses that repeat their request, and those that repeat address and quantity.

@@ -1,0 +1,176 @@
+"""Device profiles: what is known to work with which device, as data.
+
+A profile names settings and nothing else; each value stands beside its source, and
+every one can be overridden. Threads are GitHub's, as owner/repository#number; where a
+value follows from no measurement, the source says how it was judged.
+"""
+
+from typing import Any, NamedTuple
+
+
+class Advice(NamedTuple):
+    """One setting and why it is so."""
+
+    value: Any
+    source: str
+
+
+class Profile(NamedTuple):
+    """What to set for one kind of device."""
+
+    title: str
+    advice: dict[str, Advice]
+    units: tuple[int, ...] = (1,)
+    """Units to ask first when finding out who the device is."""
+    notes: str = ""
+    """What settings cannot mend, for people."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings by name."""
+        return {name: advice.value for name, advice in self.advice.items()}
+
+
+_ONE_SLOT = "accepts one connection"
+
+PROFILES: dict[str, Profile] = {
+    "generic": Profile("Generic Modbus/TCP device", {}),
+    "solaredge": Profile(
+        "SolarEdge inverter",
+        {
+            "connect_delay": Advice(1.0, "jbuehl/solaredge#80"),
+            "max_lifetime": Advice(
+                300.0,
+                "machtnichts/modbus-proxy-rs: every connection is closed after about "
+                "330 s; renewed before that, between two requests",
+            ),
+            "timeout": Advice(
+                5.0, "WillCodeForCats/solaredge-modbus-multi#394: answers after 3 s"
+            ),
+            "max_connections": Advice(
+                1,
+                "WillCodeForCats/solaredge-modbus-multi#24; newer firmware more, #505",
+            ),
+        },
+        notes="Reads 65535 and 32768 for some 40 s at night while it restarts "
+        "(binsentsu/home-assistant-solaredge-modbus#127). Settings need up to 10 s to "
+        "take effect.",
+    ),
+    "huawei_sdongle": Profile(
+        "Huawei SUN2000 through the SDongle",
+        {
+            "timeout": Advice(
+                15.0, "wlcrs/huawei_solar#1360: answers after 13 to 14 s"
+            ),
+            "max_connections": Advice(
+                1, "wlcrs/huawei_solar#3: a new connection ends the older one"
+            ),
+        },
+        notes="Needs 8 to 15 s after connecting until it answers, and often says that "
+        "it is busy (0x06) (HSchill/sun2000-modbus-cache).",
+    ),
+    "huawei_emma": Profile(
+        "Huawei EMMA",
+        {
+            "connect_on_demand": Advice(
+                value=True,
+                source="wlcrs/huawei_solar#1436: closes a connection that is silent "
+                "for 1 s after it was opened",
+            ),
+            "connect_delay": Advice(0.0, "wlcrs/huawei_solar#1436, likewise"),
+        },
+    ),
+    "sungrow_winet": Profile(
+        "Sungrow inverter through the WiNet-S",
+        {
+            "max_connections": Advice(
+                1, "mkaiser/Sungrow-SHx-Inverter-Modbus-Home-Assistant#327"
+            ),
+            "idle_timeout": Advice(
+                0.0,
+                "the same thread: drops idle connections; they are reopened at once",
+            ),
+        },
+    ),
+    "sma": Profile(
+        "SMA inverter",
+        {"request_delay": Advice(1.0, "SMA STP60 manual: one command a second")},
+        units=(3, 1),
+    ),
+    "fronius": Profile(
+        "Fronius GEN24",
+        {"max_connections": Advice(2, "Fronius GEN24: two parallel queries")},
+    ),
+    "growatt": Profile(
+        "Growatt inverter",
+        {
+            "request_delay": Advice(0.5, "0xAHA/Growatt_ModbusTCP#433: 500 ms gap"),
+            "timeout": Advice(15.0, "0xAHA/Growatt_ModbusTCP#433"),
+            "max_read_registers": Advice(25, "0xAHA/Growatt_ModbusTCP#433"),
+            "max_connections": Advice(1, "judged, from the gap that it needs"),
+        },
+    ),
+    "goodwe": Profile(
+        "GoodWe inverter",
+        {"max_connections": Advice(1, "mletenay/home-assistant-goodwe-inverter#388")},
+        units=(247, 1),
+        notes="Its port is always 502, and local polling can disturb its portal "
+        "(home-assistant/core#101817).",
+    ),
+    "solax": Profile(
+        "SolaX inverter through the Pocket dongle",
+        {
+            "connect_on_demand": Advice(
+                value=True,
+                source="wills106/homeassistant-solax-modbus#2336: closes after 5 to "
+                "20 s without a request",
+            ),
+            "max_connections": Advice(1, "wills106/homeassistant-solax-modbus#2336"),
+        },
+    ),
+    "solis_stick": Profile(
+        "Solis inverter or Solarman stick with Modbus/TCP",
+        {
+            "max_connections": Advice(
+                1, "StephanJoubert/home_assistant_solarman#523: " + _ONE_SLOT
+            ),
+            "reconnect_backoff": Advice(
+                5.0,
+                "the same thread: a connection closed rudely keeps the slot a while; "
+                "5 s are judged",
+            ),
+        },
+    ),
+    "kostal": Profile(
+        "Kostal inverter",
+        {
+            "connect_delay": Advice(
+                1.0, "nathanmarlor/foxess_modbus#305: a delay after connecting; judged"
+            )
+        },
+        units=(71, 1),
+    ),
+    "marstek_venus": Profile(
+        "Marstek Venus battery",
+        {
+            "max_connections": Advice(1, "the thread below: " + _ONE_SLOT),
+            "cache_ttl": Advice(
+                5.0,
+                "MarstekVenusV3#25: asks to be polled every 5 to 10 s, so that what "
+                "several clients ask within 5 s is asked once",
+            ),
+        },
+    ),
+    "serial_server": Profile(
+        "Serial server or gateway with RTU over TCP (EW11, Waveshare, USR)",
+        {
+            "framing": Advice(
+                "rtu", "what such a server speaks when it is transparent"
+            ),
+            "request_delay": Advice(
+                0.1, "home-assistant/core#153707 and mbusd's pause: 100 ms"
+            ),
+            "max_connections": Advice(1, "one line, one question at a time"),
+        },
+    ),
+}
