@@ -102,6 +102,10 @@ _REFUSALS = {
         HTTPStatus.FORBIDDEN,
         "The owner's settings do not let this request pass.",
     ),
+    Failure.TOO_LARGE: (
+        HTTPStatus.CONTENT_TOO_LARGE,
+        "The owner's settings do not let a request of this size pass.",
+    ),
 }
 
 
