@@ -11,6 +11,7 @@ protocol asks for that, a little is read all the same, so that its close is seen
 
 import asyncio
 from collections import deque
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, cast, override
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 
 _BACKLOG = 1024
+_ACCEPT_TURNS = 3
+"""Turns of the loop between asyncio's accepting a connection and `connection_made`."""
 _LINGER_SECONDS = 2.0
 """A refused client may go on sending for so long; nobody listens."""
 BUFFER_LIMIT = 64 << 20
@@ -125,6 +128,19 @@ class Listener:
         for server in self._servers:
             server.close()
         self._servers.clear()
+
+    async def stop_accepting(self) -> None:
+        """Take in who is being accepted, and nobody else.
+
+        asyncio accepts a connection in several turns of the loop, and loses it, open,
+        if its server is closed meanwhile.
+        """
+        with contextlib.suppress(NotImplementedError):  # loops without readers
+            for server in self._servers:
+                for sock in server.sockets:
+                    self._loop.remove_reader(sock)
+        for _ in range(_ACCEPT_TURNS):
+            await asyncio.sleep(0)
 
     async def stop(self) -> None:
         """Close the port and every client, whatever they do."""

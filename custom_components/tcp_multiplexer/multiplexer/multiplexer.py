@@ -175,6 +175,7 @@ class Multiplexer:
         if self._stopped:
             return
         self._stopped = True
+        await self._listener.stop_accepting()
         await self._pool.stop()
         await self._listener.stop()
         self._events.close()
