@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, override
 
 from .alarm import Alarm
 from .events import Event, EventType
-from .exchange import Exchange, Requester
+from .exchange import NOBODY, Exchange, Requester
 from .health import Health as HealthTracker
 from .policy import Policy, Verdict
 from .protocols.base import Failure
@@ -65,7 +65,6 @@ _OWN_REASONS = frozenset(
         CloseReason.SPENT,
     )
 )
-_NOBODY: list[Exchange] = []
 _DEVICE_FAILURES = frozenset(
     (Failure.CONNECTION_LOST, Failure.NO_RESPONSE, Failure.INVALID_RESPONSE)
 )
@@ -207,13 +206,14 @@ class UpstreamPool:
             self._fail(exchange, failure)
             return
         self._queue.put(exchange)
-        if exchange.request.share_key is not None:
-            self._sharing.lead(exchange)
+        self._sharing.lead(exchange)
         if exchange.deadline < self._alarm.at:
             self._alarm.set(exchange.deadline)
 
     def _in_vain(self, exchange: Exchange) -> Failure | None:
         """Tell why a request cannot be served before its deadline, if so."""
+        if self._stopped:
+            return Failure.NO_CONNECTION
         if self.paused:
             return Failure.PAUSED
         if not self.upstreams and self.health.next_attempt > exchange.deadline:
@@ -225,14 +225,15 @@ class UpstreamPool:
         requester = exchange.requester
         if requester.writing or self.paused or self._queue.writing(key[0]):
             return False
-        now = exchange.arrived
-        response = self._sharing.recall(key, now)
-        if response is not None:
-            self.statistics.reads_cached += 1
-            exchange.sent, exchange.attempts = now, 1
-            self._count_response(exchange, response, now)
-            requester.answered(exchange, response)
-            return True
+        if self._sharing.ttl:
+            now = exchange.arrived
+            response = self._sharing.recall(key, now)
+            if response is not None:
+                self.statistics.reads_cached += 1
+                exchange.sent, exchange.attempts = now, 1
+                self._count_response(exchange, response, now)
+                requester.answered(exchange, response)
+                return True
         leader = self._sharing.leader(key)
         if leader is None or not requester.counted:
             return False
@@ -378,7 +379,7 @@ class UpstreamPool:
         self.last_response = now
         upstream.on_trial = False
         request = exchange.request
-        followers = _NOBODY
+        followers = NOBODY
         if request.writes is not None:
             requester.writing -= 1
             self._write_ended(exchange)
