@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .upstream import Upstream
 
 
-_NOBODY: list[Exchange] = []
+NOBODY: list[Exchange] = []
 """Stands for no followers, so that a list is made only for those who have some."""
 
 
@@ -49,7 +49,7 @@ class Exchange:
         self.sent = 0.0
         """When it last went upstream; means nothing while `attempts` is 0."""
         self.attempts = 0
-        self.followers: list[Exchange] = _NOBODY
+        self.followers: list[Exchange] = NOBODY
         """Identical reads that its response answers too."""
         self.writes_before = 0
         """How many writes to what it reads were known when it was sent."""

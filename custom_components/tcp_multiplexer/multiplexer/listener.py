@@ -379,22 +379,24 @@ class Client(asyncio.Protocol, Requester):
         codec = self._codec
         now = self._loop.time()
         asked = False
-        while codec.buffered:
+        buffered = codec.buffered
+        while buffered:
             if self.pending and not self._queue.has_room(self):
                 self._queue.block(self)
                 self._pause_if_full()
                 break
             event = codec.next_event()
             if event is None:
+                buffered = codec.buffered
                 break
             if type(event) is Request:
                 self._ask(event, now)
                 asked = True
             elif not self._take(event):
                 break
+            buffered = codec.buffered
         if asked and self._incomplete:  # what has begun now is another message
             self._listener.begun(self, incomplete=False)
-        buffered = codec.buffered
         if buffered or self._incomplete:
             self._count_incomplete(0 if self.blocked else buffered)
         if asked:

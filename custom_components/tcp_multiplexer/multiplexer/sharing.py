@@ -14,6 +14,8 @@ response; when there is none, the first follower whose deadline allows it leads.
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from .exchange import NOBODY
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
@@ -48,16 +50,21 @@ class SharedReads:
     def leader(self, key: tuple[Hashable, Hashable]) -> Exchange | None:
         """Give the exchange that an identical read may join."""
         leader = self._leaders.get(key)
-        if leader is None or (
-            leader.attempts and leader.writes_before != self._writes[key[0]]
-        ):
+        if leader is None:
             return None
-        return leader
+        if leader.attempts:
+            current = leader.writes_before == self._writes[key[0]]
+        else:
+            # not behind others of its requester's, nor of one that is not served
+            requester = leader.requester
+            current = requester.pending[0] is leader and not requester.held
+        return leader if current else None
 
     def lead(self, exchange: Exchange) -> None:
         """Let identical reads join `exchange` from now on."""
-        if self.share:
-            self._leaders[exchange.request.share_key] = exchange
+        key = exchange.request.share_key
+        if key is not None and self.share:
+            self._leaders[key] = exchange
 
     def sent(self, exchange: Exchange) -> None:
         """Note which writes came before a read is sent."""
@@ -88,5 +95,7 @@ class SharedReads:
         key = exchange.request.share_key
         if self._leaders.get(key) is exchange:
             del self._leaders[key]
-        followers, exchange.followers = exchange.followers, []
+        followers = exchange.followers
+        if followers:
+            exchange.followers = NOBODY
         return followers

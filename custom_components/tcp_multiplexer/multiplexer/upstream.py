@@ -267,6 +267,11 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         self._set_tick()
 
     def _handle(self, events: list[UpstreamEvent[Any]]) -> None:
+        if len(events) == 1 and type(event := events[0]) is Answer:  # as a rule
+            exchange = self.in_flight.pop(event.request)
+            self.responses += 1
+            self.owner.answered(self, exchange, event.response)
+            return
         if events and type(events[-1]) is Close:
             self._doomed = True  # what is answered first must free nothing for others
         for event in events:

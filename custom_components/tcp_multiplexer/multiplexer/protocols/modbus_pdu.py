@@ -33,6 +33,7 @@ _READ_DEVICE_IDENTIFICATION = 0x0E
 # 0x14 file record, 0x18 FIFO queue.
 _READS = frozenset((1, 2, 3, 4, 7, 0x0B, 0x0C, 0x11, 0x14, 0x18))
 # The event counter and log change by being asked; a FIFO may be emptied by reading.
+_PLAIN_READS = frozenset((1, 2, 3, 4))
 _RETRY_SAFE = _READS - {0x0B, 0x0C, 0x18}
 # Diagnostics that only return something (6.8): echo, register and the counters.
 _HARMLESS_DIAGNOSTICS = frozenset((0, 2, *range(11, 19)))
@@ -83,6 +84,10 @@ def modbus_request(payload: bytes, context: object) -> Request:
 
     What writes to unit 0 is a broadcast, to which devices on a serial line are silent.
     """
+    if payload[1] in _PLAIN_READS:  # as a rule
+        return Request(
+            payload, context, retry_safe=True, share_key=(payload[0], payload)
+        )
     retry_safe = is_retry_safe(payload)
     writes = payload[0] if is_write(payload) else None
     return Request(
