@@ -209,8 +209,8 @@ class HomeAssistant:
             response.raise_for_status()
             return await response.json()
 
-    async def wait_for_login(self) -> str:
-        """Log in as soon as it serves that; give a token.
+    async def log_in(self, *, first_start: bool) -> str:
+        """Log in as soon as that is served; give a token.
 
         Raises:
             KeyError: somebody has changed the login.
@@ -218,38 +218,38 @@ class HomeAssistant:
         """
         while True:
             with suppress(aiohttp.ClientError):
-                return await self._log_in()
+                code = await (self._make_owner() if first_start else self._log_in())
+                break
             await asyncio.sleep(0.2)
-
-    async def _log_in(self) -> str:
-        steps = await self._get("/api/onboarding")
-        if not next(step["done"] for step in steps if step["step"] == "user"):
-            owner = {"name": "Demo", "username": USER, "password": PASSWORD}
-            account = await self._post(
-                "/api/onboarding/users",
-                json={**owner, "client_id": self._client_id, "language": "en"},
-            )
-            code = account["auth_code"]
-        else:
-            flow = await self._post(
-                "/auth/login_flow",
-                json={
-                    "client_id": self._client_id,
-                    "handler": ["homeassistant", None],
-                    "redirect_uri": self._client_id,
-                },
-            )
-            login = {"username": USER, "password": PASSWORD}
-            done = await self._post(
-                f"/auth/login_flow/{flow['flow_id']}",
-                json={**login, "client_id": self._client_id},
-            )
-            code = done["result"]
         grant = {"grant_type": "authorization_code", "code": code}
         tokens = await self._post(
             "/auth/token", data={**grant, "client_id": self._client_id}
         )
         return str(tokens["access_token"])
+
+    async def _make_owner(self) -> str:
+        owner = {"name": "Demo", "username": USER, "password": PASSWORD}
+        account = await self._post(
+            "/api/onboarding/users",
+            json={**owner, "client_id": self._client_id, "language": "en"},
+        )
+        return str(account["auth_code"])
+
+    async def _log_in(self) -> str:
+        flow = await self._post(
+            "/auth/login_flow",
+            json={
+                "client_id": self._client_id,
+                "handler": ["homeassistant", None],
+                "redirect_uri": self._client_id,
+            },
+        )
+        login = {"username": USER, "password": PASSWORD}
+        done = await self._post(
+            f"/auth/login_flow/{flow['flow_id']}",
+            json={**login, "client_id": self._client_id},
+        )
+        return str(done["result"])
 
     async def wait_for_values(self, token: str) -> str:
         """Wait until the inverter's power is there; give it."""
@@ -265,14 +265,16 @@ class HomeAssistant:
 # ---- All of it -----------------------------------------------------------------------
 
 
-async def announce(host: str, port: int, listen: int, folder: Path) -> None:
+async def announce(
+    host: str, port: int, listen: int, folder: Path, *, first_start: bool
+) -> None:
     """Wait until everything works, then say where it is."""
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104
     value = "the page shows it"
     async with aiohttp.ClientSession() as session, asyncio.timeout(READY_SECONDS):
         home_assistant = HomeAssistant(session, url)
         with suppress(KeyError):
-            token = await home_assistant.wait_for_login()
+            token = await home_assistant.log_in(first_start=first_start)
             value = await home_assistant.wait_for_values(token)
     print(
         f"""
@@ -296,13 +298,16 @@ async def main(host: str, port: int | None, folder: Path) -> int:
     port = port or free_port(host, 8123, 8124, 8125)
     listen = free_port("127.0.0.1", 5020, 5021, 5022)
     upstream = free_port("127.0.0.1", 1502, 1503, 1504)
+    first_start = not (folder / ".storage/auth").exists()
     fill(folder, host, port, listen, upstream)
     server = await inverter.start("127.0.0.1", upstream)
     print("Starting Home Assistant ...", flush=True)
     hass = asyncio.create_task(run_home_assistant(folder))
     tasks = {
         hass,
-        asyncio.create_task(announce(host, port, listen, folder)),
+        asyncio.create_task(
+            announce(host, port, listen, folder, first_start=first_start)
+        ),
         asyncio.create_task(stop.wait()),
     }
     try:
