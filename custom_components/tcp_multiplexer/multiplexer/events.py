@@ -74,6 +74,7 @@ class Events:
         self._listeners: list[EventListener] = []
         self._merging: dict[tuple[EventType, str | None, str | None], Event | None] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
     def subscribe(self, listener: EventListener) -> Callable[[], None]:
         """Call `listener` for each event; give what ends that."""
@@ -96,6 +97,8 @@ class Events:
 
     def tell_merged(self, event: Event) -> None:
         """Tell an event now, unless one like it was told within the last second."""
+        if self._closed:
+            return
         key = (event.type, event.client, event.reason)
         if key not in self._merging and len(self._merging) >= _MERGED_KEYS:
             event = replace(event, client=None)
@@ -129,6 +132,7 @@ class Events:
 
     def close(self) -> None:
         """Tell what was held back, then nothing more."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -130,7 +130,7 @@ class UpstreamPool:
         self._misfit_sent = 0.0
         """When the last of these was sent."""
         self._closed: asyncio.Future[None] | None = None
-        """Resolved when the next connection is gone."""
+        """Resolved when the next connection is gone, or need not go any more."""
         self._status = self.status
         self._policy = Policy(settings, has_units=protocol.has_units)
         self._sharing = SharedReads(share=settings.share_reads, ttl=settings.cache_ttl)
@@ -254,16 +254,19 @@ class UpstreamPool:
                 exchange.sent, exchange.attempts = exchange.arrived, 1
                 self._count_response(exchange, response, now)
                 requester.answered(exchange, response)
+                self._queue.relieve(requester)
 
     def _lead_followers(self, followers: list[Exchange]) -> None:
         """Let the first follower that can be served lead the others."""
         while followers:
             exchange = followers.pop(0)
-            self._queue.detach(exchange.requester)
-            if exchange.requester.gone:
+            requester = exchange.requester
+            self._queue.detach(requester)
+            if requester.gone:
                 continue
             if (failure := self._in_vain(exchange)) is not None:
                 self._fail(exchange, failure)
+                self._queue.relieve(requester)
                 continue
             exchange.followers = followers
             self._place(exchange)
@@ -567,7 +570,7 @@ class UpstreamPool:
         if self.upstreams:
             wanted = (
                 len(self.upstreams) < self._limit
-                and self._queue.depth > 0
+                and self._queue.depth > self._queue.joined
                 and not any(u.ready or u.on_trial for u in self.upstreams)
             )
         else:
@@ -668,9 +671,7 @@ class UpstreamPool:
             if exchange not in again:
                 self._queue.ended(exchange)
                 self._fail(exchange, Failure.CONNECTION_LOST)
-        if self._closed is not None:
-            self._closed.set_result(None)
-            self._closed = None
+        self._wake_closers()
         self._check_status()
         self.dispatch(now)
 
@@ -682,6 +683,7 @@ class UpstreamPool:
             and not self._stopped
             and not self.paused
             and not exchange.requester.gone
+            and exchange.requester is not self._prober  # it asks after this connection
             and (upstream.responses > 0 or not self._protocol.retry_needs_served)
             and not upstream.begun(exchange)
         )
@@ -761,6 +763,7 @@ class UpstreamPool:
             if upstream.retiring is CloseReason.PAUSED:
                 upstream.retiring = None
                 self._freed(upstream, self._loop.time())
+        self._wake_closers()
         self._connect_now = not self.settings.connect_on_demand
         self._check_status()
         self._connect()
@@ -786,8 +789,9 @@ class UpstreamPool:
         for requester in self._queue.requesters():
             for exchange in requester.pending:
                 exchange.deadline = min(exchange.deadline, now + settings.timeout)
-        if not settings.connect_on_demand and not self.upstreams:
-            self._connect_now = True
+        self._connect_now = not settings.connect_on_demand
+        for upstream in self.upstreams[settings.max_connections :]:
+            self._retire(upstream, CloseReason.IDLE)
         for upstream in self.upstreams:
             if not upstream.retiring and now >= upstream.not_before:
                 upstream.ready = self._room(upstream)
@@ -804,15 +808,22 @@ class UpstreamPool:
             await asyncio.wait((task,))
 
     async def _close_all(self, reason: CloseReason, *, drain: bool) -> None:
-        for upstream in tuple(self.upstreams):
+        closing = tuple(self.upstreams)
+        for upstream in closing:
             if drain:
                 self._retire(upstream, reason)
             else:
                 upstream.close(reason)
-        while any(upstream.retiring is reason for upstream in self.upstreams):
+        while any(u.retiring and u in self.upstreams for u in closing):
             if self._closed is None:
                 self._closed = self._loop.create_future()
             await asyncio.shield(self._closed)
+
+    def _wake_closers(self) -> None:
+        """Let those who wait for connections to close look again."""
+        if self._closed is not None:
+            self._closed.set_result(None)
+            self._closed = None
 
     # ---- time passes ------------------------------------------------------------
 

@@ -22,7 +22,7 @@ come first served, when there is some.
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class RequestQueue:
         self.depth = 0
         """Requests pending now."""
         self.peak = 0
+        self.joined = 0
+        """Of these, reads that need no connection: they wait for another's response."""
         self._count = 0
         """Of turns given, so that each is later than all before."""
         self._turns: list[tuple[int, Requester]] = []
@@ -81,10 +83,19 @@ class RequestQueue:
         requester.blocked = False
         self.blocked.pop(requester, None)
         if not kept:
-            self._members.pop(requester, None)
+            self._forget(requester)
         else:
             self.offer(requester)
         return dropped
+
+    def _forget(self, requester: Requester) -> None:
+        """Keep no trace of somebody who is gone: turns may not be taken for hours."""
+        self._members.pop(requester, None)
+        if requester.queued:
+            requester.queued = False
+            for turns in (self._turns, self._write_turns):
+                turns[:] = [turn for turn in turns if turn[1] is not requester]
+                heapify(turns)
 
     def has_room(self, requester: Requester) -> bool:
         """Tell whether `requester` may place another request now."""
@@ -179,21 +190,22 @@ class RequestQueue:
         if requester.pending:
             self.offer(requester)
         elif requester.gone:
-            self._members.pop(requester, None)
+            self._forget(requester)
         elif requester.blocked and not requester.joined:
             self._unblock(requester)
 
     def attach(self, requester: Requester) -> None:
         """Count a read that waits for another's response."""
         requester.joined += 1
+        self.joined += 1
         self.depth += 1
         self.peak = max(self.peak, self.depth)
 
     def detach(self, requester: Requester) -> None:
-        """Count such a read out."""
+        """Count such a read out; `relieve` must follow."""
         requester.joined -= 1
+        self.joined -= 1
         self.depth -= 1
-        self.relieve(requester)
 
     def writing(self, scope: Hashable) -> bool:
         """Tell whether a write to `scope` waits or is in flight."""
@@ -206,7 +218,7 @@ class RequestQueue:
         self.depth -= 1
         self.ended(exchange)
         if not requester.pending and requester.gone:
-            self._members.pop(requester, None)
+            self._forget(requester)
 
     def ended(self, exchange: Exchange) -> None:
         """Note that a request needs the device no more, so the next write may go."""

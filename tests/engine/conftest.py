@@ -1,0 +1,57 @@
+"""A device, multiplexers in front of it, and clients of these."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from custom_components.tcp_multiplexer.multiplexer import Multiplexer, Settings
+
+from .devices import Client, Device, port_of, running
+
+type Multiplex = Callable[..., Awaitable[Multiplexer]]
+type Connect = Callable[..., Awaitable[Client]]
+
+
+@pytest.fixture
+async def device() -> AsyncGenerator[Device]:
+    """Have a device with one slot switched on."""
+    async with running() as device:
+        yield device
+
+
+@pytest.fixture
+async def multiplex(device: Device) -> AsyncGenerator[Multiplex]:
+    """Start multiplexers that share the device; they are stopped in the end."""
+    started: list[Multiplexer] = []
+
+    async def start(*, paused: bool = False, **settings: Any) -> Multiplexer:
+        defaults = {
+            "host": "127.0.0.1",
+            "port": device.port,
+            "listen_host": "127.0.0.1",
+            "listen_port": 0,
+        }
+        multiplexer = Multiplexer(Settings(**(defaults | settings)), paused=paused)
+        started.append(multiplexer)
+        await multiplexer.start()
+        return multiplexer
+
+    yield start
+    for multiplexer in started:
+        await multiplexer.stop()
+
+
+@pytest.fixture
+async def connect() -> AsyncGenerator[Connect]:
+    """Connect clients to a multiplexer; they are closed in the end."""
+    clients: list[Client] = []
+
+    async def connect(multiplexer: Multiplexer, host: str = "127.0.0.1") -> Client:
+        client = await Client.connect(port_of(multiplexer), host)
+        clients.append(client)
+        return client
+
+    yield connect
+    for client in clients:
+        client.close()

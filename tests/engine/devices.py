@@ -1,0 +1,377 @@
+"""A Modbus/TCP device and a Modbus/TCP client whose every step a test decides.
+
+Both frame by themselves and trust what they read: they must not be wrong in the same
+way as what they test. Nothing here takes time: a device that is to be slow holds its
+answers until it is told to give them.
+
+What a register holds is its own address until somebody writes to it, and `unit` is
+added to that times 1000: a response that went astray is seen.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import asynccontextmanager
+import socket
+import struct
+from typing import NamedTuple, Self, override
+
+from custom_components.tcp_multiplexer.multiplexer import Multiplexer
+
+PATIENCE = 20.0
+"""Seconds after which a test gives up what should have happened at once."""
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until `condition` holds."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - what it waits for is a state
+            await asyncio.sleep(0.002)
+
+
+# ---- the wire -------------------------------------------------------------------
+
+
+class Frame(NamedTuple):
+    """What a Modbus/TCP frame says."""
+
+    transaction: int
+    unit: int
+    pdu: bytes
+
+    def encoded(self) -> bytes:
+        """Give the frame as it is on the wire."""
+        header = struct.pack(">HHHB", self.transaction, 0, len(self.pdu) + 1, self.unit)
+        return header + self.pdu
+
+
+def cut_frames(buffer: bytearray) -> list[Frame]:
+    """Take the complete frames from the beginning of `buffer`."""
+    frames = []
+    while len(buffer) >= 6:
+        end = 6 + int.from_bytes(buffer[4:6])
+        if len(buffer) < end:
+            break
+        frames.append(
+            Frame(int.from_bytes(buffer[:2]), buffer[6], bytes(buffer[7:end]))
+        )
+        del buffer[:end]
+    return frames
+
+
+def read(address: int = 0, count: int = 2) -> bytes:
+    """Give the PDU that reads holding registers."""
+    return struct.pack(">BHH", 3, address, count)
+
+
+def values(address: int = 0, count: int = 2, *, unit: int = 1) -> bytes:
+    """Give the PDU that answers `read` where nothing was written."""
+    words = [(unit * 1000 + address + i) & 0xFFFF for i in range(count)]
+    return struct.pack(f">BB{count}H", 3, 2 * count, *words)
+
+
+def write(address: int, value: int) -> bytes:
+    """Give the PDU that writes one register; a device answers the same."""
+    return struct.pack(">BHH", 6, address, value)
+
+
+def exception(function: int, code: int) -> bytes:
+    """Give the PDU of an exception."""
+    return bytes((function | 0x80, code))
+
+
+# ---- the device -----------------------------------------------------------------
+
+
+class Link(asyncio.Protocol):
+    """One connection to the device, from its side."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, device: Device) -> None:
+        """Belong to `device`."""
+        self.device = device
+        self.open = False
+        self.received = bytearray()
+        """Everything that came on it."""
+        self._buffer = bytearray()
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        device = self.device
+        if device.slots is not None and len(device.open_links) >= device.slots:
+            device.refused += 1
+            transport.close()
+            return
+        self.open = True
+        device.links.append(self)
+        device.most_open = max(device.most_open, len(device.open_links))
+        transport.write(device.greeting)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if not self.open:
+            return
+        self.received += data
+        self._buffer += data
+        for frame in cut_frames(self._buffer):
+            asked = Asked(self, *frame)
+            self.device.requests.append(asked)
+            script = self.device.script
+            (script.popleft() if script else self.device.respond)(asked)
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.open = False
+
+
+class Asked(NamedTuple):
+    """One request as the device got it."""
+
+    link: Link
+    transaction: int
+    unit: int
+    pdu: bytes
+
+    def frame(self, pdu: bytes | None = None) -> bytes:
+        """Give the frame that answers it, with the right PDU or another."""
+        if pdu is None:
+            pdu = self.link.device.answer(self.unit, self.pdu)
+        return Frame(self.transaction, self.unit, pdu).encoded()
+
+
+type Responder = Callable[[Asked], object]
+
+
+class Device:
+    """Accepts `slots` connections at a time (None: any number), closes others."""
+
+    def __init__(self, *, slots: int | None = 1) -> None:
+        """Begin switched off."""
+        self.port = 0
+        self.slots = slots
+        self.greeting = b""
+        """What it says to a new connection, unasked."""
+        self.links: list[Link] = []
+        """Every connection that had a slot, in order."""
+        self.refused = 0
+        self.most_open = 0
+        """The most connections open at the same time."""
+        self.requests: list[Asked] = []
+        """Every request, in the order in which they came."""
+        self.held: list[Asked] = []
+        """Requests whose answers are held back."""
+        self.respond: Responder = answer
+        """What is done with a request."""
+        self.script: deque[Responder] = deque()
+        """What is done with the next requests instead."""
+        self._registers: dict[tuple[int, int], int] = {}
+        self._server: asyncio.Server | None = None
+
+    @property
+    def open_links(self) -> list[Link]:
+        """The connections that are open now."""
+        return [link for link in self.links if link.open]
+
+    @property
+    def asked(self) -> list[bytes]:
+        """The PDUs of all requests."""
+        return [asked.pdu for asked in self.requests]
+
+    async def start(self) -> None:
+        """Switch on, at the same port as before."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: Link(self), "127.0.0.1", self.port
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Switch off: its connections are reset, and none is accepted any more."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for link in self.open_links:
+            link.transport.abort()
+        await until(lambda: not self.open_links)
+
+    def hold(self) -> None:
+        """Hold answers back from now on; they gather in `held`."""
+        self.respond = self.held.append
+
+    def release(self) -> None:
+        """Give the answers held back, and hold no more."""
+        self.respond = answer
+        held, self.held = self.held, []
+        for asked in held:
+            answer(asked)
+
+    async def has_been_asked(self, count: int) -> None:
+        """Wait until there were `count` requests."""
+        await until(lambda: len(self.requests) >= count)
+
+    def answer(self, unit: int, pdu: bytes) -> bytes:
+        """Do what a request asks, and give the PDU that answers it."""
+        function = pdu[0]
+        if function in {3, 4}:
+            address, count = struct.unpack_from(">HH", pdu, 1)
+            words = [self._register(unit, address + i) for i in range(count)]
+            return struct.pack(f">BB{count}H", function, 2 * count, *words)
+        if function == 6:
+            address, value = struct.unpack_from(">HH", pdu, 1)
+            self._registers[unit, address] = value
+            return pdu
+        if function == 16:
+            address, count = struct.unpack_from(">HH", pdu, 1)
+            words = struct.unpack_from(f">{count}H", pdu, 6)
+            for i, value in enumerate(words):
+                self._registers[unit, address + i] = value
+            return pdu[:5]
+        return exception(function, 1)
+
+    def _register(self, unit: int, address: int) -> int:
+        return self._registers.get((unit, address), (unit * 1000 + address) & 0xFFFF)
+
+
+@asynccontextmanager
+async def running(*, slots: int | None = 1) -> AsyncGenerator[Device]:
+    """Have a device switched on."""
+    device = Device(slots=slots)
+    await device.start()
+    try:
+        yield device
+    finally:
+        await device.stop()
+
+
+# What a device may do with a request.
+
+
+def answer(asked: Asked) -> None:
+    """Answer it."""
+    asked.link.transport.write(asked.frame())
+
+
+def ignore(asked: Asked) -> None:
+    """Say nothing."""
+
+
+def hang_up(asked: Asked) -> None:
+    """Close the connection."""
+    asked.link.transport.close()
+
+
+def reset(asked: Asked) -> None:
+    """Break the connection off."""
+    abort(asked.link.transport)
+
+
+def send(*parts: bytes | Callable[[Asked], bytes]) -> Responder:
+    """Send these bytes, or what these functions give."""
+
+    def respond(asked: Asked) -> None:
+        data = [part if isinstance(part, bytes) else part(asked) for part in parts]
+        asked.link.transport.write(b"".join(data))
+
+    return respond
+
+
+def abort(transport: asyncio.WriteTransport) -> None:
+    """Close a connection with a reset rather than an end."""
+    sock: socket.socket = transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+# ---- the client -----------------------------------------------------------------
+
+
+class Client:
+    """A Modbus/TCP client."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Use an open connection."""
+        self.reader = reader
+        self.writer = writer
+        self._transaction = 0
+        self._buffer = bytearray()
+        self._frames: deque[Frame] = deque()
+
+    @classmethod
+    async def connect(cls, port: int, host: str = "127.0.0.1") -> Self:
+        """Connect to a multiplexer."""
+        return cls(*await asyncio.open_connection(host, port))
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Its own address and port."""
+        host, port = self.writer.get_extra_info("sockname")[:2]
+        return host, port
+
+    def send(self, *pdus: bytes, unit: int = 1) -> None:
+        """Send requests, numbered from 1 on, in one piece."""
+        data = b""
+        for pdu in pdus:
+            self._transaction += 1
+            data += Frame(self._transaction, unit, pdu).encoded()
+        self.writer.write(data)
+
+    async def receive(self) -> Frame:
+        """Give the next frame that comes.
+
+        Raises:
+            EOFError: the connection was closed, or reset, instead.
+
+        """
+        async with asyncio.timeout(PATIENCE):
+            while not self._frames:
+                try:
+                    data = await self.reader.read(65536)
+                except ConnectionError:
+                    data = b""
+                if not data:
+                    raise EOFError
+                self._buffer += data
+                self._frames.extend(cut_frames(self._buffer))
+        return self._frames.popleft()
+
+    async def ask(self, pdu: bytes, *, unit: int = 1) -> bytes:
+        """Send a request and give the PDU of its answer."""
+        self.send(pdu, unit=unit)
+        frame = await self.receive()
+        assert frame[:2] == (self._transaction, unit)
+        return frame.pdu
+
+    async def closed(self) -> bool:
+        """Wait for the end; tell whether nothing else came before it."""
+        try:
+            await self.receive()
+        except EOFError:
+            return True
+        return False
+
+    def half_close(self) -> None:
+        """Send no more, but listen."""
+        self.writer.write_eof()
+
+    def close(self) -> None:
+        """Leave."""
+        self.writer.close()
+
+    def reset(self) -> None:
+        """Leave without a word."""
+        abort(self.writer.transport)
+
+
+def port_of(multiplexer: Multiplexer) -> int:
+    """Give the port that a multiplexer listens on."""
+    return multiplexer.snapshot().listen_addresses[0][1]
+
+
+async def all_answered(clients: Iterable[Client], pdu: bytes) -> list[bytes]:
+    """Let clients ask the same side by side, and give the answers."""
+    return await asyncio.gather(*(client.ask(pdu) for client in clients))
