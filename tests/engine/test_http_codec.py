@@ -363,7 +363,7 @@ def test_no_body_is_asked_for_where_none_is_held_back(raw: bytes) -> None:
 
 def test_body_is_not_asked_for_if_it_is_too_long() -> None:
     events = events_of(EXPECTING + b"Content-Length: %d\r\n\r\n" % (MAX_BODY + 1))
-    assert refusal(events) == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    assert refusal(events) == HTTPStatus.CONTENT_TOO_LARGE
 
 
 @pytest.mark.parametrize("value", [b"200-ok", b"100-continue, x", b"100-continue=1"])
@@ -379,7 +379,7 @@ def test_other_expectations_fail(value: bytes) -> None:
         (b"1", b"0"),
         (b"010", b"9"),
         (b"9" * 9, b"999999998"),
-        (b"9" * 6000, b"999999999"),
+        pytest.param(b"9" * 6000, b"999999999", id="very long number"),
         (b"-1", b"-1"),
         (b"1 1", b"1 1"),
         (b"", b""),
@@ -593,9 +593,10 @@ def test_head_may_be_as_long_as_the_limit(step: int) -> None:
     [
         (head_of(HEAD_LIMIT + 1), HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
         (head_of(HEAD_LIMIT * 2)[:-4], HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
-        (head_of(HEAD_LIMIT * 2, in_target=True), HTTPStatus.REQUEST_URI_TOO_LONG),
-        (b"G" * (HEAD_LIMIT + 1), HTTPStatus.REQUEST_URI_TOO_LONG),
+        (head_of(HEAD_LIMIT * 2, in_target=True), HTTPStatus.URI_TOO_LONG),
+        (b"G" * (HEAD_LIMIT + 1), HTTPStatus.URI_TOO_LONG),
     ],
+    ids=["a byte more", "unfinished", "target", "method"],
 )
 def test_longer_head_is_refused(head: bytes, status: int, step: int) -> None:
     codec = gateway().downstream()
@@ -622,7 +623,7 @@ def test_body_may_be_as_long_as_the_limit(size: int) -> None:
     assert request_of(whole).payload.endswith(b"\r\n\r\n" + body)
     assert request_of(post(CHUNKED[:-2]) + chunks(body, size)).payload.endswith(body)
     events = events_of(post(CHUNKED[:-2]) + chunks(body + b"x", size))
-    assert refusal(events) == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    assert refusal(events) == HTTPStatus.CONTENT_TOO_LARGE
 
 
 def test_chunk_framing_is_bounded() -> None:
@@ -631,7 +632,7 @@ def test_chunk_framing_is_bounded() -> None:
     chunk = b"1;%s\r\nx\r\n" % (b"y" * 16_000)
     most = 2 * (MAX_BODY + HEAD_LIMIT) // len(chunk) + 1
     events = [event for _ in range(most) for event in received(codec, chunk)]
-    assert refusal(events) == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    assert refusal(events) == HTTPStatus.CONTENT_TOO_LARGE
 
 
 @pytest.mark.parametrize("endless", [b"1;", b"0\r\nX: "])
@@ -740,6 +741,7 @@ def test_persistence_is_between_the_client_and_us(
         (Failure.BUSY, 503),
         (Failure.PAUSED, 503),
         (Failure.REFUSED, 403),
+        (Failure.TOO_LARGE, 413),
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
@@ -990,38 +992,38 @@ def test_response_cut_short_is_none(raw: bytes) -> None:
     assert not codec.reusable
 
 
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"x",
-        b"ICY 200 OK\r\n",
-        b"http/1.1 200 OK\r\n\r\n",
-        b"\r\nHTTP/1.1 200 OK\r\n\r\n",
-        b"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/2.0 100 Continue\r\n\r\n",
-        b"HTTP/1.1 20 OK\r\n\r\n",
-        b"HTTP/1.1 099 OK\r\n\r\n",
-        b"HTTP/1.1 OK\r\n\r\n",
-        b"HTTP/1.1 200 a\rb\r\n\r\n",
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
-        OK + b"X\r\n\r\n",
-        OK + b"X: a\0\r\n\r\n",
-        OK + b" X: a\r\n\r\n",
-        OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n",
-        OK + b"Content-Length: -1\r\n\r\n",
-        OK + b"Content-Length: 1x\r\n\r\n",
-        OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n",
-        OK + b"Transfer-Encoding: identity\r\n\r\n",
-        OK + CHUNKED + b"\r\nx\r\n",
-        OK + CHUNKED + b"\r\n1\r\nxx\r\n",
-        OK + CHUNKED + b"\r\n0\r\nX\r\n\r\n",
-        OK + b"Content-Length: %d\r\n\r\n" % (MAX_BODY + 1),
-        OK + CHUNKED + b"\r\n" + chunks(b"x" * (MAX_BODY + 1), 100),
-        OK + b"\r\n" + b"x" * (MAX_BODY + 1),
-        OK + b"X: " + b"x" * HEAD_LIMIT,
-        b"HTTP/1.1 103 Early Hints\r\n\r\n" * 3000,
-    ],
-)
+INVALID = {
+    "garbage": b"x",
+    "other protocol": b"ICY 200 OK\r\n",
+    "small letters": b"http/1.1 200 OK\r\n\r\n",
+    "empty line first": b"\r\nHTTP/1.1 200 OK\r\n\r\n",
+    "HTTP/2": b"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/2, interim": b"HTTP/2.0 100 Continue\r\n\r\n",
+    "short status": b"HTTP/1.1 20 OK\r\n\r\n",
+    "status below 100": b"HTTP/1.1 099 OK\r\n\r\n",
+    "no status": b"HTTP/1.1 OK\r\n\r\n",
+    "bare CR": b"HTTP/1.1 200 a\rb\r\n\r\n",
+    "101": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
+    "no colon": OK + b"X\r\n\r\n",
+    "NUL": OK + b"X: a\0\r\n\r\n",
+    "folded first field": OK + b" X: a\r\n\r\n",
+    "two lengths": OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    "negative length": OK + b"Content-Length: -1\r\n\r\n",
+    "odd length": OK + b"Content-Length: 1x\r\n\r\n",
+    "other coding": OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n",
+    "identity": OK + b"Transfer-Encoding: identity\r\n\r\n",
+    "chunk size": OK + CHUNKED + b"\r\nx\r\n",
+    "chunk end": OK + CHUNKED + b"\r\n1\r\nxx\r\n",
+    "trailer": OK + CHUNKED + b"\r\n0\r\nX\r\n\r\n",
+    "long, by length": OK + b"Content-Length: %d\r\n\r\n" % (MAX_BODY + 1),
+    "long, chunked": OK + CHUNKED + b"\r\n" + chunks(b"x" * (MAX_BODY + 1), 100),
+    "long, until close": OK + b"\r\n" + b"x" * (MAX_BODY + 1),
+    "long head": OK + b"X: " + b"x" * HEAD_LIMIT,
+    "long interim heads": b"HTTP/1.1 103 Early Hints\r\n\r\n" * 3000,
+}
+
+
+@pytest.mark.parametrize("raw", INVALID.values(), ids=INVALID)
 def test_invalid_response_fails_and_closes(raw: bytes) -> None:
     codec = gateway().upstream()
     codec.send(request_of(GET))
@@ -1167,6 +1169,16 @@ def test_probe_becomes_head_where_a_ping_upsets_the_device(
     codec.send(probe_of(protocol))
     codec.feed(OK + b"Content-Length: 0\r\n\r\n")
     assert probe_of(protocol).payload.startswith(next_probe)
+
+
+@pytest.mark.parametrize(
+    ("status", "no"), [(200, False), (304, False), (400, True), (503, True)]
+)
+def test_device_says_no_by_status(status: int, no: bool) -> None:
+    raw = b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status
+    (answer,) = upstream_events(raw)
+    assert isinstance(answer, Answer)
+    assert gateway().is_exception(answer.response) is no
 
 
 @pytest.mark.parametrize(

@@ -241,7 +241,7 @@ class Reader:
 
         """
         if length > self._max_body:
-            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+            status = HTTPStatus.CONTENT_TOO_LARGE
             raise MessageError(status, f"body longer than {self._max_body} bytes")
 
     def take_body(self, connection: h11.Connection) -> bytes | None:
