@@ -67,6 +67,18 @@ def _parser() -> Parser:
 
 
 def _server(given: argparse.Namespace) -> int:
+    try:
+        settings = make_settings(given)
+        level = _configure_logging(given)
+        asyncio.run(_serve(settings, level))
+    except ValueError as err:
+        print(f"{PROGRAM} server: {err}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _configure_logging(given: argparse.Namespace) -> int:
+    """Log to stderr what was asked for; give the level of that."""
     level = logging.WARNING
     if "debug" in given:
         level = logging.DEBUG
@@ -75,12 +87,7 @@ def _server(given: argparse.Namespace) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger(__package__).setLevel(level)
     LOGGER.setLevel(min(level, logging.INFO))  # the start is told in any case
-    try:
-        asyncio.run(_serve(make_settings(given), level))
-    except ValueError as err:
-        print(f"{PROGRAM} server: {err}", file=sys.stderr)
-        return 2
-    return 0
+    return level
 
 
 async def _serve(settings: Settings, level: int) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import re
 from typing import Any, NoReturn, override
 
+from .profiles import PROFILES
 from .protocols import PROTOCOLS
 from .settings import ListenerSettings, Network, Settings, SettingsError
 from .tls import TlsListener, TlsUpstream
@@ -319,6 +320,13 @@ def _add_clients(parser: argparse.ArgumentParser) -> None:
 def _add_modbus(parser: argparse.ArgumentParser) -> None:
     group = _Group(parser, "Modbus")
     group.add(
+        "--profile",
+        choices=PROFILES,
+        metavar="NAME",
+        help="what is known to work with a kind of device, where no other flag says "
+        f"otherwise; implies -p modbus: {', '.join(PROFILES)}",
+    )
+    group.add(
         "--framing",
         metavar="tcp|rtu",
         help="how the device frames; rtu is RTU over TCP",
@@ -355,6 +363,11 @@ def _add_modbus(parser: argparse.ArgumentParser) -> None:
         type=numbers,
         metavar="N,...",
         help="function codes that may pass (default: all)",
+    )
+    group.add(
+        "--max-read-registers",
+        **_COUNT_FLAG,
+        help="refuse longer reads of registers without asking the device",
     )
     group.add(
         "--write-policy",
@@ -454,7 +467,12 @@ def make_settings(given: argparse.Namespace) -> Settings:
 
     """
     values = GO_DEFAULTS | vars(given)
-    for name in ("command", "verbose", "debug"):
+    if "profile" in given:
+        profile = {"protocol": "modbus", **PROFILES[given.profile].settings}
+        values = GO_DEFAULTS | profile | vars(given)
+        if values["protocol"] != "modbus":
+            raise ValueError("--profile is for -p modbus alone")
+    for name in ("command", "profile", "verbose", "debug"):
         values.pop(name, None)
     if "target" in values:
         values["host"], values["port"] = values.pop("target")

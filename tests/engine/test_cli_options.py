@@ -1,0 +1,360 @@
+"""The flags of `tcp-multiplexer server`: what they mean, and what is no flag."""
+
+import argparse
+import dataclasses
+from ipaddress import ip_network
+from pathlib import Path
+import re
+import sys
+from typing import Any
+
+import pytest
+
+from custom_components.tcp_multiplexer.multiplexer import (
+    ListenerSettings,
+    Settings,
+    TlsListener,
+    TlsUpstream,
+    cli,
+)
+from custom_components.tcp_multiplexer.multiplexer.cli_options import (
+    Parser,
+    add_flags,
+    duration,
+    flag_of,
+    listen_address,
+    make_settings,
+    target,
+)
+from custom_components.tcp_multiplexer.multiplexer.profiles import PROFILES
+
+FIELDS = {field.name: field.default for field in dataclasses.fields(Settings)}
+
+# A flag for each field of Settings, and what it sets.
+FLAGS: dict[str, tuple[list[str], Any]] = {
+    "protocol": (["-p", "modbus"], "modbus"),
+    "host": (["-t", "device.local:502"], "device.local"),
+    "port": (["-t", "127.0.0.1:502"], 502),
+    "listen_host": (["-l", "[::1]:8000"], "::1"),
+    "listen_port": (["-l", "5020"], 5020),
+    "more_listeners": (
+        ["--also-listen", "5021", "--also-listen", "[::1]:5022"],
+        (ListenerSettings(port=5021), ListenerSettings(host="::1", port=5022)),
+    ),
+    "tls": (
+        ["--tls", "--no-tls-verify", "--tls-server-name", "inverter"],
+        TlsUpstream(verify=False, server_name="inverter"),
+    ),
+    "timeout": (["--timeout", "5"], 5.0),
+    "connect_delay": (["--delay", "500ms"], 0.5),
+    "request_delay": (["--request-delay", "100ms"], 0.1),
+    "connect_on_demand": (["--connect-on-demand"], True),
+    "idle_timeout": (["--idle-timeout", "1m30s"], 90.0),
+    "max_lifetime": (["--max-lifetime", "5m"], 300.0),
+    "reconnect_backoff": (["--reconnect-backoff", "2s"], 2.0),
+    "reconnect_backoff_max": (["--reconnect-backoff-max", "1m"], 60.0),
+    "max_connections": (["--max-connections", "4"], 4),
+    "queue_size": (["--queue-size", "64"], 64),
+    "health_check_interval": (["--health-check-interval", "0"], 0.0),
+    "probe": (["--probe", "70 69 6e 67 0a"], b"ping\n"),
+    "unit_id": (["--unit-id", "247"], 247),
+    "matching": (["--matching", "lenient"], "lenient"),
+    "quiet": (["--quiet-time", "2"], 2.0),
+    "share_reads": (["--no-share-reads"], False),
+    "cache_ttl": (["--cache-ttl", "1s"], 1.0),
+    "writes_first": (["--no-writes-first"], False),
+    "write_policy": (["--write-policy", "deny"], "deny"),
+    "write_networks": (
+        ["--write-networks", "192.0.2.1,2001:db8::/32"],
+        (ip_network("192.0.2.1"), ip_network("2001:db8::/32")),
+    ),
+    "allowed_functions": (["--allowed-functions", "3,0x04"], (3, 4)),
+    "allowed_units": (["--allowed-units", "1,2"], (1, 2)),
+    "max_read_registers": (["--max-read-registers", "25"], 25),
+    "unit_map": (["--unit-map", "1:11, 2:12"], ((1, 11), (2, 12))),
+    "allowed_networks": (["--allowed-networks", "::/0"], (ip_network("::/0"),)),
+    "max_clients": (["--max-clients", "8"], 8),
+    "on_failure": (["--on-failure", "close"], "close"),
+    "max_body": (["--max-body", "1024"], 1024),
+    "trace_size": (["--trace-size", "0"], 0),
+    "max_in_flight": (["-p", "modbus", "--max-in-flight", "4"], 4),
+    "framing": (["-p", "modbus", "--framing", "rtu"], "rtu"),
+}
+
+
+@pytest.fixture
+def parser() -> Parser:
+    """Make a parser of the server's flags."""
+    parser = Parser(prog="tcp-multiplexer server")
+    add_flags(parser)
+    return parser
+
+
+def test_without_flags_it_is_what_the_go_program_was(parser: Parser) -> None:
+    assert make_settings(parser.parse_args([])) == Settings(
+        protocol="echo",
+        host="127.0.0.1",
+        port=1234,
+        listen_host=None,
+        listen_port=8000,
+        timeout=60,
+        connect_delay=0,
+        max_connections=1,
+        reconnect_backoff=1,
+        health_check_interval=30,
+        queue_size=32,
+    )
+
+
+def test_every_setting_has_a_flag() -> None:
+    assert FLAGS.keys() == FIELDS.keys()
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_flag_sets_its_field_and_no_other(parser: Parser, field: str) -> None:
+    arguments, value = FLAGS[field]
+    unchanged = make_settings(parser.parse_args([]))
+    assert getattr(unchanged, field) != value, "the test shows nothing"
+    settings = make_settings(parser.parse_args(arguments))
+    assert getattr(settings, field) == value
+    together = [{"host", "port"}, {"listen_host", "listen_port"}, {"protocol", field}]
+    changed = {
+        name for name in FIELDS if getattr(settings, name) != getattr(unchanged, name)
+    }
+    assert changed == {field} or changed in together
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_flag_named_in_errors_exists(parser: Parser, field: str) -> None:
+    actions = [a for a in parser._actions if flag_of(field) in a.option_strings]  # noqa: SLF001
+    assert len(actions) == 1
+    arguments, _ = FLAGS[field]
+    assert {*actions[0].option_strings}.intersection(arguments)
+
+
+def test_help_tells_the_defaults_that_hold(parser: Parser) -> None:
+    settings = make_settings(parser.parse_args([]))
+    text = " ".join(parser.format_help().split())
+    told = dict(re.findall(r"--([a-z-]+)[^()]*? \(default ([^):]+)\)", text))
+    assert len(told) > 15
+    for flag, default in told.items():
+        field = {"quiet-time": "quiet"}.get(flag) or flag.replace("-", "_")
+        if field in FIELDS:
+            value = getattr(settings, field)
+            assert default == (f"{value:g}" if isinstance(value, float) else str(value))
+
+
+# Go's flag library, which the old program used, and argparse both take these.
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-p", "modbus"],
+        ["-p=modbus"],
+        ["-pmodbus"],
+        ["--applicationProtocol", "modbus"],
+        ["--applicationProtocol=modbus"],
+        ["--protocol", "modbus"],
+        ["-v", "-d", "-p", "modbus"],
+        ["-vd", "-p=modbus"],
+        ["-vdp", "modbus"],
+        ["-vdpmodbus"],
+    ],
+)
+def test_spellings_of_a_flag(parser: Parser, arguments: list[str]) -> None:
+    assert make_settings(parser.parse_args(arguments)).protocol == "modbus"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--timeout", "5"],
+        ["--timeout=5"],
+        ["--timeout", "5s"],
+        ["--timeout=5000ms"],
+    ],
+)
+def test_spellings_of_a_number(parser: Parser, arguments: list[str]) -> None:
+    assert make_settings(parser.parse_args(arguments)).timeout == 5
+
+
+def test_spellings_of_the_target(parser: Parser) -> None:
+    for flag in ("-t", "--target", "--targetServer"):
+        settings = make_settings(parser.parse_args([flag, "[fe80::1%eth0]:502"]))
+        assert (settings.host, settings.port) == ("fe80::1%eth0", 502)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0),
+        ("5", 5),
+        ("0.5", 0.5),
+        (".5", 0.5),
+        ("5.", 5),
+        ("500ms", 0.5),
+        ("1s", 1),
+        ("1.5s", 1.5),
+        ("1m30s", 90),
+        ("1h0m0.5s", 3600.5),
+        ("1500us", 0.0015),
+        ("1500µs", 0.0015),
+        ("100ns", 1e-7),
+        ("0s", 0),
+    ],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "-1", "1 s", "s", "1x", "1s1", "1e3", "nan", "inf", "1_0", "٣"]
+)
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="write 5, 500ms"):
+        duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("8000", (None, 8000)),
+        (":8000", (None, 8000)),
+        ("0.0.0.0:8000", ("0.0.0.0", 8000)),  # noqa: S104
+        ("localhost:0", ("localhost", 0)),
+        ("[::1]:5020", ("::1", 5020)),
+        ("[::]:5020", ("::", 5020)),
+    ],
+)
+def test_places_to_listen(text: str, address: tuple[str | None, int]) -> None:
+    assert listen_address(text) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", ":", "-1", "65536", "1:2:3", "::1", "[::1]", "[::1:80", "٨٠"]
+)
+def test_where_nobody_can_listen(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        listen_address(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "host", ":502", "host:", "host:x", "::1:502", "[::1]", "host:65536", "a:b:1"],
+)
+def test_what_is_no_target(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        target(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ([], "required: server|list|version"),
+        (["serve"], "maybe you meant 'server'"),
+        (["server", "extra"], "unrecognized arguments: extra"),
+        (["server", "--frobnicate"], "unrecognized arguments: --frobnicate"),
+        (["server", "--time", "5"], "unrecognized arguments: --time"),
+        (["server", "-p"], "expected one argument"),
+        (["server", "-p", "smtp"], "-p: unknown protocol 'smtp'; choose one of modbus"),
+        (["server", "-t", "nowhere"], "write 192.168.1.22:502"),
+        (["server", "-t", "::1:502"], "put brackets"),
+        (["server", "-t", "host:0"], "-t: must be between 1 and 65535"),
+        (["server", "-l", "99999"], "no port from 0 to 65535"),
+        (["server", "--also-listen", "99999"], "no port from 0 to 65535"),
+        (["server", "--also-listen-rtu", "0"], "--also-listen: echo has no framing"),
+        (["server", "--timeout", "0"], "--timeout: must be between 0.1 and 3600"),
+        (["server", "--timeout", "soon"], "'soon' is no duration"),
+        (["server", "--delay", "1h"], "--delay: must be between 0 and 300"),
+        (["server", "--max-connections", "0"], "--max-connections: must be between"),
+        (["server", "--max-connections", "x"], "invalid int value: 'x'"),
+        (["server", "--max-in-flight", "2"], "--max-in-flight: echo can have only 1"),
+        (["server", "--quiet-time", "99"], "--quiet-time: must be between"),
+        (["server", "--probe", "xyz"], "no row of hexadecimal digits"),
+        (["server", "--probe", "7069"], "--probe: the echo message is incomplete"),
+        (["server", "--unit-map", "1-2"], "write 1:11,2:12"),
+        (["server", "--unit-map", "1:256"], "--unit-map: must be between"),
+        (["server", "--allowed-units", "one"], "write 3,4"),
+        (["server", "--allowed-networks", "lan"], "write 192.168.1.0/24"),
+        (["server", "--write-policy", "maybe"], "must be allow or deny or acknowledge"),
+        (["server", "--tls-ca", "/nowhere"], "/nowhere cannot be read: No such file"),
+        (["server", "--profile", "toaster"], "invalid choice: 'toaster'"),
+        (["server", "--profile", "sma", "-p", "http"], "--profile is for -p modbus"),
+        (["server", "--no-tls-verify"], "--tls-verify needs --tls"),
+        (["server", "--also-listen-tls", "0"], "needs --listen-tls-certificate"),
+        (
+            ["server", "--listen-tls-key", "/dev/null"],
+            "--listen-tls-... needs --also-listen-tls",
+        ),
+    ],
+)
+def test_bad_usage_is_told_in_one_line(
+    arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exited:
+        sys.exit(cli.main(arguments))
+    assert exited.value.code == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("tcp-multiplexer")
+    assert reason in told.err
+    assert told.err.endswith("\n")
+    assert told.err.count("\n") == 1
+
+
+def test_certificates_come_from_files(parser: Parser, tmp_path: Path) -> None:
+    names = ("ca", "certificate", "key", "client_ca")
+    for name in names:
+        (tmp_path / name).write_text(f"the {name}")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+
+    settings = make_settings(
+        parser.parse_args(
+            [
+                "--tls",
+                *("--tls-ca", f"{tmp_path}/ca"),
+                *("--tls-certificate", f"{tmp_path}/certificate"),
+                *("--tls-key", f"{tmp_path}/key"),
+                *("--also-listen-tls", "127.0.0.1:802"),
+                *("--listen-tls-certificate", f"{tmp_path}/certificate"),
+                *("--listen-tls-key", f"{tmp_path}/key"),
+                *("--listen-tls-client-ca", f"{tmp_path}/client_ca"),
+            ]
+        )
+    )
+    assert settings.tls == TlsUpstream(
+        ca="the ca", certificate="the certificate", key="the key"
+    )
+    tls = TlsListener(
+        certificate="the certificate", key="the key", client_ca="the client_ca"
+    )
+    assert settings.more_listeners == (
+        ListenerSettings(host="127.0.0.1", port=802, tls=tls),
+    )
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--tls-ca", f"{tmp_path}/binary"])
+
+
+def test_listeners_for_rtu_clients(parser: Parser) -> None:
+    given = parser.parse_args(["-p", "modbus", "--also-listen-rtu", "5021"])
+    assert make_settings(given).more_listeners == (
+        ListenerSettings(port=5021, framing="rtu"),
+    )
+
+
+def test_profile_stands_between_the_defaults_and_the_flags(parser: Parser) -> None:
+    advised = PROFILES["solaredge"].settings
+    assert advised["connect_delay"] != 0
+    assert advised["timeout"] not in {3, 60}
+    settings = make_settings(
+        parser.parse_args(["--profile", "solaredge", "--timeout", "3"])
+    )
+    assert settings.protocol == "modbus"
+    assert settings.connect_delay == advised["connect_delay"]
+    assert settings.timeout == 3
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_can_be_chosen(parser: Parser, name: str) -> None:
+    settings = make_settings(parser.parse_args(["-p=modbus", "--profile", name]))
+    for field, value in PROFILES[name].settings.items():
+        assert getattr(settings, field) == value
