@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, override
 from .events import Events
 from .exchange import Exchange, Requester
 from .listener import Listener
+from .pcap import to_pcap
 from .pool import UpstreamPool
 from .protocols import PROTOCOLS, ProtocolOptions
 from .queue import RequestQueue
@@ -342,6 +343,15 @@ class Multiplexer:
                 self._statistics.trace
             )
         )
+
+    def describe(self, record: TraceRecord) -> str:
+        """Say in one line what was asked and answered, for people."""
+        return self._protocol.describe(record.request, record.response)
+
+    def trace_pcap(self) -> bytes:
+        """Give the last exchanges as a packet capture."""
+        device = (self._settings.host, self._settings.port)
+        return to_pcap(self.trace(), device, self._protocol.on_wire)
 
     @property
     def _clock(self) -> float:

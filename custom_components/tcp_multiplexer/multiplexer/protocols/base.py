@@ -328,6 +328,10 @@ class Protocol[ResponseT](ABC):
         """Give a harmless request that shows whether the device lives, if any."""
         return None
 
+    def on_wire(self, payload: bytes, number: int) -> bytes:  # noqa: ARG002
+        """Give a traced payload as it looks on the wire, for a capture."""
+        return payload
+
     def describe(self, payload: bytes, response: bytes | None) -> str:
         """Say in one line what was asked and answered, for people."""
         asked = f"{len(payload)} bytes {payload[:32].hex(' ')}"

@@ -331,6 +331,10 @@ class ModbusProtocol(Protocol[bytes]):
         return modbus_request(bytes((self.options.unit_id, 3, 0, 0, 0, 1)), b"\0\0")
 
     @override
+    def on_wire(self, payload: bytes, number: int) -> bytes:
+        return number.to_bytes(2) + _MIDDLE[len(payload)] + payload
+
+    @override
     def describe(self, payload: bytes, response: bytes | None) -> str:
         return describe(payload, response)
 
