@@ -1,12 +1,14 @@
 """What is wrong and a person can mend: raised with its cause, gone with its cause.
 
-Three things are watched:
+Four things are watched:
 
 * the local port cannot be had: Home Assistant retries, the issue says what to change;
 * another integration of this Home Assistant dials the same device: two that want the
   only slot of a device take it from one another;
 * the device ends each connection at once and in silence, again and again: that is how
-  one behaves whose slot somebody else holds.
+  one behaves whose slot somebody else holds;
+* the device answers, but not with the transaction identifiers that it is asked with:
+  lenient matching would pass its answers on.
 
 `repairs.py` mends what can be mended from here.
 """
@@ -33,11 +35,12 @@ from .addresses import host_for_home_assistant
 from .const import DOMAIN
 from .coordinator import TcpMultiplexerConfigEntry
 from .entry_settings import settings_from_entry
-from .multiplexer import Event, EventType, Health
+from .multiplexer import CloseReason, Event, EventType, Health
 from .neighbours import MODBUS_DOMAIN, Neighbour, async_who_dials
 
 CANNOT_LISTEN: Final = "cannot_listen"
 DIRECT_CONNECTION: Final = "direct_connection"
+LENIENT_MATCHING: Final = "lenient_matching"
 SLOT_TAKEN: Final = "slot_taken"
 
 ATTR_ENTRY_ID: Final = "entry_id"
@@ -49,7 +52,10 @@ SILENT_PERIOD: Final = timedelta(minutes=10)
 SILENT_LIFETIME: Final = timedelta(seconds=2)
 """So many connections, over so long, none of which lived longer or brought a byte."""
 
-_ENDED_BY_DEVICE: Final = {"closed_by_device", "reset"}
+_ENDED_BY_DEVICE: Final = {
+    CloseReason.CLOSED_BY_DEVICE.value,
+    CloseReason.RESET.value,
+}
 
 
 # The port
@@ -116,14 +122,14 @@ def async_track(hass: HomeAssistant, entry: TcpMultiplexerConfigEntry) -> None:
 
         What its owner chose to ignore stays: the next load would show it again.
         """
-        for kind in (DIRECT_CONNECTION, SLOT_TAKEN):
+        for kind in (DIRECT_CONNECTION, LENIENT_MATCHING, SLOT_TAKEN):
             for issue in _issues(hass, f"{kind}_{entry.entry_id}"):
                 if issue.dismissed_version is None:
                     ir.async_delete_issue(hass, DOMAIN, issue.issue_id)
 
     entry.async_on_unload(unloaded)
     _NeighbourWatch(hass, entry)
-    _SlotWatch(hass, entry)
+    _DeviceWatch(hass, entry)
 
 
 def _issues(hass: HomeAssistant, prefix: str) -> Iterator[ir.IssueEntry]:
@@ -198,17 +204,17 @@ class _NeighbourWatch:
         )
 
 
-class _SlotWatch:
-    """Counts the connections that the device ended at once and without a byte."""
+class _DeviceWatch:
+    """Judges the device by the life of its connections."""
 
     def __init__(self, hass: HomeAssistant, entry: TcpMultiplexerConfigEntry) -> None:
         self._hass = hass
         self._entry = entry
         self._multiplexer = entry.runtime_data.multiplexer
-        self._issue_id = f"{SLOT_TAKEN}_{entry.entry_id}"
         self._opened: datetime = dt_util.utcnow()
         self._bytes_before = 0
         self._silent = 0
+        """Connections in a row that the device ended at once and without a byte."""
         self._silent_since = self._opened
         entry.async_on_unload(self._multiplexer.subscribe(self._handle_event))
 
@@ -219,18 +225,19 @@ class _SlotWatch:
                 self._opened = dt_util.utcnow()
                 self._bytes_before = self._multiplexer.snapshot().bytes_from_upstream
             case EventType.CONNECTION_CLOSED if event.reason in _ENDED_BY_DEVICE:
-                self._connection_ended()
+                self._count_ended()
             case EventType.UPSTREAM_BACK:
-                self._forget()
-            case EventType.HEALTH_CHANGED:
-                if self._multiplexer.snapshot().health is Health.PAUSED:
-                    self._forget()  # Its owner gave the slot away.
+                self._silent = 0
+                self._delete(SLOT_TAKEN)
+            case EventType.LENIENT_WOULD_HELP:
+                self._raise(LENIENT_MATCHING, fixable=True)
+            case EventType.HEALTH_CHANGED if event.reason == Health.HEALTHY.value:
+                self._delete(LENIENT_MATCHING)
+            case EventType.HEALTH_CHANGED if event.reason == Health.PAUSED.value:
+                self._silent = 0
+                self._delete(SLOT_TAKEN)  # Its owner gave it away.
 
-    def _forget(self) -> None:
-        self._silent = 0
-        ir.async_delete_issue(self._hass, DOMAIN, self._issue_id)
-
-    def _connection_ended(self) -> None:
+    def _count_ended(self) -> None:
         now = dt_util.utcnow()
         if self._multiplexer.snapshot().bytes_from_upstream != self._bytes_before:
             self._silent = 0
@@ -241,21 +248,27 @@ class _SlotWatch:
             self._silent_since = self._opened
         self._silent += 1
         if (
-            self._silent < SILENT_CONNECTIONS
-            or now - self._silent_since < SILENT_PERIOD
+            self._silent >= SILENT_CONNECTIONS
+            and now - self._silent_since >= SILENT_PERIOD
         ):
-            return
+            self._raise(SLOT_TAKEN, fixable=False)
+
+    def _raise(self, kind: str, *, fixable: bool) -> None:
         settings = self._multiplexer.settings
         ir.async_create_issue(
             self._hass,
             DOMAIN,
-            self._issue_id,
-            is_fixable=False,
+            f"{kind}_{self._entry.entry_id}",
+            data={ATTR_ENTRY_ID: self._entry.entry_id},
+            is_fixable=fixable,
             severity=ir.IssueSeverity.WARNING,
-            translation_key=SLOT_TAKEN,
+            translation_key=kind,
             translation_placeholders={
                 "title": self._entry.title,
                 "host": settings.host,
                 "port": str(settings.port),
             },
         )
+
+    def _delete(self, kind: str) -> None:
+        ir.async_delete_issue(self._hass, DOMAIN, f"{kind}_{self._entry.entry_id}")

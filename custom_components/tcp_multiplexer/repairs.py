@@ -1,14 +1,19 @@
 """Mend from the repairs page what `issues.py` found.
 
-Each flow leads to the dialog that changes a config entry: ours for the port, the
-other integration's for the device. It ends with an abort, so that the issue stays
-until what it watches is right, not until a dialog was opened.
+Most flows lead to the dialog that changes a config entry: ours for the port, the other
+integration's for the device. They end with an abort, so that the issue stays until
+what it watches is right, not until a dialog was opened.
 """
 
 import asyncio
 from typing import Any, Final, override
 
-from homeassistant.components.repairs import FlowType, RepairsFlow, RepairsFlowResult
+from homeassistant.components.repairs import (
+    ConfirmRepairFlow,
+    FlowType,
+    RepairsFlow,
+    RepairsFlowResult,
+)
 from homeassistant.config_entries import (
     SOURCE_RECONFIGURE,
     ConfigEntry,
@@ -17,12 +22,9 @@ from homeassistant.config_entries import (
 )
 from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import FlowResultType
-from homeassistant.helpers import issue_registry as ir
-import voluptuous as vol
 
-from .const import DOMAIN
 from .coordinator import TcpMultiplexerConfigEntry
-from .issues import ATTR_ENTRY_ID, ATTR_NEIGHBOUR_ID
+from .issues import ATTR_ENTRY_ID, ATTR_NEIGHBOUR_ID, LENIENT_MATCHING
 from .multiplexer import Event, Health, Multiplexer
 
 SLOT_SECONDS: Final = 120
@@ -30,9 +32,7 @@ SLOT_SECONDS: Final = 120
 
 
 async def async_create_fix_flow(
-    hass: HomeAssistant,
-    issue_id: str,  # noqa: ARG001 - the data says it
-    data: dict[str, Any] | None,
+    hass: HomeAssistant, issue_id: str, data: dict[str, Any] | None
 ) -> RepairsFlow:
     """Give the flow that mends an issue."""
     ids = data or {}
@@ -40,34 +40,26 @@ async def async_create_fix_flow(
     if neighbour_id := ids.get(ATTR_NEIGHBOUR_ID):
         neighbour = hass.config_entries.async_get_known_entry(neighbour_id)
         return DirectConnectionFlow(entry, neighbour)
+    if issue_id.startswith(LENIENT_MATCHING):
+        return LenientMatchingFlow(entry)
     return ReconfigureFlow(entry)
 
 
-class ReconfigureFlow(RepairsFlow):
+class ReconfigureFlow(ConfirmRepairFlow):
     """Explains, then leads to the dialog that reconfigures an entry."""
 
     def __init__(self, entry: ConfigEntry[Any]) -> None:
         """Keep the entry that has to change."""
         self._entry = entry
 
-    async def async_step_init(
-        self, _: dict[str, Any] | None = None
-    ) -> RepairsFlowResult:
-        """Begin with the explanation."""
-        return await self.async_step_confirm()
-
+    @override
     async def async_step_confirm(
         self, user_input: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
         """Say what is wrong and what comes next."""
         if user_input is not None:
             return await self.async_step_reconfigure()
-        issue = ir.async_get(self.hass).async_get_issue(DOMAIN, self.issue_id)
-        return self.async_show_form(
-            step_id="confirm",
-            data_schema=vol.Schema({}),
-            description_placeholders=issue.translation_placeholders if issue else None,
-        )
+        return await super().async_step_confirm()
 
     async def async_step_reconfigure(
         self, _: dict[str, Any] | None = None
@@ -180,3 +172,22 @@ async def _async_answered(multiplexer: Multiplexer) -> None:
             changed.clear()
     finally:
         unsubscribe()
+
+
+class LenientMatchingFlow(ConfirmRepairFlow):
+    """Switches lenient matching on."""
+
+    def __init__(self, entry: TcpMultiplexerConfigEntry) -> None:
+        """Keep the entry that has to change."""
+        self._entry = entry
+
+    @override
+    async def async_step_confirm(
+        self, user_input: dict[str, Any] | None = None
+    ) -> RepairsFlowResult:
+        """Say what it means, and do it."""
+        if user_input is not None:
+            self.hass.config_entries.async_update_entry(
+                self._entry, options={**self._entry.options, "matching": "lenient"}
+            )
+        return await super().async_step_confirm(user_input)
