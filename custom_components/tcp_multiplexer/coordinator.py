@@ -97,16 +97,11 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
             SettingsError: the entry holds a value that is out of its bounds.
 
         """
-        settings = settings_from_entry(entry)
-        super().__init__(
-            hass,
-            LOGGER,
-            config_entry=entry,
-            name=entry.title,
-        )
         self.multiplexer = Multiplexer(
-            settings, paused=entry.data.get(CONF_PAUSED, False)
+            settings_from_entry(entry), paused=entry.data.get(CONF_PAUSED, False)
         )
+        # From here on, whatever happens next, the entry calls `async_shutdown`.
+        super().__init__(hass, LOGGER, config_entry=entry, name=entry.title)
         self.data = self.counters = self.multiplexer.snapshot()
         self._interval: float | None = None
         self._stop_interval: Callable[[], None] | None = None

@@ -1,8 +1,21 @@
 """What tests of the integration have at hand."""
 
+from collections.abc import AsyncGenerator
+
+from homeassistant.const import CONF_HOST, CONF_PORT, CONF_PROTOCOL, STATE_ON
+from homeassistant.core import HomeAssistant
 import pytest
+from pytest_homeassistant_custom_component.common import MockConfigEntry
 from pytest_homeassistant_custom_component.syrupy import HomeAssistantSnapshotExtension
 from syrupy.assertion import SnapshotAssertion
+
+from custom_components.tcp_multiplexer.const import (
+    CONF_LISTEN_HOST,
+    CONF_LISTEN_PORT,
+    DOMAIN,
+)
+
+from .peers import ModbusDevice, until
 
 
 @pytest.fixture(autouse=True)
@@ -14,3 +27,41 @@ def custom_integrations(enable_custom_integrations: None) -> None:
 def snapshot(snapshot: SnapshotAssertion) -> SnapshotAssertion:
     """Return snapshots that are written in Home Assistant's way."""
     return snapshot.use_extension(HomeAssistantSnapshotExtension)
+
+
+@pytest.fixture
+async def device() -> AsyncGenerator[ModbusDevice]:
+    """Return a device that is switched on."""
+    device = ModbusDevice()
+    await device.start()
+    yield device
+    await device.stop()
+
+
+@pytest.fixture
+def entry(hass: HomeAssistant, device: ModbusDevice) -> MockConfigEntry:
+    """Return an entry that shares the device at a port of the system's choice."""
+    entry = MockConfigEntry(
+        domain=DOMAIN,
+        entry_id="01JM0000000000000000000000",
+        title="Inverter",
+        data={
+            CONF_HOST: "127.0.0.1",
+            CONF_PORT: device.port,
+            CONF_PROTOCOL: "modbus",
+            CONF_LISTEN_HOST: "127.0.0.1",
+            CONF_LISTEN_PORT: 0,
+        },
+    )
+    entry.add_to_hass(hass)
+    return entry
+
+
+@pytest.fixture
+async def loaded_entry(hass: HomeAssistant, entry: MockConfigEntry) -> MockConfigEntry:
+    """Return the entry, loaded and connected to the device."""
+    assert await hass.config_entries.async_setup(entry.entry_id)
+    await hass.async_block_till_done()
+    connection = "binary_sensor.inverter_upstream_connection"
+    await until(lambda: hass.states.is_state(connection, STATE_ON))
+    return entry

@@ -1,0 +1,180 @@
+"""A device and its clients on loopback sockets, as real ones behave.
+
+The device speaks Modbus/TCP and has one slot, like most inverters: a second
+connection is closed at once. What it holds in a register is the register's address,
+so that a wrong answer is seen.
+"""
+
+import asyncio
+from collections.abc import Callable
+import contextlib
+from types import TracebackType
+from typing import Self, override
+
+
+async def until(condition: Callable[[], object], timeout: float = 10) -> None:
+    """Wait until `condition` holds."""
+    async with asyncio.timeout(timeout):
+        while not condition():  # noqa: ASYNC110 - what it waits for is a state
+            await asyncio.sleep(0.005)
+
+
+def read_registers(address: int = 0, count: int = 2) -> bytes:
+    """Give the PDU that reads holding registers."""
+    return b"\x03" + address.to_bytes(2) + count.to_bytes(2)
+
+
+def registers(address: int = 0, count: int = 2) -> bytes:
+    """Give the PDU that answers `read_registers`."""
+    values = b"".join((address + i).to_bytes(2) for i in range(count))
+    return bytes((3, 2 * count)) + values
+
+
+class ModbusDevice:
+    """A device with one slot."""
+
+    def __init__(self) -> None:
+        """Begin switched off."""
+        self.port = 0
+        self.requests: list[bytes] = []
+        """Unit and PDU of everything that was asked."""
+        self.delay = 0.0
+        """Seconds between a request and its answer."""
+        self.silent = False
+        """Take requests and answer none."""
+        self.connection: _DeviceConnection | None = None
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Switch on, at the same port as before."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: _DeviceConnection(self), "127.0.0.1", self.port
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Switch off."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        if self.connection is not None:
+            self.connection.transport.abort()
+            await until(lambda: self.connection is None)
+
+    def answer(self, request: bytes) -> bytes:
+        """Give unit and PDU of the answer to a unit and a PDU."""
+        unit, function = request[:1], request[1]
+        if function in {3, 4}:
+            address, count = request[2:4], request[4:6]
+            pdu = registers(int.from_bytes(address), int.from_bytes(count))
+            return unit + bytes((function,)) + pdu[1:]
+        if function in {5, 6, 15, 16}:
+            return request[:6]
+        return unit + bytes((function | 0x80, 1))
+
+
+class _DeviceConnection(asyncio.Protocol):
+    """The device's slot."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, device: ModbusDevice) -> None:
+        self._device = device
+        self._buffer = b""
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        if self._device.connection is None:
+            self._device.connection = self
+        else:
+            transport.abort()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._device.connection is self:
+            self._device.connection = None
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while len(self._buffer) >= 8:
+            end = 6 + int.from_bytes(self._buffer[4:6])
+            if len(self._buffer) < end:
+                return
+            frame, self._buffer = self._buffer[:end], self._buffer[end:]
+            device = self._device
+            device.requests.append(frame[6:])
+            if device.silent:
+                continue
+            answer = device.answer(frame[6:])
+            reply = frame[:4] + len(answer).to_bytes(2) + answer
+            if device.delay:
+                asyncio.get_running_loop().call_later(
+                    device.delay, self.transport.write, reply
+                )
+            else:
+                self.transport.write(reply)
+
+
+class ModbusClient:
+    """A client that asks and waits for the answer."""
+
+    def __init__(self, port: int, address: str = "127.0.0.1") -> None:
+        """Know where to connect, and from which address of this machine."""
+        self._port = port
+        self._address = address
+        self._transaction = 0
+
+    async def __aenter__(self) -> Self:
+        """Connect."""
+        self._reader, self._writer = await asyncio.open_connection(
+            "127.0.0.1", self._port, local_addr=(self._address, 0)
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the connection."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+    async def ask(self, pdu: bytes, unit: int = 1) -> bytes:
+        """Give the PDU that answers `pdu`.
+
+        Raises:
+            IncompleteReadError: the connection was closed instead.
+            OSError: it was broken off.
+
+        """
+        self._transaction = (self._transaction + 1) % 0x10000
+        header = self._transaction.to_bytes(2) + b"\0\0"
+        request = bytes((unit,)) + pdu
+        self._writer.write(header + len(request).to_bytes(2) + request)
+        head = await self._reader.readexactly(6)
+        body = await self._reader.readexactly(int.from_bytes(head[4:6]))
+        assert head[:4] == header
+        assert body[0] == unit
+        return body[1:]
+
+    async def say(self, data: bytes) -> None:
+        """Send bytes, whatever they are."""
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def closed(self) -> bool:
+        """Wait until the other side closes the connection."""
+        with contextlib.suppress(ConnectionError):
+            return await self._reader.read(1) == b""
+        return True
