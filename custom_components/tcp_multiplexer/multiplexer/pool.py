@@ -458,7 +458,6 @@ class UpstreamPool:
         """Fail an exchange whose response cannot be passed on."""
         now = self._loop.time()
         self._taken_off(exchange)
-        self._be_quiet(upstream, now)
         self._queue.ended(exchange)
         self._fail(exchange, failure)
         self._freed(upstream, now)

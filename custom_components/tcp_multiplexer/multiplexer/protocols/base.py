@@ -197,8 +197,8 @@ class UpstreamCodec[ResponseT](ABC):
     framed_by_silence: bool = False
     """`deadline` and `tick` matter."""
     quiet: float = 0.0
-    """After a request that got no response, send nothing for so many seconds: a late
-    one must not be taken for the next one's. What arrives meanwhile is discarded."""
+    """After a timeout, send nothing for so many seconds: a late response must not
+    be taken for the next one's. What arrives meanwhile is discarded."""
 
     @property
     def reusable(self) -> bool:

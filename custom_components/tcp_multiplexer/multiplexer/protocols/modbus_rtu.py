@@ -9,7 +9,9 @@ Upstream: one request is in flight. Its response is looked for at every place wh
 unit and function stand; it counts if its CRC is right. What lies before and behind is
 noise. If a place further on has a whole frame while one before it waits for more, the
 earlier one is given a silence's time: it could be the frame, and the other its data.
-What arrives while nothing is asked belongs to nobody.
+A frame with a wrong CRC does not end the exchange: the response may be still to come,
+and would be taken for the next one's. What arrives while nothing is asked belongs to
+nobody.
 
 Downstream: clients that only speak RTU. A frame whose CRC is wrong is discarded, with
 all that was received, as a device on a line does; the client will ask again.
@@ -22,7 +24,6 @@ from .base import (
     Answer,
     DownstreamCodec,
     DownstreamEvent,
-    Failed,
     Failure,
     Ignored,
     Request,
@@ -246,11 +247,7 @@ class RtuUpstream(UpstreamCodec[bytes]):
                 begun = at if begun is None else begun
                 continue
             return self._found(request, buffer, at, at + length)
-        if begun is None:
-            begun = size
-            if self._spoiled and silent:
-                return [self._fail(request)]
-            self._silence_tells = self._spoiled
+        begun = size if begun is None else begun
         self._buffer = buffer[begun:]
         return [self._noise(buffer[:begun])] if begun else []
 
@@ -266,12 +263,6 @@ class RtuUpstream(UpstreamCodec[bytes]):
             events.append(Stray("nobody asked", buffer[end:]))
         self._forget()
         return events
-
-    def _fail(self, request: Request) -> Failed:
-        """End the exchange: its response came, and was spoiled on its way."""
-        self._forget()
-        self._given_up = True
-        return Failed(request, Failure.INVALID_RESPONSE, "the CRC is wrong")
 
     def _noise(self, data: bytes) -> Stray:
         return Stray("the CRC is wrong" if self._spoiled else "not the response", data)
