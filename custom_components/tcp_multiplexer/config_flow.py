@@ -149,7 +149,7 @@ def _show_form(  # noqa: PLR0917 - one page, all of it
 ) -> ConfigFlowResult:
     """Show fields and sections with their values, and the error where it belongs."""
     place = sections.place(error.field) if error else ""
-    fields |= sections.schema(opened=place)
+    fields = fields | sections.schema(opened=place)
     return flow.async_show_form(
         step_id=step_id,
         data_schema=flow.add_suggested_values_to_schema(vol.Schema(fields), values),
@@ -377,7 +377,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         }
         options = self._entry.options if self._entry else worth_storing(values)
         plan = _Plan(
-            title=self._typed.get(CONF_NAME) or host,
+            title=self._typed.get(CONF_NAME, "").strip() or host,
             data=data,
             options=options,
             settings=checked_settings(data, options),
@@ -508,10 +508,12 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         integrations = await async_get_integrations(
             self.hass, {neighbour.domain for neighbour in neighbours}
         )
+        names = {
+            domain: integration.name if isinstance(integration, Integration) else domain
+            for domain, integration in integrations.items()
+        }
         return ", ".join(
-            f"{neighbour.name} ({integration.name})"
-            for neighbour in neighbours
-            if isinstance(integration := integrations[neighbour.domain], Integration)
+            f"{neighbour.name} ({names[neighbour.domain]})" for neighbour in neighbours
         )
 
 

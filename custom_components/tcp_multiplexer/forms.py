@@ -37,6 +37,7 @@ from .const import (
 from .entry_settings import settings_from
 from .multiplexer.protocols import PROTOCOLS
 from .multiplexer.settings import RANGES, Settings, SettingsError
+from .probe import make_protocol
 
 _ADDRESS: Final = "address"
 _NAME: Final = "name"
@@ -219,10 +220,15 @@ def checked_settings(data: Mapping[str, Any], options: Mapping[str, Any]) -> Set
 
     """
     try:
-        return settings_from(data, options)
+        settings = settings_from(data, options)
     except SettingsError as err:
         key = f"invalid_{err.field}" if err.field in _OWN_WORDS else "invalid_value"
         raise FieldError(err.field, key, field=err.field, message=err.message) from None
+    try:
+        make_protocol(settings)
+    except ValueError:
+        raise FieldError("probe", "invalid_probe") from None
+    return settings
 
 
 # The sections
@@ -242,7 +248,7 @@ class Sections:
             for title, fields in names.items()
         }
 
-    def schema(self, opened: str | None = None) -> dict[vol.Marker, section]:
+    def schema(self, opened: str = "") -> dict[vol.Marker, section]:
         """Give what to put at the end of a form; the section `opened` is open."""
         return {
             vol.Required(title): section(

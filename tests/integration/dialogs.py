@@ -1,0 +1,162 @@
+"""Somebody who fills in dialogs, and can read them in each language.
+
+Every page is checked as it comes: all that it shows has words, in English and in
+German, and whatever stands in braces there is given.
+"""
+
+from collections.abc import Iterator, Mapping
+import json
+from pathlib import Path
+import string
+from typing import Any, cast
+
+from homeassistant.config_entries import SOURCE_USER, ConfigFlowContext
+from homeassistant.core import HomeAssistant
+from homeassistant.data_entry_flow import FlowResultType, section
+
+from custom_components import tcp_multiplexer
+from custom_components.tcp_multiplexer.const import DOMAIN
+
+TRANSLATIONS = Path(tcp_multiplexer.__file__).parent / "translations"
+
+
+type Page = dict[str, Any]
+"""What the flow manager gives: a form, a menu, or the end."""
+
+
+class Dialog:
+    """A config flow, or an options flow, as a person sees it."""
+
+    def __init__(self, hass: HomeAssistant, *, options_of: str | None = None) -> None:
+        """Stand before the first page; `options_of` is an entry's id."""
+        self._flows = (
+            hass.config_entries.options if options_of else (hass.config_entries.flow)
+        )
+        self._handler = options_of or DOMAIN
+        self._kind = "options" if options_of else "config"
+        self.page: Page = {}
+
+    async def start(self, **context: Any) -> Page:
+        """Open the first page."""
+        return self._read(
+            await self._flows.async_init(
+                self._handler,
+                context=cast(ConfigFlowContext, {"source": SOURCE_USER} | context),
+            )
+        )
+
+    async def send(self, **typed: Any) -> Page:
+        """Send the form: what it suggests, with `typed` instead here and there.
+
+        What stands in a section is given by the name of its field, like all else.
+        """
+        return self._read(
+            await self._flows.async_configure(
+                self.page["flow_id"], _fill(self.page["data_schema"], typed)
+            )
+        )
+
+    async def choose(self, option: str) -> Page:
+        """Choose from the menu."""
+        assert option in self.page["menu_options"]
+        return self._read(
+            await self._flows.async_configure(
+                self.page["flow_id"], {"next_step_id": option}
+            )
+        )
+
+    async def look_again(self) -> Page:
+        """Reload the page, as a browser does."""
+        return self._read(await self._flows.async_configure(self.page["flow_id"]))
+
+    def abandon(self) -> None:
+        """Close the dialog halfway."""
+        self._flows.async_abort(self.page["flow_id"])
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What stands in the form, sections or not."""
+        return _fill_flat(self.page["data_schema"])
+
+    @property
+    def opened(self) -> list[str]:
+        """The sections that stand open."""
+        return [
+            str(key)
+            for key, value in self.page["data_schema"].schema.items()
+            if isinstance(value, section) and not value.options["collapsed"]
+        ]
+
+    def _read(self, result: Any) -> Page:
+        page: Page = result
+        self.page = page
+        for language in ("en", "de"):
+            text = (TRANSLATIONS / f"{language}.json").read_text()
+            words = json.loads(text)[self._kind]
+            given = set(page.get("description_placeholders") or ())
+            for path in _shown(page):
+                said = words
+                for key in path:
+                    said = said[key]
+                asked = {name for _, name, *_ in string.Formatter().parse(said) if name}
+                assert asked <= given, (language, path)
+        return page
+
+
+def _shown(page: Page) -> Iterator[tuple[str, ...]]:
+    """Give the paths of all words that a page shows."""
+    match page["type"]:
+        case FlowResultType.FORM:
+            step = ("step", page["step_id"])
+            yield (*step, "title")
+            yield (*step, "description")
+            for key, value in page["data_schema"].schema.items():
+                if isinstance(value, section):
+                    inside = (*step, "sections", str(key))
+                    yield (*inside, "name")
+                    yield (*inside, "description")
+                    for field in value.schema.schema:
+                        yield (*inside, "data", str(field))
+                        yield (*inside, "data_description", str(field))
+                else:
+                    yield (*step, "data", str(key))
+                    yield (*step, "data_description", str(key))
+            for key in (page["errors"] or {}).values():
+                yield ("error", key)
+        case FlowResultType.MENU:
+            step = ("step", page["step_id"])
+            yield (*step, "title")
+            yield (*step, "description")
+            for option in page["menu_options"]:
+                yield (*step, "menu_options", option)
+        case FlowResultType.CREATE_ENTRY if page.get("description"):
+            yield ("create_entry", page["description"])
+        case FlowResultType.ABORT if "translation_domain" not in page:
+            yield ("abort", page["reason"])
+
+
+def _fill(schema: Any, typed: Mapping[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in schema.schema.items():
+        if isinstance(value, section):
+            values[key] = _fill(value.schema, typed)
+        elif (said := typed.get(str(key), _value(key))) is not None:
+            values[key] = said
+    return values
+
+
+def _fill_flat(schema: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in schema.schema.items():
+        if isinstance(value, section):
+            values |= _fill_flat(value.schema)
+        else:
+            values[str(key)] = _value(key)
+    return values
+
+
+def _value(key: Any) -> Any:
+    """Give what a field shows: its suggestion, or its default."""
+    if key.description and "suggested_value" in key.description:
+        return key.description["suggested_value"]
+    return key.default() if callable(key.default) else None

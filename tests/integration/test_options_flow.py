@@ -1,0 +1,245 @@
+"""Changing preferences, through the flow manager, of an entry that runs."""
+
+from typing import Any
+
+from homeassistant.config_entries import ConfigEntryState
+from homeassistant.const import CONF_HOST, CONF_PORT, CONF_PROTOCOL
+from homeassistant.core import HomeAssistant
+from homeassistant.data_entry_flow import FlowResultType, InvalidData
+import pytest
+from pytest_homeassistant_custom_component.common import MockConfigEntry
+
+from custom_components.tcp_multiplexer.const import (
+    CONF_ALLOW_SEND_REQUEST,
+    CONF_CLIENT_NAMES,
+    CONF_LISTEN_HOST,
+    CONF_LISTEN_PORT,
+    CONF_UPDATE_INTERVAL,
+    DOMAIN,
+)
+from custom_components.tcp_multiplexer.multiplexer import DEFAULT_NETWORKS
+
+from .dialogs import Dialog
+from .peers import ModbusClient, ModbusDevice, read_registers, registers
+from .ports import free_port
+
+FORM, CREATE_ENTRY = FlowResultType.FORM, FlowResultType.CREATE_ENTRY
+
+
+async def running_entry(
+    hass: HomeAssistant, device: ModbusDevice, protocol: str, **options: Any
+) -> MockConfigEntry:
+    """Give an entry that runs."""
+    entry = MockConfigEntry(
+        domain=DOMAIN,
+        data={
+            CONF_PROTOCOL: protocol,
+            CONF_HOST: "127.0.0.1",
+            CONF_PORT: device.port,
+            CONF_LISTEN_HOST: "127.0.0.1",
+            CONF_LISTEN_PORT: free_port(),
+        },
+        options=options,
+    )
+    entry.add_to_hass(hass)
+    assert await hass.config_entries.async_setup(entry.entry_id)
+    return entry
+
+
+async def open_options(hass: HomeAssistant, entry: MockConfigEntry) -> Dialog:
+    """Open the dialog."""
+    dialog = Dialog(hass, options_of=entry.entry_id)
+    page = await dialog.start()
+    assert page["type"] is FORM
+    assert page["step_id"] == "init"
+    assert not page["errors"]
+    assert dialog.opened == []
+    return dialog
+
+
+async def test_the_form_shows_defaults_and_saving_them_stores_nothing(
+    hass: HomeAssistant, device: ModbusDevice
+) -> None:
+    entry = await running_entry(hass, device, "modbus")
+    dialog = await open_options(hass, entry)
+    assert dialog.values == {
+        "timeout": 5,
+        "connect_delay": 0,
+        "request_delay": 0,
+        "connect_on_demand": False,
+        "idle_timeout": 0,
+        "max_lifetime": 0,
+        "unit_id": 1,
+        "reconnect_backoff": 1,
+        "reconnect_backoff_max": 30,
+        "health_check_interval": 30,
+        "max_connections": 1,
+        "max_in_flight": 1,
+        "queue_size": 32,
+        "on_failure": "exception",
+        "allowed_networks": [str(network) for network in DEFAULT_NETWORKS],
+        "max_clients": 1000,
+        CONF_UPDATE_INTERVAL: 10,
+        CONF_CLIENT_NAMES: [],
+        CONF_ALLOW_SEND_REQUEST: False,
+        "trace_size": 200,
+    }
+    page = await dialog.send()
+    assert page["type"] is CREATE_ENTRY
+    assert entry.options == {}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "shown", "hidden"),
+    [
+        ("http", {"max_body"}, {"probe", "unit_id", "max_in_flight", "on_failure"}),
+        ("mpu", {"probe"}, {"max_body", "unit_id", "max_in_flight", "on_failure"}),
+        ("modbus", {"unit_id", "max_in_flight", "on_failure"}, {"probe", "max_body"}),
+    ],
+)
+async def test_a_protocol_has_options_of_its_own(
+    hass: HomeAssistant,
+    device: ModbusDevice,
+    protocol: str,
+    shown: set[str],
+    hidden: set[str],
+) -> None:
+    entry = await running_entry(hass, device, protocol, connect_on_demand=True)
+    dialog = await open_options(hass, entry)
+    assert shown <= dialog.values.keys()
+    assert hidden.isdisjoint(dialog.values)
+
+
+async def test_what_is_changed_applies_without_dropping_a_client(
+    hass: HomeAssistant, device: ModbusDevice
+) -> None:
+    entry = await running_entry(hass, device, "modbus")
+    async with ModbusClient(entry.data[CONF_LISTEN_PORT]) as client:
+        assert await client.ask(read_registers()) == registers()
+        dialog = await open_options(hass, entry)
+        page = await dialog.send(
+            timeout=7.5,
+            allowed_networks=["192.168.1.77/24", "127.0.0.0/8"],
+            client_names=[{"address": "FD00::0:5", "name": " Wallbox "}],
+            update_interval=30,
+            allow_send_request=True,
+        )
+        assert page["type"] is CREATE_ENTRY
+        await hass.async_block_till_done()
+        assert await client.ask(read_registers()) == registers()
+    assert entry.state is ConfigEntryState.LOADED
+    assert entry.options == {
+        "timeout": 7.5,
+        "allowed_networks": ["192.168.1.0/24", "127.0.0.0/8"],
+        CONF_CLIENT_NAMES: {"fd00::5": "Wallbox"},
+        CONF_UPDATE_INTERVAL: 30,
+        CONF_ALLOW_SEND_REQUEST: True,
+    }
+    dialog = await open_options(hass, entry)
+    assert dialog.values["timeout"] == 7.5
+    assert dialog.values[CONF_CLIENT_NAMES] == [
+        {"address": "fd00::5", "name": "Wallbox"}
+    ]
+    # Back to the default: it is not stored any more.
+    await dialog.send(timeout=5, client_names=[])
+    assert entry.options.keys() == {
+        "allowed_networks",
+        CONF_UPDATE_INTERVAL,
+        CONF_ALLOW_SEND_REQUEST,
+    }
+
+
+async def test_what_is_not_shown_is_kept(
+    hass: HomeAssistant, device: ModbusDevice
+) -> None:
+    entry = await running_entry(hass, device, "modbus", max_body=2048, later="kept")
+    dialog = await open_options(hass, entry)
+    await dialog.send(queue_size=64)
+    assert entry.options == {"max_body": 2048, "later": "kept", "queue_size": 64}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "typed", "place", "error"),
+    [
+        (
+            "modbus",
+            {"reconnect_backoff": 60},
+            "recovery",
+            "invalid_reconnect_backoff_max",
+        ),
+        ("modbus", {"allowed_networks": []}, "access", "invalid_allowed_networks"),
+        ("mpu", {"probe": "ping"}, "recovery", "invalid_probe"),
+        # Ten bytes announced, four there
+        ("mpu", {"probe": "3030 3130 7069 6e67"}, "recovery", "invalid_probe"),
+        (
+            "modbus",
+            {"client_names": [{"address": "wallbox.local", "name": "Wallbox"}]},
+            "home_assistant",
+            "invalid_client_names",
+        ),
+        (
+            "modbus",
+            {"client_names": [{"address": "192.0.2.1", "name": " "}]},
+            "home_assistant",
+            "invalid_client_names",
+        ),
+        (
+            "modbus",
+            {
+                "client_names": [
+                    {"address": "192.0.2.1", "name": "Wallbox"},
+                    {"address": "192.0.2.1", "name": "Heat pump"},
+                ]
+            },
+            "home_assistant",
+            "invalid_client_names",
+        ),
+    ],
+)
+async def test_what_cannot_be_used_is_told_where_it_stands(  # noqa: PLR0917
+    hass: HomeAssistant,
+    device: ModbusDevice,
+    protocol: str,
+    typed: dict[str, Any],
+    place: str,
+    error: str,
+) -> None:
+    entry = await running_entry(hass, device, protocol, connect_on_demand=True)
+    dialog = await open_options(hass, entry)
+    before = dialog.values
+    page = await dialog.send(**typed, queue_size=64)
+    assert page["type"] is FORM
+    assert page["errors"] == {place: error}
+    assert dialog.opened == [place]
+    # Nothing of what was typed is lost, and nothing is stored.
+    assert dialog.values == before | typed | {"queue_size": 64}
+    assert entry.options == {"connect_on_demand": True}
+    page = await dialog.send(**{name: before[name] for name in typed})
+    assert page["type"] is CREATE_ENTRY
+    assert entry.options == {"connect_on_demand": True, "queue_size": 64}
+
+
+async def test_a_message_to_ask_as_health_check(
+    hass: HomeAssistant, device: ModbusDevice
+) -> None:
+    entry = await running_entry(hass, device, "mpu", connect_on_demand=True)
+    dialog = await open_options(hass, entry)
+    page = await dialog.send(probe="30 30 30 34 50 49 4E 47")
+    assert page["type"] is CREATE_ENTRY
+    assert entry.options["probe"] == "3030303450494e47"
+    await hass.async_block_till_done()
+    assert entry.state is ConfigEntryState.LOADED
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [{"timeout": 0}, {"unit_id": 256}, {"queue_size": 0}, {"max_lifetime": 604801}],
+)
+async def test_no_more_can_be_typed_than_the_engine_takes(
+    hass: HomeAssistant, device: ModbusDevice, typed: dict[str, Any]
+) -> None:
+    entry = await running_entry(hass, device, "modbus")
+    dialog = await open_options(hass, entry)
+    with pytest.raises(InvalidData):
+        await dialog.send(**typed)
+    assert (await dialog.send())["type"] is CREATE_ENTRY
