@@ -24,7 +24,7 @@ from .settings import Settings
 PROGRAM = "tcp-multiplexer"
 LOGGER = logging.getLogger(__name__)
 
-STOP_SECONDS = 1.8
+STOP_SECONDS = 1.5
 """A stop that takes longer is cut short."""
 
 

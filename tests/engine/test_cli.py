@@ -1,0 +1,527 @@
+"""The command line as its users run it: a process, real peers, signals."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+import os
+from pathlib import Path
+import re
+import signal
+import socket
+import sys
+import time
+from typing import Self
+
+from aiohttp import ClientSession, web
+import iso8583
+from iso8583.specs import default_ascii
+from pymodbus.client import AsyncModbusTcpClient
+from pymodbus.server import ModbusTcpServer
+from pymodbus.simulator import DataType, SimData, SimDevice
+import pytest
+
+import custom_components
+
+from .devices import PATIENCE, Device, until
+
+pytestmark = pytest.mark.timeout(60)
+
+MODULE = ("-m", "tcp_multiplexer")
+# A name server that does not answer: Python waits for threads that ask one.
+STUCK_RESOLVER = """
+import socket, sys, time
+
+def getaddrinfo(host, *rest, ask=socket.getaddrinfo, **options):
+    if host == "stuck.invalid":
+        time.sleep(60)
+    return ask(host, *rest, **options)
+
+socket.getaddrinfo = getaddrinfo
+from tcp_multiplexer.cli import main
+sys.exit(main())
+"""
+
+
+class Program:
+    """A running `tcp-multiplexer server`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        """What it has logged."""
+        self.ended = asyncio.create_task(self._read())
+
+    @classmethod
+    async def start(cls, *arguments: str, how: tuple[str, ...] = MODULE) -> Self:
+        return cls(
+            await asyncio.create_subprocess_exec(
+                *(sys.executable, *how, "server", *arguments),
+                stderr=asyncio.subprocess.PIPE,
+            )
+        )
+
+    async def _read(self) -> int:
+        assert self.process.stderr is not None
+        async for line in self.process.stderr:
+            self.lines.append(line.decode())
+        return await self.process.wait()
+
+    def logged(self, pattern: str) -> re.Match[str] | None:
+        return re.search(pattern, "".join(self.lines))
+
+    async def port(self) -> int:
+        """Give the port that it listens on, once it does."""
+        pattern = r"Listening on 127\.0\.0\.1:(\d+);"
+        await until(lambda: self.logged(pattern) or self.ended.done())
+        found = self.logged(pattern)
+        assert found, self.lines
+        return int(found[1])
+
+    async def end(self) -> int:
+        """Wait for its end; give the exit status."""
+        async with asyncio.timeout(PATIENCE):
+            return await self.ended
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> float:
+        """Stop it cleanly; give how long that took, in seconds."""
+        started = time.monotonic()
+        self.process.send_signal(number)
+        assert await self.end() == 0, self.lines
+        assert not self.logged("Traceback"), self.lines
+        return time.monotonic() - started
+
+
+@asynccontextmanager
+async def program(
+    *arguments: str, how: tuple[str, ...] = MODULE
+) -> AsyncGenerator[Program]:
+    """Run the server on a free port; nothing is left of it in the end."""
+    running = await Program.start("-l", "127.0.0.1:0", *arguments, how=how)
+    try:
+        yield running
+    finally:
+        with suppress(ProcessLookupError):
+            running.process.kill()
+        await running.ended
+
+
+async def output(*arguments: str) -> tuple[int | None, str, str]:
+    """Run a command to its end; give exit status, stdout and stderr."""
+    process = await asyncio.create_subprocess_exec(
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(PATIENCE):
+        out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+# ---- what is not the server ------------------------------------------------------
+
+
+async def test_what_runs_here_is_this_checkout() -> None:
+    code = "import tcp_multiplexer; print(tcp_multiplexer.__file__)"
+    _, out, _ = await output(sys.executable, "-c", code)
+    expected = Path(*custom_components.__path__) / "tcp_multiplexer" / "multiplexer"
+    assert Path(out.strip()).parent.resolve() == expected.resolve()
+
+
+async def test_list() -> None:
+    status, out, err = await output(sys.executable, *MODULE, "list")
+    assert (status, err) == (0, "")
+    names, empty, usage = out.rpartition("\n\n")
+    assert set(names.split("\n")) == {
+        "* echo",
+        "* http",
+        "* iso8583",
+        "* modbus",
+        "* mpu",
+    }
+    assert empty
+    assert usage == "usage for example: tcp-multiplexer server -p echo\n"
+
+
+async def test_version_from_the_console_script() -> None:
+    script = Path(sys.executable).with_name("tcp-multiplexer")
+    status, out, err = await output(str(script), "version")
+    assert (status, err) == (0, "")
+    assert re.fullmatch(r"tcp-multiplexer \d+\.\d+\.\d+\n", out)
+
+
+async def test_help_reads_well() -> None:
+    status, out, _ = await output(sys.executable, *MODULE, "--help")
+    assert status == 0
+    assert all(command in out for command in ("server", "list", "version"))
+    status, out, _ = await output(sys.executable, *MODULE, "server", "--help")
+    assert status == 0
+    assert "-p, --protocol, --applicationProtocol NAME" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+# ---- why it does not start -------------------------------------------------------
+
+
+async def told(*arguments: str) -> str:
+    """Give the one line that the server ends with."""
+    status, out, err = await output(sys.executable, *MODULE, "server", *arguments)
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    return err
+
+
+async def test_unknown_protocol() -> None:
+    assert "unknown protocol 'smtp'" in await told("-p", "smtp")
+
+
+async def test_port_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = await told("-l", f"127.0.0.1:{port}")
+    assert "address already in use" in line
+    assert str(port) in line
+    assert "choose another port with -l" in line
+
+
+UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()
+
+
+@pytest.mark.skipif(
+    os.geteuid() == 0 or int(UNPRIVILEGED) <= 1, reason="this user may use any port"
+)
+async def test_port_not_permitted() -> None:
+    assert "permission denied" in await told("-l", "127.0.0.1:1")
+
+
+async def test_address_of_another_machine() -> None:
+    assert "192.0.2.1" in await told("-l", "192.0.2.1:0")
+
+
+async def test_useless_certificate() -> None:
+    line = await told("--tls", "--tls-ca", __file__)
+    assert "the CA certificate cannot be used" in line
+
+
+# ---- every protocol, end to end --------------------------------------------------
+
+
+async def test_modbus_with_pymodbus_on_both_sides() -> None:
+    """Several clients read and write one device that sees a single connection."""
+    connections: list[bool] = []
+    registers = SimData(0, count=100, values=0, datatype=DataType.REGISTERS)
+    device = ModbusTcpServer(
+        SimDevice(1, [registers]),
+        address=("127.0.0.1", 0),
+        trace_connect=connections.append,
+    )
+    await device.serve_forever(background=True)
+    assert isinstance(device.transport, asyncio.Server)
+    port = device.transport.sockets[0].getsockname()[1]
+
+    async def use(number: int, multiplexer: int) -> None:
+        async with AsyncModbusTcpClient("127.0.0.1", port=multiplexer) as client:
+            for value in range(10):
+                await client.write_register(number, 1000 * number + value)
+                read = await client.read_holding_registers(number, count=1)
+                assert read.registers == [1000 * number + value]
+            refused = await client.read_holding_registers(5000)
+            assert refused.isError()
+
+    try:
+        async with program("-p", "modbus", "-t", f"127.0.0.1:{port}", "-d") as running:
+            multiplexer = await running.port()
+            await asyncio.gather(*(use(number, multiplexer) for number in range(8)))
+            assert connections == [True]
+            await running.stop()
+            # What was exchanged, in words and in bytes.
+            assert running.logged("unit 1 write single register 7 value 7009")
+            assert running.logged("01 06 00 07 1b 61 -> 01 06 00 07 1b 61")
+    finally:
+        await device.shutdown()
+
+
+async def test_http_with_aiohttp_on_both_sides() -> None:
+    served: list[web.BaseRequest] = []
+
+    async def serve(request: web.BaseRequest) -> web.Response:
+        served.append(request)
+        return web.Response(text=f"{request.path} {await request.text()}")
+
+    server = web.Server(serve)
+    listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+
+    async def use(number: int, multiplexer: int) -> None:
+        url = f"http://127.0.0.1:{multiplexer}/{number}"
+        async with ClientSession() as session:
+            for value in range(10):
+                async with session.post(url, data=str(value)) as response:
+                    assert response.status == 200
+                    assert await response.text() == f"/{number} {value}"
+
+    try:
+        async with program("-p", "http", "-t", f"127.0.0.1:{port}") as running:
+            multiplexer = await running.port()
+            await asyncio.gather(*(use(number, multiplexer) for number in range(4)))
+            assert len(server.connections) == 1
+            assert len(served) == 40
+            await running.stop()
+    finally:
+        listener.close()
+        await server.shutdown()
+
+
+type Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def serving(talk: Talk) -> AsyncGenerator[tuple[int, list[object]]]:
+    """Run a device that talks so; give its port, and the connections it had."""
+    had: list[object] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        had.append(writer.get_extra_info("peername"))
+        with suppress(EOFError, ConnectionError):
+            await talk(reader, writer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], had
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+def iso_message(**fields: str) -> bytes:
+    """Write an ISO 8583 message; `t` is its type."""
+    numbered = {name.removeprefix("f"): value for name, value in fields.items()}
+    return bytes(iso8583.encode(numbered, default_ascii)[0])
+
+
+def with_length(protocol: str, body: bytes) -> bytes:
+    """Put the protocol's length header before a body."""
+    size = len(body)
+    return (b"%04d" % size if protocol == "mpu" else size.to_bytes(2)) + body
+
+
+async def iso_read(protocol: str, reader: asyncio.StreamReader) -> bytes:
+    """Read a body by its length header."""
+    header = await reader.readexactly(4 if protocol == "mpu" else 2)
+    size = int(header) if protocol == "mpu" else int.from_bytes(header)
+    return await reader.readexactly(size)
+
+
+@pytest.mark.parametrize("protocol", ["iso8583", "mpu"])
+async def test_payments_with_pyiso8583_on_both_sides(protocol: str) -> None:
+    async def authorise(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        while True:
+            asked, _ = iso8583.decode(await iso_read(protocol, reader), default_ascii)
+            answer = iso_message(t="0210", f11=asked["11"], f41=asked["41"], f39="00")
+            writer.write(with_length(protocol, answer))
+
+    async def use(number: int, multiplexer: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", multiplexer)
+        terminal = f"TERM{number:04d}"
+        for value in range(10):
+            request = iso_message(
+                t="0200", f3="000000", f11=f"{value:06d}", f41=terminal
+            )
+            keepalive = with_length(protocol, b"")
+            writer.write(keepalive + with_length(protocol, request))
+            assert await iso_read(protocol, reader) == b""
+            answer, _ = iso8583.decode(await iso_read(protocol, reader), default_ascii)
+            assert (answer["t"], answer["11"]) == ("0210", f"{value:06d}")
+            assert answer["41"] == terminal
+        writer.close()
+
+    async with (
+        serving(authorise) as (port, connections),
+        program("-p", protocol, "-t", f"127.0.0.1:{port}") as running,
+    ):
+        multiplexer = await running.port()
+        await asyncio.gather(*(use(number, multiplexer) for number in range(4)))
+        assert len(connections) == 1
+        await running.stop()
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Send back what comes."""
+    while data := await reader.read(65536):
+        writer.write(data)
+
+
+async def test_echo_for_clients_that_half_close() -> None:
+    """As `printf '...' | nc` does: all is said, then all is heard."""
+
+    async def use(number: int, multiplexer: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", multiplexer)
+        lines = b"".join(b"%d %d\n" % (number, value) for value in range(5))
+        writer.write(lines + b"a tail that is no line")
+        writer.write_eof()
+        async with asyncio.timeout(PATIENCE):
+            assert await reader.read() == lines
+        writer.close()
+
+    async with (
+        serving(echo) as (port, connections),
+        program("-t", f"127.0.0.1:{port}") as running,
+    ):
+        multiplexer = await running.port()
+        await asyncio.gather(*(use(number, multiplexer) for number in range(4)))
+        assert len(connections) == 1
+        await running.stop()
+
+
+# ---- stopping --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_stop_under_traffic(number: signal.Signals) -> None:
+    """A client that asks, one that does not listen, one that waits, one that idles."""
+    lines = b"x" * 1000 + b"\n"
+
+    async def ask(writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(lines * 100)
+            await writer.drain()
+
+    async with (
+        serving(echo) as (port, _),
+        program("-t", f"127.0.0.1:{port}", "--max-connections", "2") as running,
+    ):
+        multiplexer = await running.port()
+        clients = [
+            await asyncio.open_connection("127.0.0.1", multiplexer) for _ in range(4)
+        ]
+        (reader, talker), (_, deaf), (_, unfinished), _ = clients
+        tasks = [asyncio.create_task(ask(writer)) for writer in (talker, deaf)]
+        unfinished.write(b"a line that does not end")
+        await reader.readexactly(100_000)
+        assert await running.stop(number) < 2
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for _, writer in clients:
+            writer.close()
+
+
+async def test_stop_while_the_device_is_silent(device: Device) -> None:
+    device.hold()
+    async with program("-p=modbus", "-t", f"127.0.0.1:{device.port}", "-v") as running:
+        _, writer = await asyncio.open_connection("127.0.0.1", await running.port())
+        writer.write(b"\0\1\0\0\0\6\1\3\0\0\0\1" * 3)
+        await device.has_been_asked(1)
+        assert await running.stop() < 2
+        assert running.logged("Stopped by SIGTERM")
+        writer.close()
+
+
+async def test_stop_while_a_name_is_being_resolved() -> None:
+    async with program("-t", "stuck.invalid:1", how=("-c", STUCK_RESOLVER)) as running:
+        await running.port()
+        assert await running.stop() < 2
+
+
+async def test_second_signal_ends_it_at_once() -> None:
+    async with program("-t", "stuck.invalid:1", how=("-c", STUCK_RESOLVER)) as running:
+        port = await running.port()
+        running.process.send_signal(signal.SIGTERM)
+        # The first one has been heard once nobody listens any more.
+        await until(lambda: not _listens(port))
+        running.process.send_signal(signal.SIGTERM)
+        assert await running.end() == -signal.SIGTERM
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+# ---- what is logged --------------------------------------------------------------
+
+
+async def use_and_leave(port: int) -> None:
+    """Be a client with one Modbus request."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"\0\1\0\0\0\6\1\3\0\0\0\1")
+    await reader.readexactly(9)
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_without_flags_only_the_start_and_warnings_are_logged(
+    device: Device,
+) -> None:
+    async with program("-p=modbus", "-t", f"127.0.0.1:{device.port}") as running:
+        port = await running.port()
+        await use_and_leave(port)
+        await running.stop()
+    (line,) = running.lines
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO Listening on "
+        rf"127\.0\.0\.1:{port}; modbus goes to 127\.0\.0\.1:{device.port}\n",
+        line,
+    )
+
+
+async def test_outage_is_a_warning(device: Device) -> None:
+    target = f"127.0.0.1:{device.port}"
+    await device.stop()
+    async with program(
+        *("-p=modbus", "-t", target, "--reconnect-backoff", "100ms")
+    ) as running:
+        port = await running.port()
+        await until(lambda: running.logged(rf"WARNING {target} is unavailable: .+"))
+        await device.start()
+        await until(lambda: device.links)
+        await use_and_leave(port)
+        await until(lambda: running.logged(rf"WARNING {target} is back"))
+        await running.stop()
+    assert len(running.lines) == 3
+
+
+async def test_verbose_logs_connections_and_health(device: Device) -> None:
+    target = f"127.0.0.1:{device.port}"
+    async with program("-p=modbus", "-t", target, "-v") as running:
+        await use_and_leave(await running.port())
+        await until(lambda: running.logged("Client .* disconnected"))
+        await device.stop()
+        await until(lambda: running.logged(f"{target} is unreachable"))
+        await running.stop()
+    assert running.logged(rf"INFO Connected to {target}")
+    assert running.logged(rf"INFO {target} is healthy")
+    assert running.logged(r"INFO Client 127\.0\.0\.1:\d+ connected")
+    assert running.logged(rf"INFO Disconnected from {target}: ")
+    assert running.logged(rf"INFO Could not connect to {target}: ")
+    assert not running.logged("DEBUG")
+
+
+async def test_debug_logs_every_exchange(device: Device) -> None:
+    async with program("-p=modbus", "-t", f"127.0.0.1:{device.port}", "-d") as running:
+        await use_and_leave(await running.port())
+        await until(lambda: running.logged("Client .* disconnected"))
+        await running.stop()
+    assert running.logged(
+        r"DEBUG 127\.0\.0\.1:\d+: .*, answered, waited .* ms, took .* ms; "
+        r"01 03 00 00 00 01 -> 01 03 02 03 e8\n"
+    )
+
+
+async def test_refused_client_is_told_about_once(device: Device) -> None:
+    async with program(
+        *("-p=modbus", "-t", f"127.0.0.1:{device.port}"),
+        *("--allowed-networks", "192.0.2.0/24"),
+    ) as running:
+        port = await running.port()
+        for _ in range(3):
+            with suppress(ConnectionError):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                assert await reader.read() == b""
+                writer.close()
+        await running.stop()
+    (line,) = running.lines[1:]
+    assert "WARNING Client 127.0.0.1 refused: not allowed" in line
+    assert "--allowed-networks" in line
