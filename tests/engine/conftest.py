@@ -26,7 +26,7 @@ async def multiplex(device: Device) -> AsyncGenerator[Multiplex]:
     started: list[Multiplexer] = []
 
     async def start(*, paused: bool = False, **settings: Any) -> Multiplexer:
-        defaults = {
+        defaults: dict[str, Any] = {
             "host": "127.0.0.1",
             "port": device.port,
             "listen_host": "127.0.0.1",

@@ -225,8 +225,7 @@ class Device:
             return pdu
         if function == 16:
             address, count = struct.unpack_from(">HH", pdu, 1)
-            words = struct.unpack_from(f">{count}H", pdu, 6)
-            for i, value in enumerate(words):
+            for i, value in enumerate(struct.unpack_from(f">{count}H", pdu, 6)):
                 self._registers[unit, address + i] = value
             return pdu[:5]
         return exception(function, 1)

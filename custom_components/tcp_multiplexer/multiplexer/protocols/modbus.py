@@ -123,7 +123,7 @@ class ModbusUpstream(UpstreamCodec[bytes]):
         """Continue the protocol's count of requests, which outlives connections."""
         self._protocol = protocol
         self._in_flight: dict[int, Request] = {}
-        self._expired: set[int] = set()
+        self._expired: dict[int, Request] = {}
         self._buffer = b""
 
     @property
@@ -149,23 +149,18 @@ class ModbusUpstream(UpstreamCodec[bytes]):
             data = self._buffer + data
         events: list[UpstreamEvent[bytes]] = []
         start, size = 0, len(data)
-        while size - start >= _MIN_FRAME:
-            length = data[start + 5]
-            if data[start + 2 : start + 5] != b"\0\0\0" or not (
-                MIN_LENGTH <= length <= MAX_LENGTH
-            ):
-                events.append(Close("not a Modbus/TCP frame"))
-                return events
-            end = start + _PREFIX + length
+        while size - start >= _MIN_FRAME and _may_begin(data, start):
+            end = start + _PREFIX + data[start + 5]
             if end > size:
                 break
-            if end < size and not _may_begin(data, end):
+            if (end < size and not _may_begin(data, end)) or (
+                (len(self._in_flight) > 1 or self._expired)
+                and self._holds_another(data, start, end)
+            ):
+                self._buffer = data[start:]
                 events.append(Close("a frame was cut short"))
                 return events
-            event = self._match(data if size == end - start else data[start:end])
-            events.append(event)
-            if type(event) is Close:
-                return events
+            events.append(self._match(data if size == end - start else data[start:end]))
             start = end
         self._buffer = data[start:]
         if start < size and not _may_begin(data, start):
@@ -186,8 +181,6 @@ class ModbusUpstream(UpstreamCodec[bytes]):
         if (frame[7] ^ payload[1]) & ~EXCEPTION_BIT:
             return Stray("the function code is another one's", frame)
         del self._in_flight[transaction]
-        if self._in_flight and self._holds_another(frame):
-            return Close("a frame was cut short within the next")
         return Answer(request, frame[_PREFIX:])
 
     def _stray(self, reason: str, frame: bytes) -> Stray:
@@ -196,18 +189,19 @@ class ModbusUpstream(UpstreamCodec[bytes]):
         lenient = oldest is not None and may_answer(oldest.payload, frame[_PREFIX:])
         return Stray(reason, frame, lenient=lenient)
 
-    def _holds_another(self, frame: bytes) -> bool:
-        """Tell whether the header of another response in flight lies in `frame`.
+    def _holds_another(self, data: bytes, start: int, end: int) -> bool:
+        """Tell whether another response begins in the frame from `start` to `end`.
 
-        So it does when the device cut this frame short and, with requests
-        pipelined, the next response filled it up to its length.
+        So it does when the device cut this frame short, and the response to another
+        request, pipelined or given up, filled it up to its length.
         """
-        at = frame.find(b"\0\0\0", _MIN_FRAME + 2)
+        at = data.find(b"\0\0\0", start + _PREFIX + 2, end)
         while at != -1:
-            request = self._in_flight.get(frame[at - 2] << 8 | frame[at - 1])
-            if request is not None and frame[at + 4 : at + 5] == request.payload[:1]:
+            transaction = data[at - 2] << 8 | data[at - 1]
+            other = self._in_flight.get(transaction) or self._expired.get(transaction)
+            if other is not None and _heads_response(data[at + 3 : at + 6], other):
                 return True
-            at = frame.find(b"\0\0\0", at + 1)
+            at = data.find(b"\0\0\0", at + 1, end)
         return False
 
     @override
@@ -222,7 +216,7 @@ class ModbusUpstream(UpstreamCodec[bytes]):
         for transaction, other in self._in_flight.items():
             if other is request:
                 del self._in_flight[transaction]
-                self._expired.add(transaction)
+                self._expired[transaction] = request
                 break
         return not self._buffer
 
@@ -337,6 +331,16 @@ class ModbusProtocol(Protocol[bytes]):
     @override
     def describe(self, payload: bytes, response: bytes | None) -> str:
         return describe(payload, response)
+
+
+def _heads_response(head: bytes, request: Request) -> bool:
+    """Tell whether length, unit and function are those of a response to `request`."""
+    return (
+        len(head) == 3
+        and MIN_LENGTH <= head[0] <= MAX_LENGTH
+        and head[1] == request.payload[0]
+        and not (head[2] ^ request.payload[1]) & ~EXCEPTION_BIT
+    )
 
 
 def _may_begin(data: bytes, at: int) -> bool:

@@ -224,7 +224,8 @@ def describe_response(response: bytes) -> str:
         code = response[2] if len(response) > 2 else 0
         return f"exception 0x{code:02x} {EXCEPTION_NAMES.get(code, '')}".rstrip()
     data = response[3:]
-    if function in _REGISTER_READS and len(data) == response[2] and len(data) % 2 == 0:
+    whole = len(response) > 2 and len(data) == response[2]
+    if function in _REGISTER_READS and whole and len(data) % 2 == 0:
         values = (int.from_bytes(data[i : i + 2]) for i in range(0, len(data), 2))
         return "values " + " ".join(map(str, values))
     return response[2:].hex(" ")
