@@ -91,6 +91,10 @@ class RequestQueue:
     def _forget(self, requester: Requester) -> None:
         """Keep no trace of somebody who is gone: turns may not be taken for hours."""
         self._members.pop(requester, None)
+        self._withdraw(requester)
+
+    def _withdraw(self, requester: Requester) -> None:
+        """Let a requester wait for its turn no more."""
         if requester.queued:
             requester.queued = False
             for turns in (self._turns, self._write_turns):
@@ -122,10 +126,12 @@ class RequestQueue:
     def put_back(self, exchange: Exchange) -> None:
         """Place a request that was taken before all others: it had its turn."""
         requester = exchange.requester
+        self._withdraw(requester)
         self._count += 1
         requester.turn = -self._count
         requester.pending.appendleft(exchange)
         self.depth += 1
+        self.peak = max(self.peak, self.depth)
         self._members[requester] = None
         self.offer(requester)
 
