@@ -302,9 +302,11 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         values = self._typed
         if not values and self._entry:
             values = self._entry.data | self._sections.to_show(self._entry.data)
+        # The frontend would choose the first suggestion by itself.
+        nothing = {"suggested_value": ""}
         fields: dict[vol.Marker, Any] = {
             vol.Required(CONF_PROTOCOL, default=DEFAULTS[CONF_PROTOCOL]): PROTOCOL,
-            vol.Required(CONF_HOST): self._async_host_selector(),
+            vol.Required(CONF_HOST, description=nothing): self._async_host_selector(),
             vol.Required(CONF_PORT, default=DEFAULTS[CONF_PORT]): PORT,
             vol.Required(
                 CONF_LISTEN_PORT,

@@ -570,6 +570,7 @@ async def test_suggestions_come_from_other_integrations(
     await dialog.start()
     selector = host_selector(dialog)
     assert isinstance(selector, SelectSelector)
+    assert dialog.values[CONF_HOST] == ""  # None is chosen.
     assert selector.config["options"] == [
         {"value": "192.0.2.3:502", "label": "Meter (192.0.2.3:502)"},
         {"value": "broker.local:1883", "label": "Broker (broker.local:1883)"},
