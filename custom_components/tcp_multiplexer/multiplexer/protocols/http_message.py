@@ -143,17 +143,14 @@ def _passed_on(
     Args:
         fields: The fields as they came.
         version: The HTTP version that they came with.
-        length: The body's, where its framing is made anew: in the place of
-            Transfer-Encoding if there is one. None: Content-Length stays as it came.
+        length: The body's, where it came without Content-Length; it is told in the
+            place of Transfer-Encoding if there is one.
         without: More names to leave out.
 
     """
     dropped = {*_HOP_BY_HOP, *_members(fields, b"connection")}
     dropped = {*dropped - {b"host", b"content-length"}, *without}
-    framing = []
-    if length is not None:
-        framing.append((b"Content-Length", b"%d" % length))
-        dropped.add(b"content-length")
+    framing = [] if length is None else [(b"Content-Length", b"%d" % length)]
     passed: Fields = []
     for field in fields:
         name = field[0].lower()
