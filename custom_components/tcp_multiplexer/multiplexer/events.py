@@ -15,7 +15,7 @@ LOGGER = logging.getLogger(__name__)
 
 MERGE_SECONDS = 1.0
 _WRITES_TOLD = 20
-_MERGED_KEYS = 1024
+_MERGED_KINDS = 1024
 """Kinds of events merged at a time; what exceeds them is merged without a client."""
 
 
@@ -64,6 +64,7 @@ class Event:
 
 
 type EventListener = Callable[[Event], None]
+type _Kind = tuple[EventType, str | None, str | None]
 
 
 class Events:
@@ -72,7 +73,9 @@ class Events:
     def __init__(self) -> None:
         """Have no listeners yet."""
         self._listeners: list[EventListener] = []
-        self._merging: dict[tuple[EventType, str | None, str | None], Event | None] = {}
+        self._merging: dict[_Kind, tuple[float, Event | None]] = {}
+        """Until when the like of what was told is held back, and what is; the earliest
+        first."""
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -99,36 +102,47 @@ class Events:
         """Tell an event now, unless one like it was told within the last second."""
         if self._closed:
             return
-        key = (event.type, event.client, event.reason)
-        if key not in self._merging and len(self._merging) >= _MERGED_KEYS:
+        kind = (event.type, event.client, event.reason)
+        if kind not in self._merging and len(self._merging) >= _MERGED_KINDS:
             event = replace(event, client=None)
-            key = (event.type, None, event.reason)
-        if key in self._merging:
-            earlier = self._merging[key]
+            kind = (event.type, None, event.reason)
+        if kind in self._merging:
+            until, earlier = self._merging[kind]
             if earlier is not None:
                 event = replace(
                     event,
                     count=earlier.count + event.count,
                     writes=(earlier.writes + event.writes)[:_WRITES_TOLD],
                 )
-            self._merging[key] = event
+            self._merging[kind] = (until, event)
             return
-        self._merging[key] = None
-        if self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(MERGE_SECONDS, self._flush)
+        loop = asyncio.get_running_loop()
+        self._merging[kind] = (loop.time() + MERGE_SECONDS, None)
+        self._arm()
         self.tell(event)
 
-    def _flush(self) -> None:
-        waiting = self._merging
-        self._merging = {key: None for key, event in waiting.items() if event}
-        self._timer = None
-        if self._merging:
+    def _arm(self) -> None:
+        if self._timer is None and self._merging:
+            until, _ = next(iter(self._merging.values()))
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(MERGE_SECONDS, self._flush)
-        for event in waiting.values():
+            self._timer = loop.call_at(until, self._flush, until)
+
+    def _flush(self, at: float) -> None:
+        """Tell what was held back for a second, and hold its like back for another."""
+        now = max(at, asyncio.get_running_loop().time())  # loops may ring early
+        self._timer = None
+        due = []
+        while self._merging:
+            kind, (until, event) = next(iter(self._merging.items()))
+            if until > now:
+                break
+            del self._merging[kind]
             if event is not None:
-                self.tell(event)
+                self._merging[kind] = (now + MERGE_SECONDS, None)
+                due.append(event)
+        self._arm()
+        for event in due:
+            self.tell(event)
 
     def close(self) -> None:
         """Tell what was held back, then nothing more."""
@@ -137,6 +151,6 @@ class Events:
             self._timer.cancel()
             self._timer = None
         waiting, self._merging = self._merging, {}
-        for event in waiting.values():
+        for _, event in waiting.values():
             if event is not None:
                 self.tell(event)
