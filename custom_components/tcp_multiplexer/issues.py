@@ -16,6 +16,7 @@ Four things are watched:
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 import errno
+import os
 from typing import Final
 
 from homeassistant.config_entries import (
@@ -83,9 +84,17 @@ def async_listen_port_taken(
         translation_placeholders={
             "title": entry.title,
             "port": str(settings_from_entry(entry).listen_port),
-            "error": err.strerror or str(err),
+            "error": _words(err),
         },
     )
+
+
+def _words(err: OSError) -> str:
+    """Say what the system says.
+
+    asyncio wraps that in words of its own, and keeps EADDRNOTAVAIL to itself.
+    """
+    return os.strerror(err.errno or errno.EADDRNOTAVAIL)
 
 
 @callback

@@ -9,7 +9,7 @@ port is read, and nothing is logged.
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from homeassistant.config_entries import ConfigEntry, ConfigEntryState
+from homeassistant.config_entries import ConfigEntry
 from homeassistant.const import CONF_HOST, CONF_PORT
 from homeassistant.core import HomeAssistant, callback
 from yarl import URL
@@ -17,13 +17,6 @@ from yarl import URL
 from .const import DOMAIN
 
 MODBUS_DOMAIN = "modbus"
-
-# An entry that waits for its next attempt counts: the attempt takes the slot.
-_DIALLING = {
-    ConfigEntryState.LOADED,
-    ConfigEntryState.SETUP_IN_PROGRESS,
-    ConfigEntryState.SETUP_RETRY,
-}
 
 
 class Neighbour(NamedTuple):
@@ -66,10 +59,12 @@ def async_who_dials(hass: HomeAssistant, host: str, port: int) -> list[Neighbour
 
 
 def _entries(hass: HomeAssistant) -> Iterator[Neighbour]:
+    # Whether they are loaded does not matter: an entry that waits for its next attempt
+    # takes the slot with it.
     for entry in hass.config_entries.async_entries(
         include_ignore=False, include_disabled=False
     ):
-        if entry.domain == DOMAIN or entry.state not in _DIALLING:
+        if entry.domain == DOMAIN:
             continue
         settings = {**entry.data, **entry.options}
         host = settings.get(CONF_HOST)

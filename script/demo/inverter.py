@@ -26,10 +26,10 @@ RESPONSE_SECONDS = 0.02
 """What such a device needs for an answer."""
 
 BASE = 40000
-INVERTER = BASE + 72
+INVERTER = BASE + 71
 """Where the points of model 103 begin."""
 POWER = INVERTER + 12
-CONTROLS = BASE + 124
+CONTROLS = BASE + 123
 """Where those of model 123 begin."""
 LIMIT_PERCENT = CONTROLS + 3
 LIMIT_ENABLED = CONTROLS + 7
@@ -53,13 +53,13 @@ def _map() -> list[int]:
     maker, model, version, serial = _IDENTITY
     registers = [
         *_text("SunS", 2),
-        *(1, 66),
+        *(1, 65),
         *_text(maker, 16),
         *_text(model, 16),
         *_text("", 8),
         *_text(version, 8),
         *_text(serial, 16),
-        *(UNIT_ID, 0x8000),
+        UNIT_ID,
         *(103, 50),
         *[_NOT_IMPLEMENTED] * 50,
         *(123, 24),
@@ -72,6 +72,7 @@ def _map() -> list[int]:
         INVERTER + 13: 0,  # W
         INVERTER + 15: -2,  # Hz
         INVERTER + 24: 0,  # Wh
+        INVERTER + 26: -2,  # DC A
         INVERTER + 28: -1,  # DC V
         INVERTER + 30: 0,  # DC W
         INVERTER + 35: -1,  # °C
@@ -114,6 +115,8 @@ class Inverter:
         self._watt_hours += watts * (now - self._updated) / 3600
         self._updated = now
         volts = [230 + 2 * math.sin(now / 11 + phase) for phase in (0, 2, 4)]
+        direct = watts / 0.97
+        direct_volts = 600 + 40 * share
         amperes = [watts / 3 / phase_volts for phase_volts in volts]
         values: dict[int, float] = {
             0: sum(amperes) * 100,
@@ -127,9 +130,11 @@ class Inverter:
             14: 5000 + 2 * math.sin(now / 5),
             22: int(self._watt_hours) >> 16,
             23: int(self._watt_hours) & 0xFFFF,
-            27: (600 + 40 * share) * 10,
-            29: watts / 0.97,
+            25: direct / direct_volts * 100,
+            27: direct_volts * 10,
+            29: direct,
             31: (28 + 22 * share) * 10,
+            32: (31 + 27 * share) * 10,
             36: 5 if limited and sky > limit else 4,  # throttled
         }
         for point, value in values.items():
