@@ -1,0 +1,55 @@
+"""Counting, and the percentiles of what was counted."""
+
+import pytest
+
+from custom_components.tcp_multiplexer.multiplexer import Failure
+from custom_components.tcp_multiplexer.multiplexer.statistics import (
+    Statistics,
+    percentile,
+)
+
+
+@pytest.mark.parametrize(
+    ("values", "median", "p95"),
+    [
+        ([], None, None),
+        ([7.0], 7, 7),
+        ([1.0, 2.0], 1, 2),
+        ([1.0, 2.0, 3.0], 2, 3),
+        ([float(n) for n in range(1, 101)], 50, 95),
+        ([float(n) for n in range(1, 22)], 11, 20),
+    ],
+)
+def test_percentile_is_a_value_that_occurred(
+    values: list[float], median: float | None, p95: float | None
+) -> None:
+    assert percentile(values, 0.5) == median
+    assert percentile(values, 0.95) == p95
+
+
+def test_reset_begins_again_but_keeps_the_trace() -> None:
+    statistics = Statistics(trace_size=2, now=5)
+    assert statistics.since == 5
+    assert statistics.failures == dict.fromkeys(Failure, 0)
+    statistics.requests = 9
+    statistics.failures[Failure.BUSY] = 3
+    statistics.times.append((1, 1))
+    statistics.unit(4).functions[3] += 1
+    for name in "abc":
+        statistics.trace.append((0, name, b"", None, "busy", 0, None))
+    statistics.reset(8)
+    assert (statistics.since, statistics.requests) == (8, 0)
+    assert statistics.failures[Failure.BUSY] == 0
+    assert not statistics.times
+    assert not statistics.units
+    assert [entry[1] for entry in statistics.trace] == ["b", "c"]
+
+
+def test_unit_is_counted_on_from_its_first_request() -> None:
+    statistics = Statistics(trace_size=0, now=0)
+    statistics.unit(7).requests += 1
+    statistics.unit(7).functions[3] += 1
+    (snapshot,) = (unit.snapshot() for unit in statistics.units.values())
+    assert (snapshot.requests, snapshot.functions) == (1, {3: 1})
+    statistics.unit(7).functions[3] += 1
+    assert snapshot.functions == {3: 1}  # a picture of that moment
