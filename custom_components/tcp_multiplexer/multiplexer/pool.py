@@ -29,9 +29,9 @@ from .exchange import NOBODY, Exchange, Requester
 from .health import Health as HealthTracker
 from .policy import Policy, Verdict
 from .protocols.base import Failure
+from .recorder import Recorder
 from .sharing import SharedReads
 from .snapshot import Health
-from .statistics import PAYLOAD_KEPT
 from .upstream import CloseReason
 
 if TYPE_CHECKING:
@@ -135,19 +135,15 @@ class UpstreamPool:
         self._policy = Policy(settings, has_units=protocol.has_units)
         self._sharing = SharedReads(share=settings.share_reads, ttl=settings.cache_ttl)
         self._prober = _Prober()
-        self._last_good: Request | None = None
-        self._debug = LOGGER.isEnabledFor(logging.DEBUG)
+        self._recorder = Recorder(protocol, statistics, events)
         queue.join(self._prober)
 
     # ---- what requesters call ---------------------------------------------------
 
     def submit(self, exchange: Exchange) -> None:
         """Take a request; `dispatch` must follow, once for several."""
-        if self._has_units and exchange.requester.counted:
-            payload = exchange.request.payload
-            exchange.unit = unit = self.statistics.unit(payload[0])
-            unit.requests += 1
-            unit.functions[payload[1]] += 1
+        if exchange.requester.counted:
+            self._recorder.asked(exchange)
         request = exchange.request
         if self._policy.active:
             verdict = self._policy.judge(request, exchange.requester.peer)
@@ -164,41 +160,17 @@ class UpstreamPool:
 
     def _turn_down(self, exchange: Exchange, verdict: Verdict) -> None:
         """Answer a request that the owner's rules do not let pass."""
-        request, requester = exchange.request, exchange.requester
-        response = None
+        requester = exchange.requester
         if verdict is Verdict.ACKNOWLEDGE:
-            response = self._protocol.acknowledge(request)
+            response = self._protocol.acknowledge(exchange.request)
+            if response is not None:
+                self._recorder.acknowledged(exchange, response)
+                requester.answered(exchange, response)
+                return
         too_large = verdict is Verdict.REFUSE_SIZE
         failure = Failure.TOO_LARGE if too_large else Failure.REFUSED
-        outcome = failure.value if response is None else "acknowledged"
-        writes: tuple[dict[str, object], ...] = ()
-        kind = EventType.REQUEST_REFUSED
-        if request.writes is not None:
-            writes = (self._protocol.explain_write(request),)
-            kind = EventType.WRITE_REFUSED
-            if response is None:
-                self.statistics.writes_refused += 1
-            else:
-                self.statistics.writes_acknowledged += 1
-                kind = EventType.WRITE_ACKNOWLEDGED
-        if response is None:
-            self.statistics.failures[failure] += 1
-            if exchange.unit is not None:
-                exchange.unit.refused += 1
-        self._trace(exchange, outcome, response, exchange.arrived)
-        self._events.tell_merged(
-            Event(
-                kind,
-                requester.address,
-                outcome,
-                self._protocol.describe(request.payload, None),
-                writes=writes,
-            )
-        )
-        if response is None:
-            requester.failed(exchange, failure)
-        else:
-            requester.answered(exchange, response)
+        self._recorder.refused(exchange, failure)
+        requester.failed(exchange, failure)
 
     def _place(self, exchange: Exchange) -> None:
         """Let a request wait for its turn, unless that would be in vain."""
@@ -231,7 +203,7 @@ class UpstreamPool:
             if response is not None:
                 self.statistics.reads_cached += 1
                 exchange.sent, exchange.attempts = now, 1
-                self._count_response(exchange, response, now)
+                self._recorder.answered(exchange, response, now)
                 requester.answered(exchange, response)
                 return True
         leader = self._sharing.leader(key)
@@ -252,7 +224,7 @@ class UpstreamPool:
             if not requester.gone:
                 self.statistics.reads_shared += 1
                 exchange.sent, exchange.attempts = exchange.arrived, 1
-                self._count_response(exchange, response, now)
+                self._recorder.answered(exchange, response, now)
                 requester.answered(exchange, response)
                 self._queue.relieve(requester)
 
@@ -392,7 +364,7 @@ class UpstreamPool:
                 self._sharing.answered(exchange, response, now)
         if requester.counted:
             upstream.last_used = now
-            self._count_response(exchange, response, now)
+            self._recorder.answered(exchange, response, now)
         self._freed(upstream, now)
         if self._queue.depth:
             self.dispatch(now)
@@ -406,51 +378,6 @@ class UpstreamPool:
         """Let the next write go, and let nobody see what was before this one."""
         self._sharing.wrote(exchange.request.writes)
         self._queue.ended(exchange)
-
-    def _count_response(self, exchange: Exchange, response: Any, now: float) -> None:
-        statistics = self.statistics
-        request = exchange.request
-        statistics.responses += 1
-        if exchange.unit is not None:
-            exchange.unit.responses += 1
-        if self._protocol.is_exception(response):
-            statistics.exceptions += 1
-        elif request.retry_safe:
-            self._last_good = request
-        statistics.times.append((exchange.sent - exchange.arrived, now - exchange.sent))
-        self._trace(exchange, "answered", bytes(response), now)
-
-    def _trace(
-        self, exchange: Exchange, outcome: str, response: bytes | None, now: float
-    ) -> None:
-        request = exchange.request.payload
-        if self._debug:
-            self._log(exchange, outcome, response, now)
-        if len(request) > PAYLOAD_KEPT:
-            request = request[:PAYLOAD_KEPT]
-        if response is not None and len(response) > PAYLOAD_KEPT:
-            response = response[:PAYLOAD_KEPT]
-        sent = exchange.sent if exchange.attempts else None
-        name = exchange.requester.name
-        self.statistics.trace.append(
-            (now, name, request, response, outcome, exchange.arrived, sent)
-        )
-
-    def _log(
-        self, exchange: Exchange, outcome: str, response: bytes | None, now: float
-    ) -> None:
-        request = exchange.request.payload
-        sent = exchange.sent if exchange.attempts else now
-        LOGGER.debug(
-            "%s: %s, %s, waited %.1f ms, took %.1f ms; %s -> %s",
-            exchange.requester.name,
-            self._protocol.describe(request, response),
-            outcome,
-            (sent - exchange.arrived) * 1e3,
-            (now - sent) * 1e3,
-            request[:PAYLOAD_KEPT].hex(" "),
-            response and response[:PAYLOAD_KEPT].hex(" "),
-        )
 
     def unanswerable(
         self, upstream: Upstream, exchange: Exchange, failure: Failure
@@ -469,21 +396,7 @@ class UpstreamPool:
         if failure in _DEVICE_FAILURES:
             self.health.failed(failure.value)
         if requester.counted:
-            statistics = self.statistics
-            statistics.failures[failure] += 1
-            if failure is Failure.NO_RESPONSE:
-                statistics.timeouts += 1
-            if exchange.unit is not None:
-                exchange.unit.failures += 1
-            self._trace(exchange, failure.value, None, self._loop.time())
-            self._events.tell_merged(
-                Event(
-                    EventType.REQUEST_REFUSED,
-                    requester.address,
-                    failure.value,
-                    self._protocol.describe(exchange.request.payload, None),
-                )
-            )
+            self._recorder.failed(exchange, failure, self._loop.time())
         if exchange.request.writes is not None:
             requester.writing -= 1
             self._sharing.wrote(exchange.request.writes)
@@ -542,19 +455,10 @@ class UpstreamPool:
             self._events.tell(Event(EventType.LENIENT_WOULD_HELP))
 
     def stray(self, upstream: Upstream, event: Stray) -> None:
-        """Count bytes that belong to nobody."""
-        statistics = self.statistics
+        """Note bytes that belong to nobody."""
         if event.lenient:
             upstream.discarded_for = next(iter(upstream.in_flight.values()), None)
-        if event.late:
-            statistics.late_responses += 1
-        else:
-            statistics.stray_responses += 1
-        now = self._loop.time()
-        data = event.data[:PAYLOAD_KEPT]
-        if self._debug:
-            LOGGER.debug("Discarded: %s; %s", event.reason, data.hex(" "))
-        statistics.trace.append((now, "device", b"", data, "stray", now, None))
+        self._recorder.stray(event, self._loop.time())
 
     # ---- connections come and go ------------------------------------------------
 
@@ -865,7 +769,7 @@ class UpstreamPool:
 
     def _probe(self, upstream: Upstream, now: float) -> None:
         upstream.last_received = now  # the next one is due an interval from now
-        request = self._protocol.probe(self._last_good)
+        request = self._protocol.probe(self._recorder.last_good)
         if request is None or self._prober.pending or self._prober.in_flight:
             return
         self._prober.upstream = upstream
@@ -876,6 +780,7 @@ class UpstreamPool:
     def _next_moment(self) -> float:
         """Give the earliest moment at which there may be something to do."""
         settings = self.settings
+        now = self._loop.time()
         moments = [self._alarm.at]
         for upstream in self.upstreams:
             until = upstream.trial_until if upstream.on_trial else None
@@ -886,18 +791,19 @@ class UpstreamPool:
                 moments.append(upstream.not_before)
             if settings.max_lifetime:
                 moments.append(upstream.opened_at + settings.max_lifetime)
-            if upstream.in_flight or self._queue.depth:
-                continue
+            busy = upstream.in_flight or self._queue.depth
             if settings.idle_timeout:
-                moments.append(upstream.last_used + settings.idle_timeout)
+                since = now if busy else upstream.last_used
+                moments.append(since + settings.idle_timeout)
             if settings.health_check_interval:
-                moments.append(upstream.last_received + settings.health_check_interval)
+                since = now if busy else upstream.last_received
+                moments.append(since + settings.health_check_interval)
         moments.extend(
             requester.pending[0].deadline
             for requester in self._queue.requesters()
             if requester.pending
         )
-        if not self.upstreams and self.health.next_attempt > self._loop.time():
+        if not self.upstreams and self.health.next_attempt > now:
             moments.append(self.health.next_attempt)
         return min(moments)
 
@@ -929,10 +835,6 @@ class UpstreamPool:
             self._events.tell(
                 Event(EventType.HEALTH_CHANGED, None, status.value, reason)
             )
-
-    @property
-    def _target(self) -> str:
-        return f"{self.settings.host}:{self.settings.port}"
 
 
 def _max_in_flight(settings: Settings) -> int:
