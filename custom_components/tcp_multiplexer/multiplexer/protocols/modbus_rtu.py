@@ -206,7 +206,6 @@ class RtuUpstream(UpstreamCodec[bytes]):
     def send(self, request: Request) -> bytes:
         payload = request.payload
         self._request = request
-        self._buffer = b""
         self._given_up = self._spoiled = self._silence_tells = False
         self._broadcast = None if request.expects_reply else success_response(payload)
         self._answer_at = None
