@@ -162,7 +162,6 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
             self._async_publish_counters,
             timedelta(seconds=seconds),
             name=self.name,
-            cancel_on_shutdown=True,
         )
 
     async def async_set_paused(self, paused: bool) -> None:

@@ -70,6 +70,7 @@ class SnapshotEntity[ValueT](TcpMultiplexerEntity):
     """An entity that shows one value of a snapshot."""
 
     value: ValueT
+    """What the state says; known once the entity is added."""
 
     def __init__(
         self,
@@ -77,14 +78,13 @@ class SnapshotEntity[ValueT](TcpMultiplexerEntity):
         description: EntityDescription,
         shown: ShownValue[ValueT],
     ) -> None:
-        """Take the first value."""
+        """Follow the description."""
         super().__init__(coordinator, description)
         self._shown = shown
-        self.value = self._read()
 
     @override
     async def async_added_to_hass(self) -> None:
-        """Follow the coordinator, from what is true now."""
+        """Follow the coordinator, beginning with what is true now."""
         await super().async_added_to_hass()
         self.value = self._read()
 

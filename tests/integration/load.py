@@ -1,6 +1,6 @@
 """A device and clients that keep it busy, as a process of their own.
 
-    python -m tests.integration.load ask|come_and_go REQUESTS_A_SECOND
+    python -m tests.integration.load ask|come_and_go|flap REQUESTS_A_SECOND
 
 Prints the device's port, reads the multiplexer's, and then keeps up the rate until
 its standard input is closed. Each client has an address of its own. At the end one
@@ -36,12 +36,17 @@ class Load:
                         await self._exchange(client)
             self.seen["disconnected"] += 1
 
+    async def flap(self, address: str) -> None:
+        """Ask a device that hangs up after every answer."""
+        await self.ask(address)
+
     async def come_and_go(self, address: str) -> None:
-        """Connect for every request."""
+        """Connect for every request, and stay for half of the time."""
         async for _ in self._beat():
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 async with ModbusClient(self._port, address) as client:
                     await self._exchange(client)
+                    await asyncio.sleep(self._pause / 2)
             self.seen["disconnected"] += 1
 
     async def _beat(self) -> AsyncGenerator[None]:
@@ -61,6 +66,7 @@ class Load:
 async def main(way: str, rate: int) -> None:
     """Run a device and clients until standard input ends."""
     device = ModbusDevice()
+    device.hangs_up = way == "flap"
     await device.start()
     stdin = await _stdin()
     print(device.port, flush=True)  # noqa: T201 - to who started this

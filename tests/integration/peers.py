@@ -42,6 +42,8 @@ class ModbusDevice:
         """Seconds between a request and its answer."""
         self.silent = False
         """Take requests and answer none."""
+        self.hangs_up = False
+        """Close the connection after every answer."""
         self.connection: _DeviceConnection | None = None
         self._server: asyncio.Server | None = None
 
@@ -117,6 +119,8 @@ class _DeviceConnection(asyncio.Protocol):
                 )
             else:
                 self.transport.write(reply)
+            if device.hangs_up:
+                self.transport.close()
 
 
 class ModbusClient:

@@ -8,6 +8,7 @@ from typing import Any
 from homeassistant.components.button.const import DOMAIN as BUTTON_DOMAIN, SERVICE_PRESS
 from homeassistant.components.homeassistant import SERVICE_UPDATE_ENTITY
 from homeassistant.const import (
+    ATTR_CONFIG_ENTRY_ID,
     ATTR_ENTITY_ID,
     CONF_HOST,
     EVENT_STATE_CHANGED,
@@ -331,6 +332,27 @@ async def test_refused_clients_have_a_reason_and_a_name(
         "reason": "not_allowed",
     }
     assert told.attributes == [{**refused, "count": 1}, {**refused, "count": 2}]
+    assert hass.states.is_state(CLIENTS, "0")
+
+
+async def test_events_of_the_same_moment_are_told_one_by_one(
+    hass: HomeAssistant, loaded_entry: MockConfigEntry
+) -> None:
+    told = Told(hass)
+    port = listen_port(hass, loaded_entry)
+    addresses = {f"127.0.0.{number}" for number in range(1, 6)}
+    async with AsyncExitStack() as clients:
+        for address in addresses:
+            await clients.enter_async_context(ModbusClient(port, address))
+        await until(lambda: hass.states.is_state(CLIENTS, "5"))
+        await hass.services.async_call(
+            DOMAIN,
+            "disconnect_client",
+            {ATTR_CONFIG_ENTRY_ID: loaded_entry.entry_id},
+            blocking=True,
+        )
+        await until(lambda: len(told.of("client_disconnected")) == 5)
+    assert {event["client"] for event in told.of("client_disconnected")} == addresses
     assert hass.states.is_state(CLIENTS, "0")
 
 

@@ -152,6 +152,7 @@ def callback_times() -> Generator[list[float]]:
             id="clients_refused",
         ),
         pytest.param("come_and_go", {}, {}, "answered", id="clients_come_and_go"),
+        pytest.param("flap", {}, {}, "answered", id="device_hangs_up"),
     ],
 )
 async def test_state_writes_and_callbacks_under_load(  # noqa: PLR0917
