@@ -8,11 +8,12 @@ engine's default, so that no default is written down twice.
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from ipaddress import ip_network
-from typing import Any, Final
-
-from homeassistant.config_entries import ConfigEntry
+from typing import TYPE_CHECKING, Any, Final
 
 from .multiplexer.settings import Settings
+
+if TYPE_CHECKING:  # It reads settings itself.
+    from .coordinator import TcpMultiplexerConfigEntry
 
 _FIELDS: Final = frozenset(field.name for field in fields(Settings))
 _DECODERS: Final[dict[str, Callable[[Any], Any]]] = {
@@ -37,7 +38,7 @@ def settings_from(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settin
     )
 
 
-def settings_from_entry(entry: ConfigEntry[Any]) -> Settings:
+def settings_from_entry(entry: TcpMultiplexerConfigEntry) -> Settings:
     """Give the settings of `entry`.
 
     Raises:

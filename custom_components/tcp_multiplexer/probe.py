@@ -175,13 +175,13 @@ async def _connect(
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             return await asyncio.open_connection(host, port, all_errors=True)
-    except TimeoutError:
-        problem = DeviceProblem.UNREACHABLE
     except socket.gaierror, UnicodeError:  # unknown, or too long for a name
         problem = DeviceProblem.UNKNOWN_HOST
     except ExceptionGroup as errors:  # one for each address that the name has
         refused = errors.subgroup(ConnectionRefusedError)
         problem = DeviceProblem.REFUSED if refused else DeviceProblem.UNREACHABLE
+    except OSError:  # mostly a TimeoutError
+        problem = DeviceProblem.UNREACHABLE
     raise DeviceError(problem)
 
 
@@ -201,7 +201,7 @@ async def _ask(
             while data != b"":
                 try:
                     data = await reader.read(_CHUNK)
-                except ConnectionError:
+                except OSError:
                     data = b""
                 for event in codec.feed(data) if data else codec.eof():
                     match event:

@@ -20,4 +20,4 @@ async def pymodbus_device(
     try:
         yield server.transport.sockets[0].getsockname()[1]
     finally:
-        await server.shutdown()  # type: ignore[no-untyped-call]
+        await server.shutdown()

@@ -831,17 +831,35 @@ async def test_an_entry_whose_port_is_taken(
     await assert_serves(new)
 
 
-async def test_options_that_do_not_fit_the_new_protocol(
-    hass: HomeAssistant, running: MockConfigEntry
+@pytest.mark.parametrize(
+    ("protocol", "options", "new", "error"),
+    [
+        ("modbus", {"max_in_flight": 4}, "echo", "invalid_max_in_flight"),
+        ("mpu", {"probe": b"0004ping".hex()}, "iso8583", "invalid_probe"),
+    ],
+)
+async def test_options_that_do_not_fit_the_new_protocol(  # noqa: PLR0917
+    hass: HomeAssistant,
+    device: ModbusDevice,
+    protocol: str,
+    options: dict[str, Any],
+    new: str,
+    error: str,
 ) -> None:
-    hass.config_entries.async_update_entry(running, options={"max_in_flight": 4})
-    await hass.async_block_till_done()
-    dialog = await reconfigure(hass, running)
-    page = await dialog.send(protocol="echo")
+    entry = add_entry(
+        hass, disabled=False, host="127.0.0.1", port=device.port, protocol=protocol
+    )
+    hass.config_entries.async_update_entry(
+        entry, options=options | {"connect_on_demand": True}
+    )
+    assert await hass.config_entries.async_setup(entry.entry_id)
+    dialog = await reconfigure(hass, entry)
+    page = await dialog.send(protocol=new)
     assert page["type"] is FORM
-    assert page["errors"] == {"base": "invalid_max_in_flight"}
-    await dialog.send(protocol="modbus")
+    assert page["errors"] == {"base": error}
+    await dialog.send(protocol=protocol)
     assert_success(dialog)
+    assert_state(entry, ConfigEntryState.LOADED)
 
 
 async def test_an_option_that_is_out_of_its_bounds(
