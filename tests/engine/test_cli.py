@@ -42,6 +42,21 @@ sys.exit(main())
 """
 
 
+# A fault that nobody should ever see: a request that is never done with.
+STUCK_LOOP = """
+import sys
+from tcp_multiplexer import cli, pool
+
+def submit(self, exchange):
+    print("stuck", file=sys.stderr, flush=True)
+    while True:
+        pass
+
+pool.UpstreamPool.submit = submit
+sys.exit(cli.main())
+"""
+
+
 class Program:
     """A running `tcp-multiplexer server`."""
 
@@ -423,6 +438,17 @@ async def test_stop_while_a_name_is_being_resolved() -> None:
     async with program("-t", "stuck.invalid:1", how=("-c", STUCK_RESOLVER)) as running:
         await running.port()
         assert await running.stop() < 2
+
+
+async def test_stop_while_the_event_loop_is_stuck() -> None:
+    async with program("-t", "127.0.0.1:1", how=("-c", STUCK_LOOP)) as running:
+        port = await running.port()
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"hello\n")
+        await writer.drain()
+        await until(lambda: running.logged("stuck"))
+        assert await running.stop() < 2
+        writer.close()
 
 
 async def test_second_signal_ends_it_at_once() -> None:

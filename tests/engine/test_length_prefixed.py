@@ -183,13 +183,14 @@ def test_what_nobody_asked_for_is_stray_and_closes(unasked: bytes) -> None:
     assert isinstance(closed, Close)
 
 
-def test_message_that_began_before_the_request_is_not_its_response() -> None:
+@pytest.mark.parametrize("rest", [b"\1x", b"\5x"], ids=["whole", "begun"])
+def test_message_that_began_before_the_request_is_not_its_response(rest: bytes) -> None:
     codec = ISO8583.upstream()
     assert codec.feed(b"\0") == []  # may still be a keepalive
     codec.send(Request(b"\0\1?"))
-    stray, closed = codec.feed(b"\1x")
+    stray, closed = codec.feed(rest)
     assert isinstance(stray, Stray)
-    assert stray.data == b"\0\1x"
+    assert stray.data == b"\0" + rest
     assert isinstance(closed, Close)
 
 

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from types import FrameType
 
 from . import __version__
 from .cli_options import Parser, add_flags, make_settings
@@ -129,19 +130,19 @@ def _stop_signal() -> asyncio.Future[str]:
     stop: asyncio.Future[str] = loop.create_future()
     signals = (signal.SIGINT, signal.SIGTERM)
 
-    def on_signal(number: signal.Signals) -> None:
+    def on_signal(number: int, _: FrameType | None) -> None:
         for each in signals:
-            loop.remove_signal_handler(each)
             signal.signal(each, signal.SIG_DFL)
         # Nothing may hold the exit up, such as a name that is being resolved: that
         # runs in a thread, which Python would wait for.
         timer = threading.Timer(STOP_SECONDS, os._exit, (0,))
         timer.daemon = True
         timer.start()
-        stop.set_result(number.name)
+        loop.call_soon_threadsafe(stop.set_result, signal.Signals(number).name)
 
     for each in signals:
-        loop.add_signal_handler(each, on_signal, each)
+        # Not the loop's own way: that would wait for a loop that is stuck.
+        signal.signal(each, on_signal)
     return stop
 
 
