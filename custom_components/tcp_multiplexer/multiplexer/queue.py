@@ -85,6 +85,7 @@ class RequestQueue:
         if not kept:
             self._forget(requester)
         else:
+            self._withdraw(requester)  # what had a turn of its own may be gone
             self.offer(requester)
         return dropped
 
@@ -127,13 +128,14 @@ class RequestQueue:
         """Place a request that was taken before all others: it had its turn."""
         requester = exchange.requester
         self._withdraw(requester)
-        self._count += 1
-        requester.turn = -self._count
         requester.pending.appendleft(exchange)
         self.depth += 1
         self.peak = max(self.peak, self.depth)
         self._members[requester] = None
-        self.offer(requester)
+        if not requester.held:
+            requester.queued = True
+            self._count += 1
+            heappush(self._turns, (-self._count, requester))
 
     def offer(self, requester: Requester) -> None:
         """Let a requester wait for its turn, if it has something to ask."""
@@ -225,6 +227,10 @@ class RequestQueue:
         self.ended(exchange)
         if not requester.pending and requester.gone:
             self._forget(requester)
+        elif exchange.attempts:
+            # that one went before all others; what comes behind it does not
+            self._withdraw(requester)
+            self.offer(requester)
 
     def ended(self, exchange: Exchange) -> None:
         """Note that a request needs the device no more, so the next write may go."""
