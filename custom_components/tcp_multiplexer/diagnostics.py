@@ -25,6 +25,8 @@ _TO_REDACT: Final = {
     "unique_id",
     "listen_addresses",
     "allowed_networks",
+    "write_networks",
+    "tls",
     "probe",
     CONF_HOST,
     CONF_LISTEN_HOST,

@@ -41,6 +41,7 @@ async def test_diagnostics(
         options={
             CONF_CLIENT_NAMES: {"192.168.7.7": "wallbox", "127.0.0.1": "evcc"},
             "allowed_networks": ["127.0.0.0/8", "192.168.7.0/24"],
+            "write_networks": ["127.0.0.1/32"],
         },
     )
     await hass.async_block_till_done()
