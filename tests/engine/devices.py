@@ -10,8 +10,9 @@ added to that times 1000: a response that went astray is seen.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 import socket
 import struct
 from typing import NamedTuple, Self, override
@@ -201,6 +202,10 @@ class Device:
         """Hold answers back from now on; they gather in `held`."""
         self.respond = self.held.append
 
+    async def holds(self, count: int) -> None:
+        """Wait until `count` answers are held back."""
+        await until(lambda: len(self.held) >= count)
+
     def release(self) -> None:
         """Give the answers held back, and hold no more."""
         self.respond = answer
@@ -371,6 +376,47 @@ def port_of(multiplexer: Multiplexer) -> int:
     return multiplexer.snapshot().listen_addresses[0][1]
 
 
-async def all_answered(clients: Iterable[Client], pdu: bytes) -> list[bytes]:
-    """Let clients ask the same side by side, and give the answers."""
-    return await asyncio.gather(*(client.ask(pdu) for client in clients))
+async def spread(device: Device, clients: Sequence[Client]) -> None:
+    """Let clients ask side by side until each has a connection to the device.
+
+    Connections are opened one by one, each when the one before has proved itself.
+    """
+    for connections in range(1, len(clients) + 1):
+        device.hold()
+        for number, client in enumerate(clients):
+            client.send(read(number))
+        await device.holds(connections)
+        device.release()
+        for number, client in enumerate(clients):
+            assert (await client.receive()).pdu == values(number)
+
+
+# ---- the surroundings -----------------------------------------------------------
+
+
+@contextmanager
+def silent_port() -> Generator[int]:
+    """Have a port of a device that is there and does not answer, not even to connect.
+
+    A listener whose backlog is full makes the system ignore who knocks.
+    """
+    with ExitStack() as sockets:
+        listener = sockets.enter_context(socket.create_server(("127.0.0.1", 0)))
+        listener.listen(0)
+        address = listener.getsockname()
+        for _ in range(2):
+            filler = sockets.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(address)
+        yield address[1]
+
+
+def open_sockets() -> set[str]:
+    """Give the sockets that this process has open."""
+    found = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            target = str(descriptor.readlink())
+            if target.startswith("socket:"):
+                found.add(target)
+    return found

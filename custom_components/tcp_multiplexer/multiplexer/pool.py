@@ -491,14 +491,20 @@ class UpstreamPool:
         await asyncio.sleep(0)
         self.statistics.connection_attempts += 1
         upstream = self._make_upstream()
+        reason = None
         try:
             await upstream.open()
         except (OSError, ValueError) as err:
-            self._connecting = None
-            self._open_failed(str(err) or type(err).__name__)
-        else:
-            self._connecting = None
+            reason = str(err) or type(err).__name__
+        except Exception as err:
+            # a resolver or a host program's link at fault: there must be a next attempt
+            LOGGER.exception("Connecting to %s failed in an unexpected way", self._name)
+            reason = type(err).__name__
+        self._connecting = None
+        if reason is None:
             self._opened(upstream)
+        else:
+            self._open_failed(reason)
 
     def _opened(self, upstream: Upstream) -> None:
         if self._opened_before:
