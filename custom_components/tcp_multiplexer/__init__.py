@@ -8,7 +8,11 @@ to the coordinator, and stops with the entry or with Home Assistant.
 
 from homeassistant.const import EVENT_HOMEASSISTANT_STOP, Platform
 from homeassistant.core import HomeAssistant, callback
-from homeassistant.exceptions import ConfigEntryError, ConfigEntryNotReady
+from homeassistant.exceptions import (
+    ConfigEntryError,
+    ConfigEntryNotReady,
+    HomeAssistantError,
+)
 from homeassistant.helpers import config_validation as cv
 from homeassistant.helpers.typing import ConfigType
 
@@ -60,6 +64,12 @@ async def async_setup_entry(
                 "port": str(coordinator.multiplexer.settings.listen_port),
                 "error": err.strerror or str(err),
             },
+        ) from err
+    except HomeAssistantError as err:
+        raise ConfigEntryNotReady(
+            translation_domain=DOMAIN,
+            translation_key="shared_connection_in_use",
+            translation_placeholders={"error": str(err)},
         ) from err
     entry.runtime_data = coordinator
     entry.async_on_unload(

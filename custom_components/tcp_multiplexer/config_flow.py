@@ -50,10 +50,16 @@ from .const import (
     CONF_CLIENT_NAMES,
     CONF_LISTEN_HOST,
     CONF_LISTEN_PORT,
+    CONF_PROFILE,
     CONF_UPDATE_INTERVAL,
+    CONF_UPSTREAM,
     DOMAIN,
+    UPSTREAM_HOME_ASSISTANT,
+    UPSTREAM_RTU,
+    UPSTREAM_TCP,
 )
 from .coordinator import TcpMultiplexerConfigEntry
+from .entry_settings import GENERIC, profile_settings
 from .forms import (
     DEFAULTS,
     PORT,
@@ -63,6 +69,7 @@ from .forms import (
     checked_settings,
     worth_storing,
 )
+from .multiplexer.profiles import PROFILES
 from .multiplexer.settings import Settings
 from .neighbours import async_neighbours, async_who_dials
 from .probe import (
@@ -74,6 +81,7 @@ from .probe import (
     own_addresses,
     try_listen,
 )
+from .shared_connection import async_ask_shared
 
 _CONNECTION: Final = (
     "timeout",
@@ -83,6 +91,19 @@ _CONNECTION: Final = (
     "idle_timeout",
     "max_lifetime",
     "unit_id",
+)
+_MODBUS: Final = (
+    "share_reads",
+    "cache_ttl",
+    "writes_first",
+    "write_policy",
+    "write_networks",
+    "allowed_functions",
+    "allowed_units",
+    "max_read_registers",
+    "unit_map",
+    "matching",
+    "quiet",
 )
 _POOL: Final = ("max_connections", "max_in_flight", "queue_size")
 _ACCESS: Final = ("allowed_networks", "max_clients")
@@ -100,6 +121,7 @@ _OPTIONS: Final = {
         "probe",
     ),
     "pool": (*_POOL, "on_failure", "max_body"),
+    "modbus": _MODBUS,
     "access": _ACCESS,
     "home_assistant": (
         CONF_UPDATE_INTERVAL,
@@ -109,9 +131,32 @@ _OPTIONS: Final = {
     ),
 }
 
-_UPSTREAM: Final = {CONF_PROTOCOL, CONF_HOST, CONF_PORT}
+_UPSTREAM: Final = {
+    CONF_PROTOCOL,
+    CONF_HOST,
+    CONF_PORT,
+    CONF_UPSTREAM,
+    CONF_PROFILE,
+}
 _LISTENING: Final = {CONF_LISTEN_HOST, CONF_LISTEN_PORT}
 _EVERYWHERE: Final = {None, ANY_IPV4, ANY_IPV6}
+
+_PROFILE: Final = SelectSelector(
+    SelectSelectorConfig(
+        options=list(PROFILES),
+        mode=SelectSelectorMode.DROPDOWN,
+        translation_key="profile",
+    )
+)
+_UPSTREAM_KIND: Final = SelectSelector(
+    SelectSelectorConfig(
+        options=[UPSTREAM_TCP, UPSTREAM_RTU, UPSTREAM_HOME_ASSISTANT],
+        mode=SelectSelectorMode.DROPDOWN,
+        translation_key="upstream",
+    )
+)
+_UPSTREAM_DEFAULTS: Final = {CONF_PROFILE: GENERIC, CONF_UPSTREAM: UPSTREAM_TCP}
+"""What an entry means that names neither."""
 
 IN_USE_HERE: Final = "in_use_here"
 """The menu when somebody in this Home Assistant dials the device that is silent."""
@@ -219,7 +264,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             async with self._async_out_of_the_way(plan):
                 if plan.bind:
                     await self._async_bind(plan)
-                answer = await ask_device(plan.settings) if plan.dial else None
+                answer = await self._async_dial(plan) if plan.dial else None
                 return await self._async_finish(
                     "answered" if answer else "connected", answer
                 )
@@ -253,6 +298,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     async_step_closed = _async_step_no_answer
     async_step_silent = _async_step_no_answer
     async_step_not_understood = _async_step_no_answer
+    async_step_other_settings = _async_step_no_answer
     async_step_in_use_here = _async_step_no_answer
 
     async def async_step_add_anyway(
@@ -314,6 +360,8 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
                 if values
                 else await self._async_free_port(DEFAULTS[CONF_LISTEN_PORT]),
             ): PORT,
+            vol.Required(CONF_PROFILE, default=GENERIC): _PROFILE,
+            vol.Required(CONF_UPSTREAM, default=UPSTREAM_TCP): _UPSTREAM_KIND,
         }
         if not self._entry:
             fields[vol.Optional(CONF_NAME)] = TextSelector()
@@ -370,13 +418,18 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         except ValueError:
             raise FieldError(CONF_HOST, "invalid_host") from None
         values = self._sections.to_store(self._typed)
-        data = {
+        data: dict[str, Any] = {
             CONF_PROTOCOL: self._typed[CONF_PROTOCOL],
             CONF_HOST: host,
             CONF_PORT: port or self._typed[CONF_PORT],
             CONF_LISTEN_HOST: values.pop(CONF_LISTEN_HOST),
             CONF_LISTEN_PORT: self._typed[CONF_LISTEN_PORT],
+            CONF_PROFILE: self._typed[CONF_PROFILE],
+            CONF_UPSTREAM: self._typed[CONF_UPSTREAM],
         }
+        is_modbus = data[CONF_PROTOCOL] == "modbus"
+        if data[CONF_UPSTREAM] != UPSTREAM_TCP and not is_modbus:
+            raise FieldError(CONF_UPSTREAM, "only_modbus")
         options = self._entry.options if self._entry else worth_storing(values)
         plan = _Plan(
             title=self._typed.get(CONF_NAME, "").strip() or host,
@@ -394,7 +447,8 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         if (entry := self._entry) is None:
             return {"dial": True, "bind": True, "release": False}
         running = entry.state is ConfigEntryState.LOADED
-        changed = {key for key, value in data.items() if entry.data[key] != value}
+        before = _UPSTREAM_DEFAULTS | entry.data
+        changed = {key for key, value in data.items() if before[key] != value}
         dial = not changed.isdisjoint(_UPSTREAM)
         bind = not (running and changed.isdisjoint(_LISTENING))
         needs_own_port = bind and not (running and CONF_LISTEN_PORT in changed)
@@ -464,6 +518,17 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
                 key = "own_listener" if title else "itself"
                 raise FieldError(CONF_HOST, key, title=title)
 
+    async def _async_dial(self, plan: _Plan) -> str | None:
+        """Ask the device something harmless, on the way that will be used.
+
+        Raises:
+            DeviceError: it does not answer.
+
+        """
+        if plan.data[CONF_UPSTREAM] == UPSTREAM_HOME_ASSISTANT:
+            return await async_ask_shared(self.hass, plan.settings)
+        return await ask_device(plan.settings)
+
     async def _async_bind(self, plan: _Plan) -> None:
         """Try to listen.
 
@@ -527,6 +592,7 @@ class TcpMultiplexerOptionsFlow(OptionsFlow):
     ) -> ConfigFlowResult:
         """Ask for all preferences, by section."""
         entry = self.config_entry
+        profile = profile_settings(entry.data)
         sections = Sections(entry.data[CONF_PROTOCOL], **_OPTIONS)
         error: FieldError | None = None
         if user_input is not None:
@@ -534,11 +600,11 @@ class TcpMultiplexerOptionsFlow(OptionsFlow):
                 values = sections.to_store(user_input)
                 # What the form did not show stays as it is.
                 kept = {k: v for k, v in entry.options.items() if k not in values}
-                options = kept | worth_storing(values)
+                options = kept | worth_storing(values, profile)
                 checked_settings(entry.data, options)
             except FieldError as err:
                 error = err
             else:
                 return self.async_create_entry(data=options)
-        values = user_input or sections.to_show(entry.options)
+        values = user_input or sections.to_show(profile | entry.options)
         return _show_form(self, "init", {}, sections, values, error)

@@ -15,6 +15,10 @@ LOGGER: Final = logging.getLogger(__package__)
 CONF_LISTEN_HOST: Final = "listen_host"
 """The local address to listen on; None: all of IPv4 and IPv6."""
 CONF_LISTEN_PORT: Final = "listen_port"
+CONF_PROFILE: Final = "profile"
+"""A name in the engine's `PROFILES`; its settings are the entry's defaults."""
+CONF_UPSTREAM: Final = "upstream"
+"""How the device is reached: one of the `UPSTREAM_…` below."""
 CONF_PAUSED: Final = "paused"
 """Whether the device's slot was released; kept so that it survives a restart."""
 
@@ -24,5 +28,11 @@ CONF_UPDATE_INTERVAL: Final = "update_interval"
 CONF_CLIENT_NAMES: Final = "client_names"
 """What people call their clients: address to name."""
 CONF_ALLOW_SEND_REQUEST: Final = "allow_send_request"
+
+UPSTREAM_TCP: Final = "tcp"
+UPSTREAM_RTU: Final = "rtu"
+"""Modbus RTU frames over TCP, as serial servers speak."""
+UPSTREAM_HOME_ASSISTANT: Final = "home_assistant"
+"""The Modbus connection that Home Assistant shares among integrations."""
 
 DEFAULT_UPDATE_INTERVAL: Final = 10

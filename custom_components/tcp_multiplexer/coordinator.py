@@ -31,12 +31,15 @@ from .const import (
     CONF_CLIENT_NAMES,
     CONF_PAUSED,
     CONF_UPDATE_INTERVAL,
+    CONF_UPSTREAM,
     DEFAULT_UPDATE_INTERVAL,
     DOMAIN,
     LOGGER,
+    UPSTREAM_HOME_ASSISTANT,
 )
 from .entry_settings import settings_from_entry
 from .multiplexer import Event, EventType, Multiplexer, Snapshot
+from .shared_connection import Units, async_prepare, make_upstream
 
 type TcpMultiplexerConfigEntry = ConfigEntry[TcpMultiplexerCoordinator]
 
@@ -60,6 +63,8 @@ SHOWN_EVENTS: Final = (
     EventType.CLIENT_DISCONNECTED,
     EventType.CLIENT_REFUSED,
     EventType.REQUEST_REFUSED,
+    EventType.WRITE_REFUSED,
+    EventType.WRITE_ACKNOWLEDGED,
 )
 
 
@@ -97,8 +102,14 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
             SettingsError: the entry holds a value that is out of its bounds.
 
         """
+        self._units: Units | None = None
+        """What it holds of Home Assistant's own connection, if that is the upstream."""
+        if entry.data.get(CONF_UPSTREAM) == UPSTREAM_HOME_ASSISTANT:
+            self._units = Units(hass, entry)
         self.multiplexer = Multiplexer(
-            settings_from_entry(entry), paused=entry.data.get(CONF_PAUSED, False)
+            settings_from_entry(entry),
+            paused=entry.data.get(CONF_PAUSED, False),
+            make_upstream=make_upstream(self._units) if self._units else None,
         )
         # From here on, whatever happens next, the entry calls `async_shutdown`.
         super().__init__(hass, LOGGER, config_entry=entry, name=entry.title)
@@ -120,8 +131,13 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
 
         Raises:
             OSError: the local port cannot be had.
+            HomeAssistantError: others use Home Assistant's connection to the device
+                with other link settings.
 
         """
+        if self._units is not None:
+            await async_prepare(self.hass)
+            self._units.get(self.multiplexer.settings.unit_id)
         await self.multiplexer.start()
         self.data = self.counters = self.multiplexer.snapshot()
         self.async_options_changed()

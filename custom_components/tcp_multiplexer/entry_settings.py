@@ -10,16 +10,56 @@ from dataclasses import fields
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final
 
+from .const import (
+    CONF_PROFILE,
+    CONF_UPSTREAM,
+    UPSTREAM_HOME_ASSISTANT,
+    UPSTREAM_RTU,
+    UPSTREAM_TCP,
+)
+from .multiplexer.profiles import PROFILES
 from .multiplexer.settings import Settings
 
 if TYPE_CHECKING:  # It reads settings itself.
     from .coordinator import TcpMultiplexerConfigEntry
 
+GENERIC: Final = "generic"
+
+_BY_UPSTREAM: Final[dict[str, dict[str, Any]]] = {
+    UPSTREAM_TCP: {},
+    UPSTREAM_RTU: {"framing": "rtu", "max_in_flight": 1, "max_connections": 1},
+    # Its connection and all of its timing are Home Assistant's.
+    UPSTREAM_HOME_ASSISTANT: {
+        "framing": "tcp",
+        "matching": "strict",
+        "max_connections": 1,
+        "max_in_flight": 1,
+        "connect_delay": 0.0,
+        "request_delay": 0.0,
+        "idle_timeout": 0.0,
+        "max_lifetime": 0.0,
+    },
+}
+"""What follows from how the device is reached, whatever else was chosen."""
+
 _FIELDS: Final = frozenset(field.name for field in fields(Settings))
 _DECODERS: Final[dict[str, Callable[[Any], Any]]] = {
     "allowed_networks": lambda texts: tuple(ip_network(text) for text in texts),
+    "write_networks": lambda texts: tuple(ip_network(text) for text in texts),
+    "allowed_functions": tuple,
+    "allowed_units": tuple,
+    "unit_map": lambda pairs: tuple((asked, device) for asked, device in pairs),
     "probe": bytes.fromhex,
 }
+
+
+def profile_settings(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what the device profile of an entry with this data sets.
+
+    A profile that this version does not know, or no longer, sets nothing.
+    """
+    profile = PROFILES.get(data.get(CONF_PROFILE, GENERIC), PROFILES[GENERIC])
+    return profile.settings
 
 
 def settings_from(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settings:
@@ -32,7 +72,12 @@ def settings_from(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settin
     return Settings(
         **{
             key: _DECODERS[key](value) if key in _DECODERS else value
-            for key, value in {**options, **data}.items()
+            for key, value in {
+                **profile_settings(data),
+                **options,
+                **data,
+                **_BY_UPSTREAM[data.get(CONF_UPSTREAM, UPSTREAM_TCP)],
+            }.items()
             if key in _FIELDS
         }
     )

@@ -60,6 +60,7 @@ class UpstreamAndClientsEvent(TcpMultiplexerEntity, EventEntity):
             "reason": event.reason,
             "detail": event.detail,
             "count": event.count,
+            "writes": [dict(write) for write in event.writes] or None,
         }
         self._trigger_event(
             event.type.value,

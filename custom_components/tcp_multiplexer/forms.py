@@ -8,6 +8,7 @@ differs from the default, so that a better default reaches those who never chose
 
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_network
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from homeassistant.data_entry_flow import section
@@ -108,6 +109,29 @@ _FIELDS: Final[dict[str, Any]] = {
         )
     ),
     "max_body": _count("max_body", "B"),
+    "share_reads": BooleanSelector(),
+    "cache_ttl": _seconds("cache_ttl"),
+    "writes_first": BooleanSelector(),
+    "write_policy": SelectSelector(
+        SelectSelectorConfig(
+            options=["allow", "deny", "acknowledge"],
+            mode=SelectSelectorMode.DROPDOWN,
+            translation_key="write_policy",
+        )
+    ),
+    "write_networks": TextSelector(TextSelectorConfig(multiple=True)),
+    "allowed_functions": TextSelector(),
+    "allowed_units": TextSelector(),
+    "max_read_registers": _count("max_read_registers"),
+    "unit_map": TextSelector(),
+    "matching": SelectSelector(
+        SelectSelectorConfig(
+            options=["strict", "lenient"],
+            mode=SelectSelectorMode.DROPDOWN,
+            translation_key="matching",
+        )
+    ),
+    "quiet": _seconds("quiet"),
     "reconnect_backoff": _seconds("reconnect_backoff"),
     "reconnect_backoff_max": _seconds("reconnect_backoff_max"),
     "health_check_interval": _seconds("health_check_interval"),
@@ -136,6 +160,17 @@ _ONLY_FOR: Final[dict[str, tuple[str, ...]]] = {
     "unit_id": ("modbus",),
     "max_in_flight": ("modbus",),
     "on_failure": ("modbus",),
+    "share_reads": ("modbus",),
+    "cache_ttl": ("modbus",),
+    "writes_first": ("modbus",),
+    "write_policy": ("modbus",),
+    "write_networks": ("modbus",),
+    "allowed_functions": ("modbus",),
+    "allowed_units": ("modbus",),
+    "max_read_registers": ("modbus",),
+    "unit_map": ("modbus",),
+    "matching": ("modbus",),
+    "quiet": ("modbus",),
     "max_body": ("http",),
     "probe": ("iso8583", "mpu", "echo"),
 }
@@ -152,11 +187,35 @@ def _names_from_rows(rows: list[dict[str, str]]) -> dict[str, str]:
 def _networks(texts: list[str]) -> list[str]:
     if not texts:  # nobody at all could connect
         raise ValueError(texts)
-    return [str(ip_network(text.strip(), strict=False)) for text in texts]
+    return _any_networks(texts)
+
+
+def _any_networks(texts: list[str]) -> list[str]:
+    return [str(ip_network(text.strip(), strict=False)) for text in texts or ()]
+
+
+def _numbers(text: str) -> list[int]:
+    """Read "3, 4, 0x10"."""
+    return [int(part, 0) for part in text.replace(",", " ").split()]
+
+
+def _pairs(text: str) -> list[list[int]]:
+    """Read "1=10, 2=11"."""
+    pairs = [
+        [int(number, 0) for number in part.split("=")]
+        for part in text.replace(",", " ").split()
+    ]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError(text)
+    return pairs
 
 
 _TO_STORE: Final[dict[str, Callable[[Any], Any]]] = {
     "allowed_networks": _networks,
+    "write_networks": _any_networks,
+    "allowed_functions": _numbers,
+    "allowed_units": _numbers,
+    "unit_map": _pairs,
     "probe": lambda text: bytes.fromhex(text).hex(),
     CONF_LISTEN_HOST: lambda text: str(ip_address(text.strip())) if text else None,
     CONF_CLIENT_NAMES: _names_from_rows,
@@ -165,6 +224,9 @@ _TO_STORE: Final[dict[str, Callable[[Any], Any]]] = {
 
 _TO_SHOW: Final[dict[str, Callable[[Any], Any]]] = {
     CONF_LISTEN_HOST: lambda host: host or "",
+    "allowed_functions": lambda numbers: ", ".join(map(str, numbers)),
+    "allowed_units": lambda numbers: ", ".join(map(str, numbers)),
+    "unit_map": lambda pairs: ", ".join(f"{ask}={device}" for ask, device in pairs),
     CONF_CLIENT_NAMES: lambda names: [
         {_ADDRESS: address, _NAME: name} for address, name in names.items()
     ],
@@ -180,6 +242,10 @@ def _defaults() -> dict[str, Any]:
     }
     return values | {
         "allowed_networks": [str(network) for network in settings.allowed_networks],
+        "write_networks": [],
+        "allowed_functions": [],
+        "allowed_units": [],
+        "unit_map": [],
         "probe": settings.probe.hex(),
         CONF_UPDATE_INTERVAL: DEFAULT_UPDATE_INTERVAL,
         CONF_CLIENT_NAMES: {},
@@ -190,14 +256,20 @@ def _defaults() -> dict[str, Any]:
 DEFAULTS: Final = _defaults()
 """As stored; those of the engine's settings are the engine's."""
 
-_OWN_WORDS: Final = ("max_in_flight", "reconnect_backoff_max")
+_OWN_WORDS: Final = (
+    "max_in_flight",
+    "reconnect_backoff_max",
+    "allowed_functions",
+    "allowed_units",
+    "unit_map",
+)
 """Fields that can be wrong although each value is within its bounds."""
 
 
 def _marker(field: str) -> vol.Marker:
     """Let an empty text field be left out; all others have a value."""
     default = DEFAULTS[field]
-    if default in (None, ""):
+    if default in (None, "", []) and field != "allowed_networks":
         return vol.Optional(field)
     return vol.Required(field, default=_show(field, default))
 
@@ -207,9 +279,15 @@ def _show(field: str, stored: Any) -> Any:
     return convert(stored) if convert else stored
 
 
-def worth_storing(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Give those values that differ from what an entry means without them."""
-    return {name: value for name, value in values.items() if value != DEFAULTS[name]}
+def worth_storing(
+    values: Mapping[str, Any], profile: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Give those values that differ from what an entry means without them.
+
+    That is the default, or what the entry's device profile sets.
+    """
+    defaults = {**DEFAULTS, **profile}
+    return {name: value for name, value in values.items() if value != defaults[name]}
 
 
 def checked_settings(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settings:
@@ -239,7 +317,7 @@ class Sections:
 
     def __init__(self, protocol: str | None = None, **names: tuple[str, ...]) -> None:
         """Keep those fields that mean something to `protocol`; None: all."""
-        self._names = {
+        names_of_protocol = {
             title: tuple(
                 field
                 for field in fields
@@ -247,6 +325,7 @@ class Sections:
             )
             for title, fields in names.items()
         }
+        self._names = {k: fields for k, fields in names_of_protocol.items() if fields}
 
     def schema(self, opened: str = "") -> dict[vol.Marker, section]:
         """Give what to put at the end of a form; the section `opened` is open."""

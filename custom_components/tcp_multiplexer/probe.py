@@ -58,6 +58,8 @@ class DeviceProblem(enum.StrEnum):
     """Connected, asked, and no answer came."""
     NOT_UNDERSTOOD = "not_understood"
     """An answer came that is not the protocol's."""
+    OTHER_SETTINGS = "other_settings"
+    """Home Assistant's own connection to it has other link settings."""
 
 
 class DeviceError(Exception):

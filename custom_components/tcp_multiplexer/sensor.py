@@ -37,6 +37,9 @@ class TcpMultiplexerSensorEntityDescription(
 ):
     """Describes a sensor."""
 
+    modbus_only: bool = False
+    """It means nothing to other protocols."""
+
 
 def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 1)
@@ -131,6 +134,43 @@ SENSORS: Final = (
         value_fn=lambda snapshot: snapshot.late_responses + snapshot.stray_responses,
     ),
     TcpMultiplexerSensorEntityDescription(
+        key="reads_saved",
+        translation_key="reads_saved",
+        entity_category=EntityCategory.DIAGNOSTIC,
+        state_class=SensorStateClass.TOTAL_INCREASING,
+        value_fn=lambda snapshot: snapshot.reads_shared + snapshot.reads_cached,
+        modbus_only=True,
+    ),
+    TcpMultiplexerSensorEntityDescription(
+        key="reads_shared",
+        translation_key="reads_shared",
+        entity_category=EntityCategory.DIAGNOSTIC,
+        entity_registry_enabled_default=False,
+        state_class=SensorStateClass.TOTAL_INCREASING,
+        value_fn=lambda snapshot: snapshot.reads_shared,
+        modbus_only=True,
+    ),
+    TcpMultiplexerSensorEntityDescription(
+        key="reads_cached",
+        translation_key="reads_cached",
+        entity_category=EntityCategory.DIAGNOSTIC,
+        entity_registry_enabled_default=False,
+        state_class=SensorStateClass.TOTAL_INCREASING,
+        value_fn=lambda snapshot: snapshot.reads_cached,
+        modbus_only=True,
+    ),
+    TcpMultiplexerSensorEntityDescription(
+        key="writes_stopped",
+        translation_key="writes_stopped",
+        entity_category=EntityCategory.DIAGNOSTIC,
+        entity_registry_enabled_default=False,
+        state_class=SensorStateClass.TOTAL_INCREASING,
+        value_fn=lambda snapshot: (
+            snapshot.writes_refused + snapshot.writes_acknowledged
+        ),
+        modbus_only=True,
+    ),
+    TcpMultiplexerSensorEntityDescription(
         key="upstream_connections",
         translation_key="upstream_connections",
         entity_category=EntityCategory.DIAGNOSTIC,
@@ -204,12 +244,17 @@ async def async_setup_entry(
 ) -> None:
     """Add the sensors of an entry."""
     coordinator = entry.runtime_data
+    is_modbus = coordinator.multiplexer.settings.protocol == "modbus"
     hosts = await async_hosts_for_clients(
         hass, coordinator.multiplexer.settings.listen_host
     )
     async_add_entities(
         [
-            *(TcpMultiplexerSensor(coordinator, sensor) for sensor in SENSORS),
+            *(
+                TcpMultiplexerSensor(coordinator, sensor)
+                for sensor in SENSORS
+                if is_modbus or not sensor.modbus_only
+            ),
             ListenAddressSensor(coordinator, hosts),
         ]
     )

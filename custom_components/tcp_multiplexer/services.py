@@ -6,6 +6,7 @@ enabled in the options besides. Answers hold what JSON holds: times as ISO 8601 
 UTC, durations in seconds, bytes in hexadecimal digits.
 """
 
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final, NoReturn
@@ -25,13 +26,18 @@ import voluptuous as vol
 
 from .const import CONF_ALLOW_SEND_REQUEST, DOMAIN
 from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
-from .multiplexer import ClientSnapshot, RequestError
+from .multiplexer import ClientSnapshot, RequestError, TraceRecord
 
 ATTR_ADDRESS: Final = "address"
 ATTR_DRAIN: Final = "drain"
 ATTR_MESSAGE: Final = "message"
+ATTR_LIMIT: Final = "limit"
+ATTR_PCAP: Final = "pcap"
 ATTR_PDU: Final = "pdu"
 ATTR_UNIT_ID: Final = "unit_id"
+
+MAX_TRACE: Final = 1000
+"""Exchanges that one answer holds at most."""
 
 _SCHEMA: Final = vol.Schema({vol.Required(ATTR_CONFIG_ENTRY_ID): cv.string})
 _RECONNECT_SCHEMA: Final = _SCHEMA.extend(
@@ -39,6 +45,14 @@ _RECONNECT_SCHEMA: Final = _SCHEMA.extend(
 )
 _DISCONNECT_CLIENT_SCHEMA: Final = _SCHEMA.extend(
     {vol.Optional(ATTR_ADDRESS): cv.string}
+)
+_GET_TRACE_SCHEMA: Final = _SCHEMA.extend(
+    {
+        vol.Optional(ATTR_LIMIT, default=MAX_TRACE): vol.All(
+            vol.Coerce(int), vol.Range(1, MAX_TRACE)
+        ),
+        vol.Optional(ATTR_PCAP, default=False): cv.boolean,
+    }
 )
 _SEND_REQUEST_SCHEMA: Final = _SCHEMA.extend(
     {
@@ -76,6 +90,14 @@ def async_setup_services(hass: HomeAssistant) -> None:
         _async_get_statistics,
         schema=_SCHEMA,
         supports_response=SupportsResponse.ONLY,
+    )
+    service.async_register_admin_service(
+        hass,
+        DOMAIN,
+        "get_trace",
+        _async_get_trace,
+        _GET_TRACE_SCHEMA,
+        SupportsResponse.ONLY,
     )
     hass.services.async_register(
         DOMAIN, "reset_statistics", _async_reset_statistics, schema=_SCHEMA
@@ -162,6 +184,37 @@ async def _async_get_statistics(call: ServiceCall) -> ServiceResponse:
             str(number): {**asdict(unit), "functions": _by_text(unit.functions)}
             for number, unit in snapshot.units.items()
         },
+    }
+
+
+async def _async_get_trace(call: ServiceCall) -> ServiceResponse:
+    """Tell what was asked and answered lately, the oldest first; or as a capture."""
+    coordinator = _async_coordinator(call)
+    multiplexer = coordinator.multiplexer
+    records = multiplexer.trace()[-call.data[ATTR_LIMIT] :]
+    if call.data[ATTR_PCAP]:
+        return {
+            "exchanges": len(records),
+            ATTR_PCAP: b64encode(multiplexer.pcap(records)).decode(),
+        }
+    return {"exchanges": [_exchange(coordinator, record) for record in records]}
+
+
+def _exchange(
+    coordinator: TcpMultiplexerCoordinator, record: TraceRecord
+) -> dict[str, Any]:
+    address = record.client.rpartition(":")[0].strip("[]")
+    took, response = record.response_seconds, record.response
+    return {
+        "time": _time(record.time),
+        "client": record.client,
+        "client_name": coordinator.client_name(address) if address else None,
+        "outcome": record.outcome,
+        "wait_seconds": round(record.wait_seconds, 6),
+        "response_seconds": None if took is None else round(took, 6),
+        **coordinator.multiplexer.explain(record),
+        "request": record.request.hex(" "),
+        "response": None if response is None else response.hex(" "),
     }
 
 

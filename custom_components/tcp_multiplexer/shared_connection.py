@@ -20,10 +20,13 @@ from typing import Any, Final, override
 
 from homeassistant.config_entries import ConfigEntry
 from homeassistant.core import HomeAssistant
+from homeassistant.exceptions import HomeAssistantError
 from homeassistant.requirements import async_get_integration_with_requirements
 
 from .multiplexer import CloseReason, Failure, Upstream, UpstreamOwner
 from .multiplexer.exchange import Exchange
+from .multiplexer.settings import Settings
+from .probe import ANSWER_SECONDS, DeviceError, DeviceProblem, make_protocol
 
 _EXCEPTION: Final = 0x80
 _ILLEGAL_FUNCTION: Final = 0x01
@@ -81,6 +84,44 @@ class Units:
                 self._hass, self._entry, params, number
             )
         return unit
+
+
+async def async_ask_shared(hass: HomeAssistant, settings: Settings) -> str:
+    """Ask what a health check asks; give question and answer as a text.
+
+    Raises:
+        DeviceError: the device did not answer, or others use it with other settings.
+
+    """
+    await async_prepare(hass)
+    from modbus_connection import (  # noqa: PLC0415
+        ModbusConnectionError,
+        ModbusError,
+        ModbusExceptionError,
+        ModbusTcpParams,
+    )
+
+    protocol = make_protocol(settings)
+    request = protocol.probe(None)
+    if request is None:
+        raise DeviceError(DeviceProblem.NOT_UNDERSTOOD)
+    payload = request.payload
+    params = ModbusTcpParams(host=settings.host, port=settings.port)
+    try:
+        async with (
+            asyncio.timeout(ANSWER_SECONDS),
+            _import().async_get_temporary_unit(hass, params, payload[0]) as unit,
+        ):
+            response = await ask(unit, payload)
+    except ModbusExceptionError as err:
+        response = _refusal(payload, err.exception_code or _SERVER_FAILURE)
+    except ModbusConnectionError as err:
+        raise DeviceError(DeviceProblem.UNREACHABLE) from err
+    except (ModbusError, TimeoutError) as err:
+        raise DeviceError(DeviceProblem.SILENT) from err
+    except HomeAssistantError as err:
+        raise DeviceError(DeviceProblem.OTHER_SETTINGS) from err
+    return protocol.describe(payload, response)
 
 
 class SharedConnectionUpstream(Upstream):

@@ -28,6 +28,8 @@ from custom_components.tcp_multiplexer.const import (
     CONF_LISTEN_HOST,
     CONF_LISTEN_PORT,
     CONF_PAUSED,
+    CONF_PROFILE,
+    CONF_UPSTREAM,
     DOMAIN,
 )
 from custom_components.tcp_multiplexer.probe import try_listen
@@ -123,6 +125,8 @@ async def test_three_values_are_enough(hass: HomeAssistant, dialog: Dialog) -> N
             CONF_PORT: port,
             CONF_LISTEN_HOST: None,
             CONF_LISTEN_PORT: listen_port,
+            CONF_PROFILE: "generic",
+            CONF_UPSTREAM: "tcp",
         }
         assert page["options"] == {}
         assert page["description"] == "answered"
@@ -638,7 +642,9 @@ async def test_the_form_shows_what_is_set(
 ) -> None:
     dialog = await reconfigure(hass, running)
     assert dialog.values == {
-        name: value for name, value in running.data.items() if name != CONF_PAUSED
+        CONF_PROFILE: "generic",
+        CONF_UPSTREAM: "tcp",
+        **{name: value for name, value in running.data.items() if name != CONF_PAUSED},
     }
 
 

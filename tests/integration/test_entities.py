@@ -151,6 +151,7 @@ async def test_entities_enabled_by_default(
         "sensor.inverter_queue_depth",
         RESPONSE_TIME,
         FAILED,
+        "sensor.inverter_reads_saved",
         LISTEN_ADDRESS,
     }
 

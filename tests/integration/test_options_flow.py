@@ -14,6 +14,7 @@ from custom_components.tcp_multiplexer.const import (
     CONF_CLIENT_NAMES,
     CONF_LISTEN_HOST,
     CONF_LISTEN_PORT,
+    CONF_PROFILE,
     CONF_UPDATE_INTERVAL,
     DOMAIN,
 )
@@ -77,6 +78,17 @@ async def test_the_form_shows_defaults_and_saving_them_stores_nothing(
         "max_in_flight": 1,
         "queue_size": 32,
         "on_failure": "exception",
+        "share_reads": True,
+        "cache_ttl": 0,
+        "writes_first": True,
+        "write_policy": "allow",
+        "write_networks": [],
+        "allowed_functions": "",
+        "allowed_units": "",
+        "max_read_registers": 125,
+        "unit_map": "",
+        "matching": "strict",
+        "quiet": 1,
         "allowed_networks": [str(network) for network in DEFAULT_NETWORKS],
         "max_clients": 1000,
         CONF_UPDATE_INTERVAL: 10,
@@ -87,6 +99,79 @@ async def test_the_form_shows_defaults_and_saving_them_stores_nothing(
     page = await dialog.send()
     assert page["type"] is CREATE_ENTRY
     assert entry.options == {}
+
+
+async def test_modbus_in_depth(hass: HomeAssistant, device: ModbusDevice) -> None:
+    """What is typed as text is kept as numbers, obeyed, and shown again."""
+    entry = await running_entry(hass, device, "modbus", write_policy="deny")
+    dialog = await open_options(hass, entry)
+    page = await dialog.send(
+        allowed_functions="3, 0x10 6",
+        allowed_units="1, 10",
+        unit_map="2=10",
+        write_networks=["127.0.0.1/32"],
+        write_policy="acknowledge",
+    )
+    assert page["type"] is CREATE_ENTRY
+    assert entry.options == {
+        "allowed_functions": [3, 16, 6],
+        "allowed_units": [1, 10],
+        "unit_map": [[2, 10]],
+        "write_networks": ["127.0.0.1/32"],
+        "write_policy": "acknowledge",
+    }
+    await hass.async_block_till_done()
+    settings = entry.runtime_data.multiplexer.settings
+    assert settings.allowed_functions == (3, 16, 6)
+    assert settings.unit_map == ((2, 10),)
+    shown = (await open_options(hass, entry)).values
+    assert shown["allowed_functions"] == "3, 16, 6"
+    assert shown["unit_map"] == "2=10"
+
+
+@pytest.mark.parametrize(
+    ("field", "typed"),
+    [
+        ("allowed_functions", "three"),
+        ("allowed_functions", "256"),
+        ("allowed_units", "1-5"),
+        ("unit_map", "1=2=3"),
+        ("unit_map", "1=2, 1=3"),
+        ("unit_map", "1=300"),
+        ("write_networks", ["here"]),
+    ],
+)
+async def test_modbus_in_depth_says_what_is_wrong(
+    hass: HomeAssistant, device: ModbusDevice, field: str, typed: Any
+) -> None:
+    entry = await running_entry(hass, device, "modbus")
+    dialog = await open_options(hass, entry)
+    page = await dialog.send(**{field: typed})
+    assert page["type"] is FORM
+    assert page["errors"] == {"modbus": f"invalid_{field}"}
+    assert dialog.values[field] == typed
+    page = await dialog.send(**{field: [] if isinstance(typed, list) else ""})
+    assert page["type"] is CREATE_ENTRY
+
+
+async def test_a_profile_sets_defaults_and_can_be_overridden(
+    hass: HomeAssistant, device: ModbusDevice
+) -> None:
+    entry = await running_entry(hass, device, "modbus")
+    hass.config_entries.async_update_entry(
+        entry, data={**entry.data, CONF_PROFILE: "growatt"}
+    )
+    await hass.async_block_till_done()
+    dialog = await open_options(hass, entry)
+    assert dialog.values["request_delay"] == 0.5
+    assert dialog.values["max_read_registers"] == 25
+    await dialog.send()
+    assert entry.options == {}
+    dialog = await open_options(hass, entry)
+    await dialog.send(request_delay=0)
+    assert entry.options == {"request_delay": 0}
+    await hass.async_block_till_done()
+    assert entry.runtime_data.multiplexer.settings.request_delay == 0
 
 
 @pytest.mark.parametrize(

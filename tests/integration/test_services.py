@@ -1,6 +1,7 @@
 """The actions: what they do, what they answer, and what they say when they cannot."""
 
 import asyncio
+from base64 import b64decode
 import json
 from typing import Any
 
@@ -31,6 +32,7 @@ from .test_init import listen_port
 DISCONNECT_CLIENT = "disconnect_client"
 GET_CLIENTS = "get_clients"
 GET_STATISTICS = "get_statistics"
+GET_TRACE = "get_trace"
 RECONNECT = "reconnect"
 RESET_STATISTICS = "reset_statistics"
 SEND_REQUEST = "send_request"
@@ -38,11 +40,12 @@ ALL = (
     DISCONNECT_CLIENT,
     GET_CLIENTS,
     GET_STATISTICS,
+    GET_TRACE,
     RECONNECT,
     RESET_STATISTICS,
     SEND_REQUEST,
 )
-ANSWERING = {DISCONNECT_CLIENT, GET_CLIENTS, GET_STATISTICS, SEND_REQUEST}
+ANSWERING = {DISCONNECT_CLIENT, GET_CLIENTS, GET_STATISTICS, GET_TRACE, SEND_REQUEST}
 
 
 async def call(
@@ -328,3 +331,35 @@ async def test_every_failure_has_its_words(
         for failure in Failure:
             key = f"component.{DOMAIN}.exceptions.request_{failure.value}.message"
             assert "{title}" in words[key]
+
+
+async def test_get_trace_tells_what_was_asked_and_answered(
+    hass: HomeAssistant, loaded_entry: MockConfigEntry
+) -> None:
+    async with ModbusClient(listen_port(hass, loaded_entry)) as client:
+        answer = await client.ask(read_registers())
+    told = await call(hass, GET_TRACE, loaded_entry, limit=1)
+    (exchange,) = told["exchanges"]
+    request = read_registers()
+    assert exchange["unit"] == 1
+    assert exchange["function"] == 3
+    assert exchange["outcome"] == "answered"
+    assert exchange["client_name"] == "Home Assistant"
+    assert exchange["response_seconds"] > 0
+    assert exchange["values"] == [
+        int.from_bytes(answer[at : at + 2]) for at in range(2, len(answer), 2)
+    ]
+    assert bytes.fromhex(exchange["request"])[1:] == request
+    assert bytes.fromhex(exchange["response"])[1:] == answer
+
+
+async def test_get_trace_as_capture(
+    hass: HomeAssistant, loaded_entry: MockConfigEntry
+) -> None:
+    async with ModbusClient(listen_port(hass, loaded_entry)) as client:
+        answer = await client.ask(read_registers())
+    told = await call(hass, GET_TRACE, loaded_entry, pcap=True)
+    capture = b64decode(told["pcap"])
+    assert told["exchanges"] == 1
+    assert capture[:4] == bytes.fromhex("4d3cb2a1")
+    assert capture.endswith(answer)

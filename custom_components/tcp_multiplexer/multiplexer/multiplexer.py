@@ -24,7 +24,7 @@ from .statistics import Statistics, percentile
 from .upstream import SocketUpstream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     import ssl
 
     from .events import EventListener
@@ -348,10 +348,15 @@ class Multiplexer:
         """Say in one line what was asked and answered, for people."""
         return self._protocol.describe(record.request, record.response)
 
-    def trace_pcap(self) -> bytes:
-        """Give the last exchanges as a packet capture."""
+    def explain(self, record: TraceRecord) -> dict[str, object]:
+        """Give what was asked and answered, by names, as the protocol knows them."""
+        told = self._protocol.explain(record.request, record.response)
+        return {"description": self.describe(record), **told}
+
+    def pcap(self, records: Iterable[TraceRecord]) -> bytes:
+        """Give exchanges as a packet capture."""
         device = (self._settings.host, self._settings.port)
-        return to_pcap(self.trace(), device, self._protocol.on_wire)
+        return to_pcap(records, device, self._protocol.on_wire)
 
     @property
     def _clock(self) -> float:

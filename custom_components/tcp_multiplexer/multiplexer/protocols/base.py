@@ -328,6 +328,14 @@ class Protocol[ResponseT](ABC):
         """Give a harmless request that shows whether the device lives, if any."""
         return None
 
+    def explain(
+        self,
+        payload: bytes,  # noqa: ARG002
+        response: bytes | None,  # noqa: ARG002
+    ) -> dict[str, object]:
+        """Give what was asked and answered, by names."""
+        return {}
+
     def on_wire(self, payload: bytes, number: int) -> bytes:  # noqa: ARG002
         """Give a traced payload as it looks on the wire, for a capture."""
         return payload

@@ -37,6 +37,7 @@ from .modbus_pdu import (
     EXCEPTION_BIT,
     describe,
     exception_response,
+    explain,
     explain_write,
     may_answer,
     modbus_request,
@@ -323,6 +324,10 @@ class ModbusProtocol(Protocol[bytes]):
         if last_good is not None:
             return last_good
         return modbus_request(bytes((self.options.unit_id, 3, 0, 0, 0, 1)), b"\0\0")
+
+    @override
+    def explain(self, payload: bytes, response: bytes | None) -> dict[str, object]:
+        return explain(payload, response)
 
     @override
     def on_wire(self, payload: bytes, number: int) -> bytes:

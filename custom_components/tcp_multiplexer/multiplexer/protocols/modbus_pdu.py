@@ -76,6 +76,7 @@ EXCEPTION_NAMES = {
 _WITH_COUNT = frozenset((1, 2, 3, 4, 0x0F, 0x10))
 _WITH_VALUE = frozenset((5, 6))
 _BIT_READS = frozenset((1, 2))
+_BIT_READS = frozenset((1, 2))
 _REGISTER_READS = frozenset((3, 4, 0x17))
 
 
@@ -196,6 +197,38 @@ def explain_write(payload: bytes) -> dict[str, object]:
     return told
 
 
+def explain(payload: bytes, response: bytes | None) -> dict[str, object]:
+    """Give unit, function, address, count and values or exception of an exchange.
+
+    `payload` is empty where a response came that nobody had asked for.
+    """
+    told: dict[str, object] = {}
+    if len(payload) >= 2:
+        function = payload[1]
+        told["unit"] = payload[0]
+        told["function"] = function
+        told["function_name"] = FUNCTION_NAMES.get(function)
+        if len(payload) >= 6 and function in _WITH_COUNT | {0x17}:
+            told["address"] = int.from_bytes(payload[2:4])
+            told["count"] = int.from_bytes(payload[4:6])
+        if is_write(payload):
+            told.update(explain_write(payload))
+    if response is not None and payload and len(response) > 2:
+        if response[1] & EXCEPTION_BIT:
+            told["exception"] = response[2]
+            told["exception_name"] = EXCEPTION_NAMES.get(response[2])
+        elif response[1] in _REGISTER_READS:
+            data = response[3:]
+            told["values"] = [
+                int.from_bytes(data[at : at + 2]) for at in range(0, len(data) - 1, 2)
+            ]
+        elif response[1] in _BIT_READS:
+            count = int.from_bytes(payload[4:6])
+            bits = int.from_bytes(response[3:], "little")
+            told["values"] = [bool(bits >> at & 1) for at in range(count)]
+    return told
+
+
 def describe(payload: bytes, response: bytes | None) -> str:
     """Say in one line what was asked and what was answered."""
     text = describe_request(payload)
@@ -204,6 +237,8 @@ def describe(payload: bytes, response: bytes | None) -> str:
 
 def describe_request(payload: bytes) -> str:
     """Say what a request asks: unit, function, address, count or value."""
+    if len(payload) < 2:
+        return "nobody asked"
     unit, function = payload[0], payload[1]
     name = FUNCTION_NAMES.get(function, f"function 0x{function:02x}")
     text = f"unit {unit} {name}"
@@ -219,6 +254,8 @@ def describe_request(payload: bytes) -> str:
 
 def describe_response(response: bytes) -> str:
     """Say what a response answers: values, an exception, or the bare bytes."""
+    if len(response) < 2:
+        return response.hex()
     function = response[1]
     if function & EXCEPTION_BIT:
         code = response[2] if len(response) > 2 else 0
