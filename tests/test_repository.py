@@ -1,0 +1,521 @@
+"""What the repository promises as a whole.
+
+The validators of Home Assistant (hassfest) and of HACS run on GitHub only; their rules
+are small and stand here again, so that they fail before a push does. The rest are
+rules of this project: which floor may import what, that words and code agree, that
+what the quality scale and the README claim is there.
+"""
+
+import ast
+from collections.abc import Iterator, Mapping
+import json
+from pathlib import Path
+import re
+import subprocess
+import sys
+import tomllib
+from typing import Any, Final
+
+from homeassistant.const import Platform
+from homeassistant.core import HomeAssistant
+from homeassistant.setup import async_setup_component
+from PIL import Image
+import pytest
+import voluptuous as vol
+import yaml
+
+from custom_components.tcp_multiplexer import multiplexer
+from custom_components.tcp_multiplexer.const import DOMAIN
+from custom_components.tcp_multiplexer.multiplexer.protocols.base import Failure
+
+ROOT: Final = Path(__file__).parents[1]
+INTEGRATION: Final = ROOT / "custom_components" / DOMAIN
+ENGINE: Final = INTEGRATION / "multiplexer"
+PROTOCOLS: Final = ENGINE / "protocols"
+LANGUAGES: Final = ("en", "de")
+
+
+def load(path: str) -> Any:
+    """Read a JSON or YAML file of the integration."""
+    text = (INTEGRATION / path).read_text()
+    return json.loads(text) if path.endswith(".json") else yaml.safe_load(text)
+
+
+def modules(folder: Path) -> Iterator[tuple[Path, ast.Module]]:
+    """Give the modules in a folder and below, with their syntax trees."""
+    for path in sorted(folder.rglob("*.py")):
+        yield path, ast.parse(path.read_text(), str(path))
+
+
+def imports(module: ast.Module) -> Iterator[tuple[int, str]]:
+    """Give what a module imports, with how many floors up that is (0: absolute)."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            yield from ((0, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (
+                (node.level, ".".join(filter(None, (node.module, alias.name))))
+                for alias in node.names
+            )
+
+
+def shell_modules() -> Iterator[tuple[Path, ast.Module]]:
+    """Give the modules that know Home Assistant."""
+    for path, module in modules(INTEGRATION):
+        if ENGINE not in path.parents:
+            yield path, module
+
+
+# The manifest, and who has to agree with it
+
+
+def test_manifest() -> None:
+    manifest = load("manifest.json")
+    https = vol.Match(r"https://\S+$")
+    vol.Schema(
+        {
+            vol.Required("domain"): DOMAIN,
+            vol.Required("name"): str,
+            vol.Required("codeowners"): vol.All([vol.Match(r"@\S+$")], vol.Length(1)),
+            vol.Required("config_flow"): True,
+            vol.Required("documentation"): https,
+            vol.Required("integration_type"): "service",
+            vol.Required("iot_class"): "local_push",
+            vol.Required("issue_tracker"): https,
+            vol.Required("quality_scale"): "platinum",
+            vol.Required("requirements"): [vol.Match(r"[\w-]+[=>]=[\d.]+$")],
+            vol.Required("version"): vol.Match(r"\d+\.\d+\.\d+$"),
+            vol.Optional("after_dependencies"): [str],
+            vol.Optional("dependencies"): [str],
+        }
+    )(manifest)
+    keys = list(manifest)
+    assert keys[:2] == ["domain", "name"]
+    assert keys[2:] == sorted(keys[2:])
+    assert (INTEGRATION / "config_flow.py").is_file()
+
+
+def test_versions_agree() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    version = project["tool"]["setuptools"]["dynamic"]["version"]["attr"]
+    assert version == "tcp_multiplexer.__version__"
+    assert load("manifest.json")["version"] == multiplexer.__version__
+
+
+def test_requirements_agree() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (engines,) = project["dependencies"]
+    (integrations,) = load("manifest.json")["requirements"]
+    assert integrations.removesuffix(".0") == engines
+
+
+def test_components_imported_are_dependencies() -> None:
+    manifest = load("manifest.json")
+    known = {
+        *Platform,
+        *manifest.get("dependencies", ()),
+        *manifest.get("after_dependencies", ()),
+    }
+    prefix = "homeassistant.components."
+    for path, module in shell_modules():
+        for _, name in imports(module):
+            if name.startswith(prefix):
+                component = name.removeprefix(prefix).split(".")[0]
+                # diagnostics.py may import diagnostics: that is who calls it.
+                assert component in known | {path.stem}, path
+
+
+def test_hacs_file() -> None:
+    hacs = json.loads((ROOT / "hacs.json").read_text())
+    vol.Schema(
+        {
+            vol.Required("name"): load("manifest.json")["name"],
+            vol.Required("homeassistant"): vol.Match(r"\d{4}\.\d+\.\d+$"),
+        }
+    )(hacs)
+    for path in (ROOT / "blueprints").rglob("*.yaml"):
+        assert f"min_version: {hacs['homeassistant']}\n" in path.read_text(), path
+
+
+def test_what_hacs_looks_for() -> None:
+    folders = [
+        path
+        for path in (ROOT / "custom_components").iterdir()
+        if path.is_dir() and not path.name.startswith((".", "_"))
+    ]
+    assert folders == [INTEGRATION]
+    assert (ROOT / "README.md").is_file()
+    assert (ROOT / "LICENSE").read_text().startswith("MIT License\n")
+
+
+@pytest.mark.parametrize("shade", ["", "dark_"])
+@pytest.mark.parametrize(("image", "height"), [("icon", 256), ("logo", 128)])
+def test_brand(shade: str, image: str, height: int) -> None:
+    sizes = []
+    for suffix in ("", "@2x"):
+        with Image.open(INTEGRATION / "brand" / f"{shade}{image}{suffix}.png") as file:
+            assert file.format == "PNG"
+            assert file.mode in {"RGBA", "LA", "P"}, "no transparency"
+            sizes.append(file.size)
+    (width, small), large = sizes
+    assert small == height
+    assert large == (2 * width, 2 * height)
+    assert image == "logo" or width == height
+
+
+def test_workflows_pin_what_they_use() -> None:
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        used = re.findall(r"^\s*(?:- )?uses: (\S+)", path.read_text(), re.MULTILINE)
+        assert used
+        for action in used:
+            assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action), f"{path}: {action}"
+
+
+# Words
+
+
+def leaves(words: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Give every text of a translation with where it stands."""
+    if isinstance(words, str):
+        yield ".".join(path), words
+        return
+    for key, value in words.items():
+        yield from leaves(value, (*path, key))
+
+
+def placeholders(text: str) -> set[str]:
+    """Give what stands in braces."""
+    return set(re.findall(r"{(\w+)}", text))
+
+
+text = vol.All(str, vol.Length(1))
+named = {vol.Required("name"): text, vol.Required("description"): text}
+fields = {
+    vol.Optional("data"): {str: text},
+    vol.Optional("data_description"): {str: text},
+}
+flow_step = {
+    vol.Required("title"): text,
+    vol.Optional("description"): text,
+    **fields,
+    vol.Optional("sections"): {str: {**named, **fields}},
+    vol.Optional("menu_options"): {str: text},
+    vol.Optional("menu_option_descriptions"): {str: text},
+}
+flow = {
+    vol.Required("step"): {str: flow_step},
+    vol.Optional("abort"): {str: text},
+    vol.Optional("create_entry"): {str: text},
+    vol.Optional("error"): {str: text},
+    vol.Optional("progress"): {str: text},
+}
+attribute = {vol.Optional("name"): text, vol.Optional("state"): {str: text}}
+TRANSLATION: Final = vol.Schema(
+    {
+        vol.Required("config"): flow,
+        vol.Required("options"): flow,
+        vol.Required("entity"): {
+            vol.In([platform.value for platform in Platform]): {
+                str: {
+                    vol.Required("name"): text,
+                    vol.Optional("state"): {str: text},
+                    vol.Optional("state_attributes"): {str: attribute},
+                    vol.Optional("unit_of_measurement"): text,
+                }
+            }
+        },
+        vol.Required("exceptions"): {str: {vol.Required("message"): text}},
+        vol.Required("issues"): {
+            str: vol.Any(
+                {vol.Required("title"): text, vol.Required("description"): text},
+                {vol.Required("title"): text, vol.Required("fix_flow"): flow},
+            )
+        },
+        vol.Required("selector"): {
+            str: {
+                vol.Optional("options"): {str: text},
+                vol.Optional("fields"): {str: named},
+            }
+        },
+        vol.Required("services"): {
+            str: {**named, vol.Optional("fields"): {str: named}}
+        },
+        vol.Required("system_health"): {vol.Required("info"): {str: text}},
+    }
+)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_translation_is_as_hassfest_wants_it(language: str) -> None:
+    words = load(f"translations/{language}.json")
+    TRANSLATION(words)
+    for path, text in leaves(words):
+        for key in path.split("."):
+            assert re.fullmatch(r"[a-z0-9]+(?:[_-][a-z0-9]+)*", key), path
+        assert text == text.strip(), path
+        assert not re.search(r"https?:|www\.", text), f"{path}: an address"
+        assert not re.search(r"</?[a-z]", text), f"{path}: HTML"
+        assert not re.search(r"'{\w+}'", text), f"{path}: a placeholder in quotes"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_field_of_a_dialog_is_described(language: str) -> None:
+    words = load(f"translations/{language}.json")
+    for kind in ("config", "options"):
+        for name, step in words[kind]["step"].items():
+            for part in (step, *step.get("sections", {}).values()):
+                described = part.get("data_description", {})
+                assert part.get("data", {}).keys() == described.keys(), name
+
+
+def test_languages_say_the_same() -> None:
+    english, *others = (
+        dict(leaves(load(f"translations/{language}.json"))) for language in LANGUAGES
+    )
+    for other in others:
+        assert other.keys() == english.keys()
+        for path, text in english.items():
+            assert placeholders(other[path]) == placeholders(text), path
+
+
+def keyword_values(name: str) -> set[str]:
+    """Give the strings that are handed over under a name, anywhere in the shell."""
+    return {
+        node.value.value
+        for _, module in shell_modules()
+        for node in ast.walk(module)
+        if isinstance(node, ast.keyword)
+        and node.arg == name
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    }
+
+
+def strings_in(module: str) -> set[str]:
+    """Give all strings of a module of the shell."""
+    return {
+        node.value
+        for node in ast.walk(ast.parse((INTEGRATION / module).read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+
+def test_every_translation_key_in_the_code_has_words() -> None:
+    words = load("translations/en.json")
+    known = {
+        *words["exceptions"],
+        *words["issues"],
+        *words["selector"],
+        *(key for entities in words["entity"].values() for key in entities),
+    }
+    assert keyword_values("translation_key") <= known
+
+
+def test_every_failure_of_a_request_has_words() -> None:
+    exceptions = load("translations/en.json")["exceptions"]
+    assert {f"request_{failure.value}" for failure in Failure} <= exceptions.keys()
+
+
+@pytest.mark.parametrize(
+    ("section", "rooms"),
+    [
+        ("exceptions", ("__init__.py", "coordinator.py", "services.py")),
+        ("issues", ("issues.py",)),
+    ],
+)
+def test_no_words_are_left_over(section: str, rooms: tuple[str, ...]) -> None:
+    used = set().union(*map(strings_in, rooms))
+    used |= {f"request_{failure.value}" for failure in Failure}
+    assert load("translations/en.json")[section].keys() <= used
+
+
+# Entities and actions
+
+
+def test_icons() -> None:
+    words = load("translations/en.json")
+    icons = load("icons.json")
+    icon = vol.Match(r"mdi:[a-z0-9-]+$")
+    of_entity = {vol.Optional("default"): icon, vol.Optional("state"): {str: icon}}
+    vol.Schema(
+        {
+            vol.Required("entity"): {str: {str: of_entity}},
+            vol.Required("services"): {str: {vol.Required("service"): icon}},
+        }
+    )(icons)
+    assert icons["services"].keys() == words["services"].keys()
+    for platform, entities in icons["entity"].items():
+        for key, choice in entities.items():
+            assert key in words["entity"][platform]
+            assert choice.get("default") not in choice.get("state", {}).values(), key
+    for platform, entities in words["entity"].items():
+        assert entities.keys() == icons["entity"][platform].keys()
+
+
+async def test_actions(hass: HomeAssistant, enable_custom_integrations: None) -> None:
+    """What is registered, described, named in each language and drawn is the same."""
+    assert await async_setup_component(hass, DOMAIN, {})
+    registered = hass.services.async_services_for_domain(DOMAIN)
+    described = load("services.yaml")
+    assert registered.keys() == described.keys()
+    for language in LANGUAGES:
+        words = load(f"translations/{language}.json")["services"]
+        assert words.keys() == described.keys()
+        for name, description in described.items():
+            wanted = description.get("fields", {}).keys()
+            assert words[name].get("fields", {}).keys() == wanted, name
+    for name, service in registered.items():
+        accepted = {str(key) for key in schema_of(service.schema)}
+        assert accepted == described[name].get("fields", {}).keys(), name
+
+
+def schema_of(validator: Any) -> Mapping[Any, Any]:
+    """Give the fields that an action accepts."""
+    if isinstance(validator, vol.All):
+        validator = validator.validators[0]
+    assert isinstance(validator, vol.Schema)
+    assert isinstance(validator.schema, Mapping)
+    return validator.schema
+
+
+# The quality scale
+
+RULES: Final = re.findall(
+    r"\S+",
+    """
+action-setup appropriate-polling brands common-modules config-flow
+config-flow-test-coverage dependency-transparency docs-actions docs-conditions
+docs-high-level-description docs-installation-instructions docs-removal-instructions
+docs-triggers entity-event-setup entity-unique-id has-entity-name runtime-data
+test-before-configure test-before-setup unique-config-entry
+action-exceptions config-entry-unloading docs-configuration-parameters
+docs-installation-parameters entity-unavailable integration-owner log-when-unavailable
+parallel-updates reauthentication-flow test-coverage
+devices diagnostics discovery discovery-update-info docs-data-update docs-examples
+docs-known-limitations docs-supported-devices docs-supported-functions
+docs-troubleshooting docs-use-cases dynamic-devices entity-category entity-device-class
+entity-disabled-by-default entity-translations exception-translations icon-translations
+reconfiguration-flow repair-issues stale-devices
+async-dependency inject-websession strict-typing
+""",
+)
+
+
+def test_quality_scale() -> None:
+    assert len(RULES) == 54
+    rules = load("quality_scale.yaml")["rules"]
+    assert list(rules) == RULES
+    comment = vol.All(str, vol.Length(20))
+    vol.Schema(
+        {
+            str: vol.Any(
+                "done",
+                {"status": "done", "comment": comment},
+                {"status": "exempt", "comment": comment},
+                required=True,
+            )
+        }
+    )(rules)
+
+
+SECTIONS: Final = {
+    "docs-actions": "Actions",
+    "docs-configuration-parameters": "Options",
+    "docs-data-update": "How data is updated",
+    "docs-examples": "Examples",
+    "docs-high-level-description": "Do I need this?",
+    "docs-installation-instructions": "Installation",
+    "docs-installation-parameters": "Setting it up",
+    "docs-known-limitations": "Known limitations",
+    "docs-removal-instructions": "Removal",
+    "docs-supported-devices": "Supported devices and protocols",
+    "docs-supported-functions": "Entities",
+    "docs-troubleshooting": "When something is wrong",
+    "docs-use-cases": "Use cases",
+}
+"""Where the README does what a rule asks for."""
+
+
+def test_readme_has_what_the_quality_scale_claims() -> None:
+    readme = (ROOT / "README.md").read_text()
+    headings = re.findall(r"^#+ (.+)$", readme, re.MULTILINE)
+    for rule, status in load("quality_scale.yaml")["rules"].items():
+        if rule.startswith("docs-") and status == "done":
+            assert SECTIONS[rule] in headings, rule
+
+
+def test_readme_leaves_nothing_out() -> None:
+    readme = (ROOT / "README.md").read_text()
+    words = load("translations/en.json")
+    names = {
+        entity["name"]
+        for entities in words["entity"].values()
+        for entity in entities.values()
+    }
+    names |= {f"`tcp_multiplexer.{action}`" for action in words["services"]}
+    names |= {path.name for path in (ROOT / "blueprints").rglob("*.yaml")}
+    for kind in ("config", "options"):
+        for step in words[kind]["step"].values():
+            for part in (step, *step.get("sections", {}).values()):
+                names |= set(part.get("data", {}).values())
+    assert not {name for name in names if name.lower() not in readme.lower()}
+
+
+# The three floors
+
+
+def test_engine_stands_alone() -> None:
+    """It imports nothing of Home Assistant and nothing above itself."""
+    for path, module in modules(ENGINE):
+        depth = len(path.relative_to(ENGINE).parts)
+        for level, name in imports(module):
+            assert level <= depth, f"{path}: from {'.' * level}{name}"
+            root = name.split(".")[0]
+            if level == 0:
+                assert root not in {"homeassistant", "custom_components"}, path
+                assert root != DOMAIN, f"{path}: absolute import of itself"
+
+
+def test_engine_needs_no_modbus_library() -> None:
+    allowed = {*sys.stdlib_module_names, "h11"}
+    for path, module in modules(ENGINE):
+        for level, name in imports(module):
+            if level == 0:
+                assert name.split(".")[0] in allowed, f"{path}: {name}"
+
+
+def test_protocols_do_no_io_and_know_no_clock() -> None:
+    forbidden = {"asyncio", "select", "selectors", "socket", "threading", "time"}
+    for path, module in modules(PROTOCOLS):
+        for level, name in imports(module):
+            if level == 0:
+                assert name.split(".")[0] not in forbidden, f"{path}: {name}"
+            else:
+                # Not above their floor either
+                depth = len(path.relative_to(PROTOCOLS).parts)
+                assert level <= depth, f"{path}: from {'.' * level}{name}"
+
+
+# The tree
+
+
+def tracked() -> list[Path]:
+    """Give the files of the repository."""
+    names = subprocess.run(
+        ["git", "ls-files", "-z"],  # noqa: S607 - wherever it is
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return [path for name in names.split("\0") if (path := ROOT / name).is_file()]
+
+
+def test_tree_names_no_machine() -> None:
+    """No path of somebody's machine, and no package index: both differ elsewhere."""
+    machine = re.compile(
+        rb"(?<![\w.~}])/(?:home|root|Users|work|farm|mnt|workspaces)/"
+        rb"|\b(?:pypi|pythonhosted|npmjs)[.](?:org|com)\b"
+    )
+    found = [path for path in tracked() if machine.search(path.read_bytes())]
+    assert not found
