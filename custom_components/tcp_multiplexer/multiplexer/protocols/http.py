@@ -44,7 +44,6 @@ from .base import (
     UpstreamEvent,
 )
 from .http_message import (
-    HEAD_LIMIT,
     Asker,
     HttpResponse,
     MessageError,
@@ -197,7 +196,7 @@ class _Downstream(DownstreamCodec[HttpResponse]):
         raw = reader.take_head()
         if raw is None:
             return None
-        self._connection = h11.Connection(h11.SERVER, HEAD_LIMIT)
+        self._connection = h11.Connection(h11.SERVER)
         head = read_request_head(raw, self._connection, self._authority)
         reader.check_length(head.length)
         return head
@@ -265,7 +264,7 @@ class _Upstream(UpstreamCodec[HttpResponse]):
         self._to_head = payload.startswith(b"HEAD ")
         self._begun = False
         self._interim = b""
-        self._connection = h11.Connection(h11.CLIENT, HEAD_LIMIT)
+        self._connection = h11.Connection(h11.CLIENT)
         # All that h11 has to know is whether this is a HEAD.
         method = b"HEAD" if self._to_head else b"GET"
         asked = h11.Request(method=method, target=b"/", headers=[(b"Host", b"")])

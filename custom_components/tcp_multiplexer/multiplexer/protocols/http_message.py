@@ -24,7 +24,8 @@ type Field = tuple[bytes, bytes]
 type Fields = list[Field]
 
 _PIECE = 16 << 10
-"""What h11 gets of a body at once; what it leaves comes back."""
+"""What h11 gets of a body at once; what it leaves comes back. It keeps no more than
+16 KiB of a chunk's first line or of trailer fields."""
 _HOP_BY_HOP = frozenset(
     (
         b"connection",
