@@ -893,6 +893,9 @@ def test_responses_follow_one_another_on_a_connection() -> None:
         (answer,) = codec.feed(raw)
         assert isinstance(answer, Answer)
         assert answer.request is request
+        assert answer.response.interim.startswith(b"HTTP/1.1 103 ") is (
+            method == b"PUT"
+        )
         assert codec.reusable
 
 
