@@ -106,6 +106,9 @@ class Link(asyncio.Protocol):
             device.refused += 1
             transport.close()
             return
+        if device.newest_wins:
+            for link in device.open_links:
+                link.transport.close()
         self.open = True
         device.links.append(self)
         device.most_open = max(device.most_open, len(device.open_links))
@@ -153,6 +156,8 @@ class Device:
         """Begin switched off."""
         self.port = 0
         self.slots = slots
+        self.newest_wins = False
+        """It drops older connections for a newer one."""
         self.greeting = b""
         """What it says to a new connection, unasked."""
         self.links: list[Link] = []
@@ -200,7 +205,11 @@ class Device:
 
     def hold(self) -> None:
         """Hold answers back from now on; they gather in `held`."""
-        self.respond = self.held.append
+        self.respond = self.keep
+
+    def keep(self, asked: Asked) -> None:
+        """Hold this answer back."""
+        self.held.append(asked)
 
     async def holds(self, count: int) -> None:
         """Wait until `count` answers are held back."""

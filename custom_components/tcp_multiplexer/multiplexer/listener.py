@@ -381,7 +381,7 @@ class Client(asyncio.Protocol, Requester):
         asked = False
         buffered = codec.buffered
         while buffered:
-            if self.pending and not self._queue.has_room(self):
+            if (self.pending or self.joined) and not self._queue.has_room(self):
                 self._queue.block(self)
                 self._pause_if_full()
                 break
