@@ -33,7 +33,7 @@ from homeassistant.setup import EventComponentLoaded
 from homeassistant.util import dt as dt_util
 
 from .addresses import host_for_home_assistant
-from .const import DOMAIN
+from .const import CONF_UPSTREAM, DOMAIN, UPSTREAM_HOME_ASSISTANT
 from .coordinator import TcpMultiplexerConfigEntry
 from .entry_settings import settings_from_entry
 from .multiplexer import CloseReason, Event, EventType, Health
@@ -41,12 +41,14 @@ from .neighbours import MODBUS_DOMAIN, Neighbour, async_who_dials
 
 CANNOT_LISTEN: Final = "cannot_listen"
 DIRECT_CONNECTION: Final = "direct_connection"
+DIRECT_CONNECTION_SHARED: Final = "direct_connection_shared"
 LENIENT_MATCHING: Final = "lenient_matching"
 SLOT_TAKEN: Final = "slot_taken"
 
 ATTR_ENTRY_ID: Final = "entry_id"
 ATTR_NEIGHBOUR_ID: Final = "neighbour_id"
-"""What the fix flow of an issue finds in its data: ids of config entries."""
+ATTR_SHARED: Final = "shared"
+"""What the fix flow of an issue finds in its data."""
 
 SILENT_CONNECTIONS: Final = 10
 SILENT_PERIOD: Final = timedelta(minutes=10)
@@ -154,6 +156,8 @@ class _NeighbourWatch:
         self._hass = hass
         self._entry = entry
         self._multiplexer = entry.runtime_data.multiplexer
+        self._shares = entry.data.get(CONF_UPSTREAM) == UPSTREAM_HOME_ASSISTANT
+        """We use the connection that the neighbours share."""
         self._prefix = f"{DIRECT_CONNECTION}_{entry.entry_id}"
         entry.async_on_unload(
             async_dispatcher_connect(hass, SIGNAL_CONFIG_ENTRY_CHANGED, self._check)
@@ -174,6 +178,7 @@ class _NeighbourWatch:
         found = {
             f"{self._prefix}_{neighbour.entry_id or neighbour.name}": neighbour
             for neighbour in async_who_dials(self._hass, settings.host, settings.port)
+            if self._is_in_the_way(neighbour)
         }
         for issue in _issues(self._hass, self._prefix):
             if issue.issue_id not in found:
@@ -181,15 +186,27 @@ class _NeighbourWatch:
         for issue_id, neighbour in found.items():
             self._raise(issue_id, neighbour)
 
+    def _is_in_the_way(self, neighbour: Neighbour) -> bool:
+        """Tell whether it has a connection of its own, rather than the same as we."""
+        if not self._shares or neighbour.entry_id is None:
+            return True
+        if neighbour.shared:
+            return False
+        # It may share once it is loaded.
+        other = self._hass.config_entries.async_get_known_entry(neighbour.entry_id)
+        return other.state is ConfigEntryState.LOADED
+
     def _raise(self, issue_id: str, neighbour: Neighbour) -> None:
-        fixable = False
-        translation_key = "direct_connection_yaml"
-        if neighbour.entry_id:
-            other = self._hass.config_entries.async_get_known_entry(neighbour.entry_id)
-            fixable = other.supports_reconfigure
-            translation_key = (
-                DIRECT_CONNECTION if fixable else "direct_connection_manual"
-            )
+        if neighbour.entry_id is None:
+            kind, fixable = "direct_connection_yaml", False
+        elif neighbour.shared and self._multiplexer.settings.protocol == "modbus":
+            kind, fixable = DIRECT_CONNECTION_SHARED, True
+        elif self._hass.config_entries.async_get_known_entry(
+            neighbour.entry_id
+        ).supports_reconfigure:
+            kind, fixable = DIRECT_CONNECTION, True
+        else:
+            kind, fixable = "direct_connection_manual", False
         settings = self._multiplexer.settings
         ir.async_create_issue(
             self._hass,
@@ -198,10 +215,11 @@ class _NeighbourWatch:
             data={
                 ATTR_ENTRY_ID: self._entry.entry_id,
                 ATTR_NEIGHBOUR_ID: neighbour.entry_id,
+                ATTR_SHARED: kind == DIRECT_CONNECTION_SHARED,
             },
             is_fixable=fixable,
             severity=ir.IssueSeverity.WARNING,
-            translation_key=translation_key,
+            translation_key=kind,
             translation_placeholders={
                 "title": self._entry.title,
                 "neighbour": neighbour.name,

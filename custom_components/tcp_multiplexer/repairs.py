@@ -22,9 +22,11 @@ from homeassistant.config_entries import (
 )
 from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import FlowResultType
+from homeassistant.helpers import issue_registry as ir
 
+from .const import DOMAIN
 from .coordinator import TcpMultiplexerConfigEntry
-from .issues import ATTR_ENTRY_ID, ATTR_NEIGHBOUR_ID, LENIENT_MATCHING
+from .issues import ATTR_ENTRY_ID, ATTR_NEIGHBOUR_ID, ATTR_SHARED, LENIENT_MATCHING
 from .multiplexer import Event, Health, Multiplexer
 
 SLOT_SECONDS: Final = 120
@@ -39,6 +41,8 @@ async def async_create_fix_flow(
     entry = hass.config_entries.async_get_known_entry(ids[ATTR_ENTRY_ID])
     if neighbour_id := ids.get(ATTR_NEIGHBOUR_ID):
         neighbour = hass.config_entries.async_get_known_entry(neighbour_id)
+        if ids[ATTR_SHARED]:
+            return SharedConnectionFlow(entry, neighbour)
         return DirectConnectionFlow(entry, neighbour)
     if issue_id.startswith(LENIENT_MATCHING):
         return LenientMatchingFlow(entry)
@@ -65,12 +69,13 @@ class ReconfigureFlow(ConfirmRepairFlow):
         self, _: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
         """Open the entry's own dialog."""
+        return await self._async_lead_to(self._entry)
+
+    async def _async_lead_to(self, entry: ConfigEntry[Any]) -> RepairsFlowResult:
+        """End with the dialog that reconfigures `entry`."""
         result = await self.hass.config_entries.flow.async_init(
-            self._entry.domain,
-            context={
-                "source": SOURCE_RECONFIGURE,
-                "entry_id": self._entry.entry_id,
-            },
+            entry.domain,
+            context={"source": SOURCE_RECONFIGURE, "entry_id": entry.entry_id},
         )
         if result["type"] is FlowResultType.ABORT:
             return self.async_abort(reason="cannot_reconfigure")
@@ -172,6 +177,31 @@ async def _async_answered(multiplexer: Multiplexer) -> None:
             changed.clear()
     finally:
         unsubscribe()
+
+
+class SharedConnectionFlow(DirectConnectionFlow):
+    """Offers the connection that the neighbour shares, before re-pointing it."""
+
+    @override
+    async def async_step_init(
+        self, _: dict[str, Any] | None = None
+    ) -> RepairsFlowResult:
+        """Ask which way to go."""
+        ways = ["use_shared_connection"]
+        if self._entry.supports_reconfigure:
+            ways.append("confirm")
+        issue = ir.async_get(self.hass).async_get_issue(DOMAIN, self.issue_id)
+        return self.async_show_menu(
+            step_id="init",
+            menu_options=ways,
+            description_placeholders=issue.translation_placeholders if issue else None,
+        )
+
+    async def async_step_use_shared_connection(
+        self, _: dict[str, Any] | None = None
+    ) -> RepairsFlowResult:
+        """Open the multiplexer's own dialog, in which the way can be chosen."""
+        return await self._async_lead_to(self._serving)
 
 
 class LenientMatchingFlow(ConfirmRepairFlow):

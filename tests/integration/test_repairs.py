@@ -41,6 +41,7 @@ from custom_components.tcp_multiplexer.const import (
 )
 from script.demo import inverter
 
+from .dialogs import Dialog
 from .peers import ModbusClient, ModbusDevice, read_registers, registers, until
 from .ports import free_port
 
@@ -88,18 +89,24 @@ class Repairs:
         assert response.status == HTTPStatus.OK, await response.text()
         return dict(await response.json())
 
-    async def fix(self, issue: ir.IssueEntry) -> dict[str, Any]:
-        """Press the issue, then submit its explanation."""
-        path = "/api/repairs/issues/fix"
-        step = await self._post(path, {"handler": DOMAIN, "issue_id": issue.issue_id})
+    async def fix(self, issue: ir.IssueEntry, way: str = "") -> dict[str, Any]:
+        """Press the issue, choose a way if there are some, submit its explanation."""
+        step = await self.open(issue)
+        if way:
+            step = await self.submit(step, next_step_id=way)
         assert step["type"] == "form"
         assert step["step_id"] == "confirm"
         assert step["description_placeholders"] == issue.translation_placeholders
         return await self.submit(step)
 
-    async def submit(self, step: dict[str, Any]) -> dict[str, Any]:
+    async def open(self, issue: ir.IssueEntry) -> dict[str, Any]:
+        """Press the issue."""
+        path = "/api/repairs/issues/fix"
+        return await self._post(path, {"handler": DOMAIN, "issue_id": issue.issue_id})
+
+    async def submit(self, step: dict[str, Any], **typed: str) -> dict[str, Any]:
         """Go on with a repair."""
-        return await self._post(f"/api/repairs/issues/fix/{step['flow_id']}", {})
+        return await self._post(f"/api/repairs/issues/fix/{step['flow_id']}", typed)
 
     async def wait(self, step: dict[str, Any]) -> dict[str, Any]:
         """Wait as the dialog does while a repair is in progress."""
@@ -280,7 +287,10 @@ async def test_hub_in_yaml_is_named(
 
 
 async def test_neighbour_is_known_by_the_connection_that_it_shares(
-    hass: HomeAssistant, loaded_entry: MockConfigEntry, device: ModbusDevice
+    hass: HomeAssistant,
+    repairs: Repairs,
+    loaded_entry: MockConfigEntry,
+    device: ModbusDevice,
 ) -> None:
     assert await async_setup_component(hass, "modbus", {})
     neighbour = add_neighbour(hass, elsewhere=True)
@@ -295,9 +305,13 @@ async def test_neighbour_is_known_by_the_connection_that_it_shares(
     line = ModbusSerialParams(device=device_as_line, framer="rtu", baudrate=115200)
     async_get_unit(hass, neighbour, line, 1)
     hass.config_entries.async_update_entry(neighbour, title="My heat pump")
-    issue = issues(hass)["direct_connection_manual"]
+    issue = issues(hass)["direct_connection_shared"]
     assert issue.translation_placeholders
     assert issue.translation_placeholders["neighbour"] == "My heat pump"
+
+    # It has no dialog in which it could be pointed elsewhere.
+    step = await repairs.open(issue)
+    assert step["menu_options"] == ["use_shared_connection"]
 
 
 async def test_neighbours_are_found_where_shared_connections_cannot_be_listed(
@@ -414,6 +428,12 @@ async def unserved_entry(
     return entry
 
 
+def is_direct(hass: HomeAssistant) -> bool:
+    """Tell whether the neighbour is in the way, however it connects at the moment."""
+    (key,) = issues(hass)
+    return key.startswith("direct_connection")
+
+
 def is_waiting(entry: MockConfigEntry) -> bool:
     """Tell whether an entry waits for its next attempt."""
     return entry.state is ConfigEntryState.SETUP_RETRY
@@ -425,12 +445,12 @@ async def test_neighbour_is_led_to_the_multiplexer(
     neighbour: MockConfigEntry,
     unserved_entry: MockConfigEntry,
 ) -> None:
-    issue = issues(hass)["direct_connection"]
+    issue = issues(hass)["direct_connection_shared"]
     placeholders = issue.translation_placeholders
     assert placeholders
     assert placeholders["neighbour"] == "SolarEdge"
 
-    step = await repairs.fix(issue)
+    step = await repairs.fix(issue, "confirm")
     assert step["type"] == "progress"
     step = await repairs.wait(step)
 
@@ -439,7 +459,7 @@ async def test_neighbour_is_led_to_the_multiplexer(
     assert step["reason"] == "reconfigure"
     assert hass.states.is_state(HEALTH, "healthy")
     assert is_waiting(neighbour)
-    assert issues(hass)["direct_connection"] == issue
+    assert is_direct(hass)
 
     _, flow_id = step["next_flow"]
     result = await repairs.configure(
@@ -469,6 +489,42 @@ async def test_neighbour_is_led_to_the_multiplexer(
     client.close()
 
 
+async def test_multiplexer_is_led_to_the_connection_that_its_neighbour_shares(
+    hass: HomeAssistant,
+    repairs: Repairs,
+    neighbour: MockConfigEntry,
+    unserved_entry: MockConfigEntry,
+) -> None:
+    step = await repairs.open(issues(hass)["direct_connection_shared"])
+    assert step["type"] == "menu"
+    assert step["menu_options"] == ["use_shared_connection", "confirm"]
+    step = await repairs.submit(step, next_step_id="use_shared_connection")
+    assert step["type"] == "abort"
+    assert step["reason"] == "reconfigure"
+    assert is_direct(hass)
+
+    dialog = Dialog(hass)
+    dialog.page = {"flow_id": step["next_flow"][1]}
+    await dialog.look_again()
+    page = await dialog.send(upstream="home_assistant")
+    assert page["reason"] == "reconfigure_successful"
+    await hass.async_block_till_done()
+    assert not issues(hass)
+
+    # Both work on the one connection.
+    assert await hass.config_entries.async_reload(neighbour.entry_id)
+    async with ModbusClient(unserved_entry.data[CONF_LISTEN_PORT]) as client:
+        answer = await client.ask(read_registers(inverter.POWER, 1))
+    assert answer[:2] == b"\x03\x02"
+    assert not issues(hass)
+
+    # Who has a connection of its own is in the way all the same.
+    add_neighbour(hass, host="127.0.0.1", port=neighbour.data[CONF_PORT]).mock_state(
+        hass, ConfigEntryState.LOADED
+    )
+    assert list(issues(hass)) == ["direct_connection_manual"]
+
+
 @pytest.fixture
 def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a repair wait less for the device than people should."""
@@ -484,12 +540,13 @@ async def test_neighbour_is_on_again_when_the_device_answers_nobody(
     unserved_entry: MockConfigEntry,
 ) -> None:
     await one_slot.shutdown()
-    step = await repairs.wait(await repairs.fix(issues(hass)["direct_connection"]))
+    issue = issues(hass)["direct_connection_shared"]
+    step = await repairs.wait(await repairs.fix(issue, "confirm"))
     assert step["type"] == "abort"
     assert step["reason"] == "no_slot"
     assert "next_flow" not in step
     assert neighbour.state is ConfigEntryState.SETUP_RETRY
-    assert "direct_connection" in issues(hass)
+    assert is_direct(hass)
 
 
 async def test_neighbour_is_on_again_when_the_dialog_is_closed(
@@ -500,11 +557,11 @@ async def test_neighbour_is_on_again_when_the_dialog_is_closed(
     unserved_entry: MockConfigEntry,
 ) -> None:
     await one_slot.shutdown()
-    step = await repairs.fix(issues(hass)["direct_connection"])
+    step = await repairs.fix(issues(hass)["direct_connection_shared"], "confirm")
     await until(lambda: neighbour.state is ConfigEntryState.NOT_LOADED)
     await repairs.close(step)
     await until(lambda: neighbour.state is ConfigEntryState.SETUP_RETRY)
-    assert "direct_connection" in issues(hass)
+    assert is_direct(hass)
 
 
 async def test_neighbour_that_cannot_be_unloaded_stays_as_it_is(
@@ -514,7 +571,8 @@ async def test_neighbour_that_cannot_be_unloaded_stays_as_it_is(
     unserved_entry: MockConfigEntry,
 ) -> None:
     neighbour.mock_state(hass, ConfigEntryState.FAILED_UNLOAD)
-    step = await repairs.wait(await repairs.fix(issues(hass)["direct_connection"]))
+    issue = issues(hass)["direct_connection_shared"]
+    step = await repairs.wait(await repairs.fix(issue, "confirm"))
     assert step["reason"] == "no_slot"
     assert neighbour.state is ConfigEntryState.FAILED_UNLOAD
     neighbour.mock_state(hass, ConfigEntryState.LOADED)
