@@ -32,7 +32,7 @@ TITLE = "Shared inverter"
 ENTRY_ID = "tcp_multiplexer_demo"
 LIVING_VALUE = "sensor.inverter_power"
 
-READY_SECONDS = 240
+READY_SECONDS = 180
 STOP_SECONDS = 30
 RESTART = 100
 """The exit code with which Home Assistant asks to be started again."""
@@ -270,12 +270,16 @@ async def announce(
 ) -> None:
     """Wait until everything works, then say where it is."""
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104
-    value = "the page shows it"
-    async with aiohttp.ClientSession() as session, asyncio.timeout(READY_SECONDS):
+    async with aiohttp.ClientSession() as session:
         home_assistant = HomeAssistant(session, url)
-        with suppress(KeyError):
-            token = await home_assistant.log_in(first_start=first_start)
-            value = await home_assistant.wait_for_values(token)
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                token = await home_assistant.log_in(first_start=first_start)
+                value = await home_assistant.wait_for_values(token)
+        except KeyError:
+            value = "see the first page"  # Somebody has changed the login.
+        except TimeoutError:
+            value = "none yet: see the log"
     print(
         f"""
 Home Assistant   {url}
