@@ -41,6 +41,8 @@ _LINGER_SECONDS = 2.0
 """A refused client may go on sending for so long; nobody listens."""
 BUFFER_LIMIT = 64 << 20
 """Bytes of incomplete messages and unsent requests, over all clients."""
+_READ_AT_ONCE = 64 << 10
+"""Less than asyncio would read: what is read of a client held back must be kept."""
 _SMALL = 64 << 10
 """Messages up to here are too small to be counted against `BUFFER_LIMIT`."""
 
@@ -239,6 +241,7 @@ class Client(asyncio.Protocol, Requester):
         self._codec = codec
         self._ordered = ordered
         self._transport: asyncio.Transport | None = None
+        self._read_at_once = listener.protocol.read_while_held // 2 or _READ_AT_ONCE
         self._line: deque[Exchange | Reply | Close] = deque()
         """What an ordered client has yet to be told, in order."""
         self._eof = False
@@ -292,6 +295,7 @@ class Client(asyncio.Protocol, Requester):
         self._accepted = True
         self._tls = transport.get_extra_info("ssl_object") is not None
         set_keepalive(transport)
+        transport.max_size = self._read_at_once  # type: ignore[attr-defined]
         self.since = self._loop.time()
         listener.clients[self] = None
         self._statistics.clients_peak = max(
@@ -439,7 +443,8 @@ class Client(asyncio.Protocol, Requester):
             self._listener.starve(self)
 
     def _pause_if_full(self) -> None:
-        if self._codec.buffered >= self._listener.protocol.read_while_held:
+        room = self._listener.protocol.read_while_held - self._codec.buffered
+        if room < self._read_at_once:
             self._stop_reading()
 
     def _stop_reading(self) -> None:
@@ -563,6 +568,7 @@ class Client(asyncio.Protocol, Requester):
     @override
     def pause_writing(self) -> None:
         self.held = True
+        self._listener.begun(self, incomplete=False)  # it may be complete, but unread
         self._pause_if_full()
 
     @override
