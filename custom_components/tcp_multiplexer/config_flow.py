@@ -13,7 +13,7 @@ page is shown: whoever walks away from a dialog leaves a running multiplexer beh
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final, override
 
@@ -48,6 +48,7 @@ from .addresses import (
 from .const import (
     CONF_ALLOW_SEND_REQUEST,
     CONF_CLIENT_NAMES,
+    CONF_IDENTITY,
     CONF_LISTEN_HOST,
     CONF_LISTEN_PORT,
     CONF_PROFILE,
@@ -67,8 +68,10 @@ from .forms import (
     FieldError,
     Sections,
     checked_settings,
+    whole,
     worth_storing,
 )
+from .identify import Identity
 from .multiplexer.profiles import PROFILES
 from .multiplexer.settings import Settings
 from .neighbours import async_neighbours, async_who_dials
@@ -76,6 +79,7 @@ from .probe import (
     DeviceError,
     DeviceProblem,
     ListenProblem,
+    Meeting,
     ask_device,
     next_free_port,
     own_addresses,
@@ -155,6 +159,8 @@ _UPSTREAM_KIND: Final = SelectSelector(
         translation_key="upstream",
     )
 )
+_UNIT: Final = "unit_id"
+_UNIT_SELECTOR: Final = whole(0, 255)
 _UPSTREAM_DEFAULTS: Final = {CONF_PROFILE: GENERIC, CONF_UPSTREAM: UPSTREAM_TCP}
 """What an entry means that names neither."""
 
@@ -181,6 +187,11 @@ class _Plan:
     bind: bool
     release: bool
     """Whether the running entry holds what has to be tried."""
+
+
+def _as_stored(identity: Identity) -> dict[str, str]:
+    """Give what a device said of itself, as an entry keeps it."""
+    return {key: value for key, value in asdict(identity).items() if key != "unit"}
 
 
 @callback
@@ -213,6 +224,8 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     """What the form held when it was last sent."""
     _plan: _Plan
     """What it said."""
+    _met = Meeting()
+    """What came of asking the device."""
     _problem: DeviceProblem
     """Why the device did not answer."""
 
@@ -264,15 +277,71 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             async with self._async_out_of_the_way(plan):
                 if plan.bind:
                     await self._async_bind(plan)
-                answer = await self._async_dial(plan) if plan.dial else None
-                return await self._async_finish(
-                    "answered" if answer else "connected", answer
-                )
+                met = await self._async_dial(plan) if plan.dial else Meeting()
+                self._met = met
+                if (said := met.identity) is not None and said.name:
+                    plan.data[CONF_IDENTITY] = _as_stored(said)
+                if self._async_has_proposal():
+                    return await self.async_step_identified()
+                return await self._async_finish_met()
         except FieldError as err:
             return await self._async_show_form(err)
         except DeviceError as err:
             self._problem = err.problem
             return await self._async_step_no_answer()
+
+    async def async_step_identified(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Propose what follows from what the device said of itself."""
+        plan, said = self._plan, self._met.identity
+        if user_input is not None:
+            plan.data[CONF_PROFILE] = user_input[CONF_PROFILE]
+            unit = worth_storing({_UNIT: user_input[_UNIT]})
+            options = {k: v for k, v in plan.options.items() if k != _UNIT} | unit
+            self._plan = replace(
+                plan,
+                title=user_input[CONF_NAME].strip() or plan.title,
+                options=options,
+                settings=checked_settings(plan.data, options),
+            )
+            return await self._async_finish_met()
+        typed = self._typed.get(CONF_NAME, "").strip()
+        profile = (said and said.profile) or plan.data[CONF_PROFILE]
+        if plan.data[CONF_PROFILE] != GENERIC:
+            profile = plan.data[CONF_PROFILE]
+        fields = {
+            vol.Required(
+                CONF_NAME, default=typed or (said and said.name) or plan.title
+            ): TextSelector(),
+            vol.Required(CONF_PROFILE, default=profile): _PROFILE,
+            vol.Required(
+                _UNIT, default=said.unit if said else plan.settings.unit_id
+            ): _UNIT_SELECTOR,
+        }
+        return self.async_show_form(
+            step_id="identified",
+            data_schema=vol.Schema(fields),
+            description_placeholders={
+                "device": (said and said.name) or self._met.answer or "",
+                "answer": self._met.answer or "",
+            },
+        )
+
+    @callback
+    def _async_has_proposal(self) -> bool:
+        """Tell whether the device said more than was typed."""
+        said = self._met.identity
+        return (
+            self._entry is None
+            and said is not None
+            and bool(said.name or said.unit != self._plan.settings.unit_id)
+        )
+
+    async def _async_finish_met(self) -> ConfigFlowResult:
+        """End with what the device answered, if it was asked anything."""
+        answer = self._met.answer
+        return await self._async_finish("answered" if answer else "connected", answer)
 
     async def _async_step_no_answer(
         self, _: dict[str, Any] | None = None
@@ -518,7 +587,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
                 key = "own_listener" if title else "itself"
                 raise FieldError(CONF_HOST, key, title=title)
 
-    async def _async_dial(self, plan: _Plan) -> str | None:
+    async def _async_dial(self, plan: _Plan) -> Meeting:
         """Ask the device something harmless, on the way that will be used.
 
         Raises:
@@ -527,7 +596,8 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         """
         if plan.data[CONF_UPSTREAM] == UPSTREAM_HOME_ASSISTANT:
             return await async_ask_shared(self.hass, plan.settings)
-        return await ask_device(plan.settings)
+        profile = PROFILES.get(plan.data[CONF_PROFILE], PROFILES[GENERIC])
+        return await ask_device(plan.settings, profile.units)
 
     async def _async_bind(self, plan: _Plan) -> None:
         """Try to listen.

@@ -19,6 +19,8 @@ CONF_PROFILE: Final = "profile"
 """A name in the engine's `PROFILES`; its settings are the entry's defaults."""
 CONF_UPSTREAM: Final = "upstream"
 """How the device is reached: one of the `UPSTREAM_…` below."""
+CONF_IDENTITY: Final = "identity"
+"""What the device said of itself: the fields of `Identity` but the unit."""
 CONF_PAUSED: Final = "paused"
 """Whether the device's slot was released; kept so that it survives a restart."""
 

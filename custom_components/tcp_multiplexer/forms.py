@@ -58,7 +58,8 @@ class FieldError(Exception):
 # The table of fields
 
 
-def _whole(low: float, high: float, unit: str = "") -> vol.All:
+def whole(low: float, high: float, unit: str = "") -> vol.All:
+    """Give a field for a whole number."""
     return vol.All(_number(low, high, unit, 1), vol.Coerce(int))
 
 
@@ -78,10 +79,10 @@ def _seconds(field: str) -> NumberSelector:
 
 
 def _count(field: str, unit: str = "") -> vol.All:
-    return _whole(*RANGES[field], unit)
+    return whole(*RANGES[field], unit)
 
 
-PORT: Final = _whole(1, 65535)
+PORT: Final = whole(1, 65535)
 PROTOCOL: Final = SelectSelector(
     SelectSelectorConfig(
         options=list(PROTOCOLS),
@@ -139,7 +140,7 @@ _FIELDS: Final[dict[str, Any]] = {
     CONF_LISTEN_HOST: TextSelector(),
     "allowed_networks": TextSelector(TextSelectorConfig(multiple=True)),
     "max_clients": _count("max_clients"),
-    CONF_UPDATE_INTERVAL: _whole(1, 3600, "s"),
+    CONF_UPDATE_INTERVAL: whole(1, 3600, "s"),
     CONF_CLIENT_NAMES: ObjectSelector(
         ObjectSelectorConfig(
             multiple=True,

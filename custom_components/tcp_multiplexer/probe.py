@@ -8,14 +8,15 @@ Assistant.
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import fields
 import enum
 import errno
 import socket
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from .identify import FURTHER_UNITS, Ask, Identity, identify
 from .multiplexer.protocols import PROTOCOLS, Protocol, ProtocolOptions
 from .multiplexer.protocols.base import (
     Answer,
@@ -29,6 +30,8 @@ from .multiplexer.settings import Settings
 CONNECT_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 10.0
 """A person waits: what takes longer is no answer, whatever the timeout may be."""
+_UNIT_SECONDS: Final = 2.0
+"""How long a unit may take that is asked because another one was silent."""
 _UNPRIVILEGED = 1024
 _PORTS = 65536
 _CHUNK = 4096
@@ -145,10 +148,20 @@ def make_protocol(settings: Settings) -> Protocol[Any]:
     return PROTOCOLS[settings.protocol](ProtocolOptions(**options))
 
 
-async def ask_device(settings: Settings) -> str | None:
-    """Connect, ask what a health check asks; give question and answer as a text.
+class Meeting(NamedTuple):
+    """What came of asking a device."""
 
-    None: the protocol knows no question, and the device accepted the connection.
+    answer: str | None = None
+    """Question and answer as a text; None: the protocol knows no question."""
+    identity: Identity | None = None
+    """Who it is; None: it did not say."""
+
+
+async def ask_device(settings: Settings, units: Sequence[int] = ()) -> Meeting:
+    """Connect, ask what a health check asks, and a Modbus device who it is.
+
+    If the unit in `settings` is silent, others are asked: `units`, then the usual
+    ones. All of that happens on one connection, with the gaps in `settings`.
 
     Raises:
         DeviceError: it did not answer.
@@ -160,15 +173,51 @@ async def ask_device(settings: Settings) -> str | None:
     try:
         # Nobody waits for minutes in front of a form: then the connection must do.
         if request is None or settings.connect_delay > ANSWER_SECONDS:
-            return None
+            return Meeting()
         await asyncio.sleep(settings.connect_delay)
+        codec = protocol.upstream()
         seconds = min(settings.timeout, ANSWER_SECONDS)
-        response = await _ask(reader, writer, protocol.upstream(), request, seconds)
-        return protocol.describe(request.payload, response)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + ANSWER_SECONDS
+
+        async def ask(payload: bytes) -> bytes | None:
+            await asyncio.sleep(settings.request_delay)
+            asked = protocol.request(payload)
+            left = min(seconds, _UNIT_SECONDS, end - loop.time())
+            try:
+                return await _ask(reader, writer, codec, asked, left)
+            except DeviceError as err:
+                if err.problem is not DeviceProblem.SILENT or not codec.expire(asked):
+                    raise
+                return None
+
+        try:
+            response = await _ask(reader, writer, codec, request, seconds)
+        except DeviceError as err:
+            others = [*units, *FURTHER_UNITS]
+            if (
+                err.problem is not DeviceProblem.SILENT
+                or not protocol.correlated
+                or not codec.expire(request)
+                or (found := await _identify(ask, others)) is None
+            ):
+                raise
+            return Meeting(f"unit {found.unit}", found)
+        answer = protocol.describe(request.payload, response)
+        if not protocol.has_units:
+            return Meeting(answer)
+        return Meeting(answer, await _identify(ask, [request.payload[0]]))
     finally:
         writer.close()
         with suppress(OSError):
             await writer.wait_closed()
+
+
+async def _identify(ask: Ask, units: Sequence[int]) -> Identity | None:
+    """Ask a device who it is, while that takes no longer than people wait."""
+    with suppress(DeviceError):
+        return await identify(ask, units)
+    return None
 
 
 async def _connect(
@@ -207,8 +256,9 @@ async def _ask(
                     data = b""
                 for event in codec.feed(data) if data else codec.eof():
                     match event:
-                        case Answer(response=response):
-                            return bytes(response)
+                        case Answer(request=asked, response=response):
+                            if asked is request:
+                                return bytes(response)
                         case SendBack(data=owed):
                             writer.write(owed)
                         case Stray():

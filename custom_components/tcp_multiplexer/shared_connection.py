@@ -15,6 +15,7 @@ nobody else pays for it.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 import struct
 from typing import Any, Final, override
 
@@ -23,10 +24,11 @@ from homeassistant.core import HomeAssistant
 from homeassistant.exceptions import HomeAssistantError
 from homeassistant.requirements import async_get_integration_with_requirements
 
+from .identify import identify
 from .multiplexer import CloseReason, Failure, Upstream, UpstreamOwner
 from .multiplexer.exchange import Exchange
 from .multiplexer.settings import Settings
-from .probe import ANSWER_SECONDS, DeviceError, DeviceProblem, make_protocol
+from .probe import ANSWER_SECONDS, DeviceError, DeviceProblem, Meeting, make_protocol
 
 _EXCEPTION: Final = 0x80
 _ILLEGAL_FUNCTION: Final = 0x01
@@ -86,8 +88,8 @@ class Units:
         return unit
 
 
-async def async_ask_shared(hass: HomeAssistant, settings: Settings) -> str:
-    """Ask what a health check asks; give question and answer as a text.
+async def async_ask_shared(hass: HomeAssistant, settings: Settings) -> Meeting:
+    """Ask what a health check asks, and the device who it is.
 
     Raises:
         DeviceError: the device did not answer, or others use it with other settings.
@@ -107,12 +109,19 @@ async def async_ask_shared(hass: HomeAssistant, settings: Settings) -> str:
         raise DeviceError(DeviceProblem.NOT_UNDERSTOOD)
     payload = request.payload
     params = ModbusTcpParams(host=settings.host, port=settings.port)
+    identity = None
     try:
         async with (
             asyncio.timeout(ANSWER_SECONDS),
             _import().async_get_temporary_unit(hass, params, payload[0]) as unit,
         ):
             response = await ask(unit, payload)
+
+            async def again(payload: bytes) -> bytes | None:
+                return await ask(unit, payload)
+
+            with suppress(ModbusError, ValueError):
+                identity = await identify(again, payload[:1])
     except ModbusExceptionError as err:
         response = _refusal(payload, err.exception_code or _SERVER_FAILURE)
     except ModbusConnectionError as err:
@@ -121,7 +130,7 @@ async def async_ask_shared(hass: HomeAssistant, settings: Settings) -> str:
         raise DeviceError(DeviceProblem.SILENT) from err
     except HomeAssistantError as err:
         raise DeviceError(DeviceProblem.OTHER_SETTINGS) from err
-    return protocol.describe(payload, response)
+    return Meeting(protocol.describe(payload, response), identity)
 
 
 class SharedConnectionUpstream(Upstream):

@@ -371,6 +371,23 @@ async def test_a_device_at_the_port_number_of_our_own_listener(
     assert page["type"] is CREATE_ENTRY
 
 
+@pytest.mark.parametrize("whose", ["another entry's", "its own"])
+async def test_a_device_elsewhere_may_have_the_port_number_of_a_listener(
+    hass: HomeAssistant, dialog: Dialog, device: ModbusDevice, whose: str
+) -> None:
+    port, listen_port = free_port(), free_port()
+    if whose == "its own":
+        listen_port = port
+    else:
+        add_entry(hass, listen_port=port)
+    page = await dialog.send(host="fe80::1%nowhere", port=port, listen_port=listen_port)
+    assert page["type"] is MENU
+    assert page["step_id"] == "unknown_host"
+    await dialog.choose("change")
+    page = await dialog.send(host="localhost", port=device.port)
+    assert page["type"] is CREATE_ENTRY
+
+
 async def test_a_multiplexer_does_not_connect_to_itself(
     dialog: Dialog, device: ModbusDevice
 ) -> None:

@@ -143,13 +143,13 @@ async def test_addresses_of_others_are_not_own() -> None:
 
 async def test_a_device_answers_with_a_value() -> None:
     async with pymodbus_device(21365) as port:
-        answer = await ask_device(settings(port, host="localhost"))
+        answer = (await ask_device(settings(port, host="localhost"))).answer
     assert answer == "unit 1 read holding registers 0 count 1 -> values 21365"
 
 
 async def test_an_exception_is_an_answer() -> None:
     async with pymodbus_device(7, address=100) as port:
-        answer = await ask_device(settings(port))
+        answer = (await ask_device(settings(port))).answer
     assert answer is not None
     assert answer.endswith("-> exception 0x02 illegal data address")
 
@@ -160,8 +160,9 @@ async def test_the_connection_is_closed_behind_the_answer() -> None:
 
     async with device(answer) as (port, heard):
         for _ in range(3):
-            assert await ask_device(settings(port))
-        assert len(heard) == 3
+            assert (await ask_device(settings(port))).answer
+        first = [request for request in heard if request[:2] == b"\0\1"]
+        assert len(first) == 3
 
 
 async def test_the_unit_is_the_one_that_was_set() -> None:
@@ -185,13 +186,13 @@ async def test_the_delay_after_connecting_is_kept() -> None:
 
 async def test_nobody_waits_for_minutes() -> None:
     async with device(lambda _: None) as (port, heard):
-        assert await ask_device(settings(port, connect_delay=120)) is None
+        assert await ask_device(settings(port, connect_delay=120)) == (None, None)
     assert heard == []
 
 
 async def test_a_protocol_without_a_question() -> None:
     async with device(lambda _: None) as (port, heard):
-        assert await ask_device(settings(port, protocol="echo")) is None
+        assert await ask_device(settings(port, protocol="echo")) == (None, None)
     assert heard == []
 
 
@@ -200,7 +201,9 @@ async def test_a_keepalive_before_the_answer_is_returned() -> None:
         return b"0004pong" if b"0000" in heard else b"0000"
 
     async with device(answer) as (port, heard):
-        said = await ask_device(settings(port, protocol="mpu", probe=b"0004ping"))
+        said = (
+            await ask_device(settings(port, protocol="mpu", probe=b"0004ping"))
+        ).answer
     assert heard == [b"0004ping", b"0000"]
     assert said == "4 bytes 70 69 6e 67 -> 4 bytes 70 6f 6e 67"
 
@@ -211,7 +214,7 @@ async def test_http_is_asked_as_well() -> None:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = runner.addresses[0][1]
-    assert await ask_device(settings(port, protocol="http")) == (
+    assert (await ask_device(settings(port, protocol="http"))).answer == (
         "OPTIONS * -> 404, 14 bytes"
     )
     await runner.cleanup()
@@ -313,5 +316,5 @@ async def test_the_right_answer_counts_whatever_comes_before_it() -> None:
         return STRAY + asked[:4] + b"\0\5" + asked[6:8] + b"\2\0\x2a"
 
     async with device(answer) as (port, _):
-        said = await ask_device(settings(port))
+        said = (await ask_device(settings(port))).answer
     assert said == "unit 1 read holding registers 0 count 1 -> values 42"

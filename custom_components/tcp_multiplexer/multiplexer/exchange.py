@@ -34,6 +34,7 @@ class Exchange:
         "request",
         "requester",
         "sent",
+        "turn",
         "unit",
         "writes_before",
     )
@@ -49,6 +50,8 @@ class Exchange:
         self.sent = 0.0
         """When it last went upstream; means nothing while `attempts` is 0."""
         self.attempts = 0
+        self.turn = 0
+        """Its own, where it was put back; 0 stands for its requester's."""
         self.followers: list[Exchange] = NOBODY
         """Identical reads that its response answers too."""
         self.writes_before = 0

@@ -22,6 +22,8 @@ class Profile(NamedTuple):
     advice: dict[str, Advice]
     units: tuple[int, ...] = (1,)
     """Units to ask first when finding out who the device is."""
+    signs: tuple[str, ...] = ()
+    """Words, in lower case, all of which such a device uses of itself."""
     notes: str = ""
     """What settings cannot mend, for people."""
 
@@ -55,6 +57,7 @@ PROFILES: dict[str, Profile] = {
         notes="Reads 65535 and 32768 for some 40 s at night while it restarts "
         "(binsentsu/home-assistant-solaredge-modbus#127). Settings need up to 10 s to "
         "take effect.",
+        signs=("solaredge",),
     ),
     "huawei_sdongle": Profile(
         "Huawei SUN2000 through the SDongle",
@@ -68,6 +71,7 @@ PROFILES: dict[str, Profile] = {
         },
         notes="Needs 8 to 15 s after connecting until it answers, and often says that "
         "it is busy (0x06) (HSchill/sun2000-modbus-cache).",
+        signs=("huawei", "sun2000"),
     ),
     "huawei_emma": Profile(
         "Huawei EMMA",
@@ -79,6 +83,7 @@ PROFILES: dict[str, Profile] = {
             ),
             "connect_delay": Advice(0.0, "wlcrs/huawei_solar#1436, likewise"),
         },
+        signs=("huawei", "emma"),
     ),
     "sungrow_winet": Profile(
         "Sungrow inverter through the WiNet-S",
@@ -91,15 +96,18 @@ PROFILES: dict[str, Profile] = {
                 "the same thread: drops idle connections; they are reopened at once",
             ),
         },
+        signs=("sungrow",),
     ),
     "sma": Profile(
         "SMA inverter",
         {"request_delay": Advice(1.0, "SMA STP60 manual: one command a second")},
         units=(3, 1),
+        signs=("sma",),
     ),
     "fronius": Profile(
         "Fronius GEN24",
         {"max_connections": Advice(2, "Fronius GEN24: two parallel queries")},
+        signs=("fronius",),
     ),
     "growatt": Profile(
         "Growatt inverter",
@@ -109,6 +117,7 @@ PROFILES: dict[str, Profile] = {
             "max_read_registers": Advice(25, "0xAHA/Growatt_ModbusTCP#433"),
             "max_connections": Advice(1, "judged, from the gap that it needs"),
         },
+        signs=("growatt",),
     ),
     "goodwe": Profile(
         "GoodWe inverter",
@@ -116,6 +125,7 @@ PROFILES: dict[str, Profile] = {
         units=(247, 1),
         notes="Its port is always 502, and local polling can disturb its portal "
         "(home-assistant/core#101817).",
+        signs=("goodwe",),
     ),
     "solax": Profile(
         "SolaX inverter through the Pocket dongle",
@@ -127,6 +137,7 @@ PROFILES: dict[str, Profile] = {
             ),
             "max_connections": Advice(1, "wills106/homeassistant-solax-modbus#2336"),
         },
+        signs=("solax",),
     ),
     "solis_stick": Profile(
         "Solis inverter or Solarman stick with Modbus/TCP",
@@ -140,6 +151,7 @@ PROFILES: dict[str, Profile] = {
                 "5 s are judged",
             ),
         },
+        signs=("solis",),
     ),
     "kostal": Profile(
         "Kostal inverter",
@@ -149,6 +161,7 @@ PROFILES: dict[str, Profile] = {
             )
         },
         units=(71, 1),
+        signs=("kostal",),
     ),
     "marstek_venus": Profile(
         "Marstek Venus battery",
@@ -160,6 +173,7 @@ PROFILES: dict[str, Profile] = {
                 "several clients ask within 5 s is asked once",
             ),
         },
+        signs=("marstek",),
     ),
     "serial_server": Profile(
         "Serial server or gateway with RTU over TCP (EW11, Waveshare, USR)",

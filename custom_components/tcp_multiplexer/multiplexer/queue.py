@@ -85,8 +85,7 @@ class RequestQueue:
         if not kept:
             self._forget(requester)
         else:
-            self._withdraw(requester)  # what had a turn of its own may be gone
-            self.offer(requester)
+            self._offer_anew(requester)
         return dropped
 
     def _forget(self, requester: Requester) -> None:
@@ -123,29 +122,34 @@ class RequestQueue:
             self._writes.setdefault(scope, deque()).append(exchange)
         if not requester.queued:
             self.offer(requester)
+        elif requester.pending[0] is exchange:
+            # it waits for the turn of one that was dropped, perhaps of another kind
+            self._offer_anew(requester)
 
     def put_back(self, exchange: Exchange) -> None:
         """Place a request that was taken before all others: it had its turn."""
         requester = exchange.requester
-        self._withdraw(requester)
         requester.pending.appendleft(exchange)
         self.depth += 1
         self.peak = max(self.peak, self.depth)
         self._members[requester] = None
-        if not requester.held:
-            requester.queued = True
-            self._count += 1
-            heappush(self._turns, (-self._count, requester))
+        self._count += 1
+        exchange.turn = -self._count
+        self._offer_anew(requester)
 
     def offer(self, requester: Requester) -> None:
         """Let a requester wait for its turn, if it has something to ask."""
         if requester.pending and not requester.queued and not requester.held:
             requester.queued = True
-            first = (
-                self.writes_first and requester.pending[0].request.writes is not None
-            )
+            exchange = requester.pending[0]
+            first = self.writes_first and exchange.request.writes is not None
             turns = self._write_turns if first else self._turns
-            heappush(turns, (requester.turn, requester))
+            heappush(turns, (exchange.turn or requester.turn, requester))
+
+    def _offer_anew(self, requester: Requester) -> None:
+        """Let a requester wait where its next request belongs, which is another now."""
+        self._withdraw(requester)
+        self.offer(requester)
 
     def take(self, *, retry_safe: bool = False) -> Exchange | None:
         """Give the request whose turn it is, if any may go now.
@@ -225,12 +229,11 @@ class RequestQueue:
         requester.pending.remove(exchange)
         self.depth -= 1
         self.ended(exchange)
-        if not requester.pending and requester.gone:
+        if requester.pending:
+            if exchange.turn or not _same_kind(exchange, requester.pending[0]):
+                self._offer_anew(requester)
+        elif requester.gone:
             self._forget(requester)
-        elif exchange.attempts:
-            # that one went before all others; what comes behind it does not
-            self._withdraw(requester)
-            self.offer(requester)
 
     def ended(self, exchange: Exchange) -> None:
         """Note that a request needs the device no more, so the next write may go."""
@@ -262,3 +265,8 @@ class RequestQueue:
     def requesters(self) -> Iterator[Requester]:
         """Give everybody who may have something pending."""
         return iter(tuple(self._members))
+
+
+def _same_kind(one: Exchange, other: Exchange) -> bool:
+    """Tell whether both write, or neither does."""
+    return (one.request.writes is None) == (other.request.writes is None)
