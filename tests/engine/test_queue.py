@@ -392,6 +392,8 @@ class Naive(RuleBasedStateMachine):
         self.queue = RequestQueue(self.size)
         self.clock = 0
         self.turns: dict[Asker, int] = {}
+        self.again: dict[Exchange, int] = {}
+        """What was put back, the last of which goes first."""
         self.pending: list[Exchange] = []
         """In the order of each asker; over all, as they came."""
         self.writes: list[Exchange] = []
@@ -439,13 +441,16 @@ class Naive(RuleBasedStateMachine):
     @rule(target=going, only_safe=st.booleans())
     def take(self, only_safe: bool) -> Any:
         nexts = [self.of(asker)[0] for asker in self.turns if self.of(asker)]
-        nexts.sort(key=lambda exchange: self.turns[cast(Asker, exchange.requester)])
+        nexts.sort(
+            key=lambda e: self.again.get(e) or self.turns[cast(Asker, e.requester)]
+        )
         may = (e for e in nexts if self.may_go(e, retry_safe=only_safe))
         expected = next(may, None)
         assert self.queue.take(retry_safe=only_safe) is expected
         if expected is None:
             return multiple()
         self.pending.remove(expected)
+        self.again.pop(expected, None)
         self.in_flight.add(expected)
         asker = cast(Asker, expected.requester)
         self.clock += 1
@@ -474,7 +479,7 @@ class Naive(RuleBasedStateMachine):
         self.queue.put_back(exchange)
         self.pending.insert(0, exchange)
         self.clock += 1
-        self.turns[asker] = -self.clock
+        self.again[exchange] = -self.clock
 
     @precondition(lambda self: self.pending)
     @rule(data=st.data())
