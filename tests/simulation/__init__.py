@@ -1,0 +1,1 @@
+"""The real engine on a simulated clock and network, every decision from one seed."""

@@ -1,0 +1,71 @@
+# ruff: noqa: T201 - a program prints
+"""Lives many lives, on all cores: `python -m tests.simulation N [first-seed]`.
+
+Prints each seed that fails, with what it broke, what came just before, and the command
+that replays it. Exits with 1 if any did.
+"""
+
+import argparse
+from concurrent.futures import ProcessPoolExecutor, as_completed
+import logging
+import os
+import sys
+import time
+
+from .world import PROTOCOLS, Report, live
+
+
+def main() -> int:
+    """Read the arguments, live the lives, say how they went."""
+    parser = argparse.ArgumentParser(
+        prog="script/simulate",
+        description="Run the engine in simulated worlds, each drawn from one seed.",
+    )
+    parser.add_argument("count", type=int, help="how many seeds")
+    parser.add_argument("first", type=int, nargs="?", default=0, help="the first one")
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="modbus")
+    parser.add_argument("--log", action="store_true", help="print all that passed")
+    options = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    seeds = range(options.first, options.first + options.count)
+    began = time.perf_counter()
+    if options.count == 1:
+        reports = [live(options.first, options.protocol, keep=options.log)]
+        for report in reports:
+            show(report)
+    else:
+        reports = live_all(seeds, options.protocol)
+    failed = sorted(report.seed for report in reports if report.error)
+    exchanges = sum(report.exchanges for report in reports)
+    took = time.perf_counter() - began
+    print(
+        f"{len(reports)} seeds, {exchanges} exchanges, {took:.0f} s, "
+        f"{len(failed)} failed: {failed}"
+    )
+    return 1 if failed else 0
+
+
+def live_all(seeds: range, protocol: str) -> list[Report]:
+    """Live the lives of `seeds` on all cores; show those that fail."""
+    reports = []
+    with ProcessPoolExecutor(os.process_cpu_count()) as pool:
+        lives = [pool.submit(live, seed, protocol) for seed in seeds]
+        for life in as_completed(lives):
+            report = life.result()
+            reports.append(report)
+            if report.error:
+                show(report)
+    return reports
+
+
+def show(report: Report) -> None:
+    """Print how a life went."""
+    if report.error:
+        print(*report.log, report.error, sep="\n")
+        print(f"replay: {report.replay}", flush=True)
+    else:
+        print(*report.log, f"seed {report.seed}: {report.digest}", sep="\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
