@@ -1,0 +1,164 @@
+"""The engine before a simulated serial line: RTU over TCP.
+
+The line does to frames everything that lines do; clients are of all tempers. The
+`Watch` sees the engine's upstream side in Modbus/TCP, into which the line's server
+translates for it. What is looked for is the same as ever: no wrong answer, no write
+twice, nobody left waiting.
+"""
+
+import asyncio
+from collections import Counter
+from random import Random
+from typing import override
+
+import pytest
+
+from tests.engine.serial_line import acceptable, with_crc
+
+from .clients import Client, HalfCloser, Leaver, SlowReader, Temper
+from .device import HOST, PORT
+from .dialects import Verdict
+from .network import Link, ProgramEndpoint
+from .world import World
+
+TIMEOUT = 0.6
+QUIET = 0.3
+_UNKNOWN = 0x41
+_FAULTS = ("late", "lost", "split", "corrupt", "truncated", "noise", "other", "reset")
+
+
+class SerialServer(asyncio.Protocol):
+    """Takes connections to a line with three slaves; says to all what the line says.
+
+    A request arrives whole when what has arrived has a right CRC. Faults are drawn from
+    the seed. A response that is late is so by less than the quiet time.
+    """
+
+    def __init__(self, world: World, rng: Random) -> None:
+        """Stand where the world's own device stood."""
+        self.world = world
+        self.rng = rng
+        self.loop = world.loop
+        self.links: list[Link] = []
+        self.faults: Counter[str] = Counter()
+        self._buffer = b""
+        world.network.hosts[HOST, PORT] = self._accept
+
+    def _accept(self, link: Link) -> asyncio.Protocol:
+        self.links.append(link)
+        self.world.watch.upstream(link)
+        end = link.dialled
+        assert isinstance(end, ProgramEndpoint)
+        watched, read = end.on_write, end.on_read
+        assert watched is not None
+        assert read is not None
+        last = 0
+
+        def translated(data: bytes) -> None:
+            nonlocal last
+            assert with_crc(data[:-2]) == data
+            if last == _UNKNOWN:
+                read(b"")  # silence has ended its response
+            last = data[1]
+            watched(self.world.dialect.pack(0, data[:-2]))
+
+        end.on_write = translated
+        self._buffer = b""
+        return self
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.links = [link for link in self.links if not link.accepted.is_closing()]
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        asked = self._buffer[:-2]
+        if len(self._buffer) < 4 or with_crc(asked) != self._buffer:
+            return
+        self._buffer = b""
+        fault = self.rng.choice(_FAULTS) if self.rng.random() < 0.15 else "none"
+        self.faults[fault] += 1
+        self._later(self.rng.uniform(0.001, 0.02), self._serve, asked, fault)
+
+    def _later(self, seconds: float, callback: object, *args: object) -> None:
+        self.loop.post(self.loop.time() + seconds, callback, *args)  # type: ignore[arg-type]
+
+    def say(self, data: bytes) -> None:
+        """Say something to everybody who is connected."""
+        for link in self.links:
+            if data and not link.accepted.is_closing():
+                link.accepted.write(data)
+
+    def _serve(self, asked: bytes, fault: str) -> None:
+        rng = self.rng
+        frame = with_crc(self.world.dialect.execute(asked, self.loop.time()))
+        match fault:
+            case "late":
+                self._when_given_up(self.world.mux.snapshot().timeouts, frame)
+            case "lost":
+                pass
+            case "split":
+                for at in range(len(frame)):
+                    pause = at * rng.choice((0.0, 0.0002))
+                    self._later(pause, self.say, frame[at : at + 1])
+            case "corrupt":
+                self._spoil(asked, frame)
+            case "truncated":
+                self.say(frame[: rng.randrange(1, len(frame))])
+            case "noise":
+                before, behind = (rng.randbytes(rng.randrange(9)) for _ in range(2))
+                stream = before + frame + behind
+                only = [(len(before), len(before) + len(frame))]
+                self.say(stream if acceptable(stream, asked) == only else frame)
+            case "other":
+                unit = asked[0] ^ 0x40
+                self.say(with_crc(bytes((unit,)) + frame[1:-2]) + frame)
+            case "reset":  # and the line answers those who connect anew
+                for link in tuple(self.links):
+                    link.reset()
+                self._later(rng.uniform(0, QUIET * 0.9), self.say, frame)
+            case _:
+                self.say(frame)
+
+    def _spoil(self, asked: bytes, frame: bytes) -> None:
+        at = self.rng.randrange(len(frame))
+        burst = self.rng.randbytes(2)
+        spoiled = frame[:at] + burst + frame[at + 2 :]
+        if not acceptable(spoiled, asked):
+            self.say(spoiled)
+
+    def _when_given_up(self, timeouts: int, frame: bytes) -> None:
+        """Answer when the engine has just ceased to wait."""
+        if self.world.mux.snapshot().timeouts > timeouts:
+            self._later(self.rng.uniform(0, QUIET * 0.9), self.say, frame)
+        elif self.links:
+            self._later(0.005, self._when_given_up, timeouts, frame)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_bad_line_behind_the_engine(seed: int) -> None:
+    with World(
+        f"{seed}/line",
+        framing="rtu",
+        timeout=TIMEOUT,
+        quiet=QUIET,
+        reconnect_backoff=0.1,
+        share_reads=False,
+        writes_first=False,
+    ) as world:
+        line = SerialServer(world, world.rng("line"))
+        world.start()
+        crowd = (Client, Client, Client, Leaver, HalfCloser, SlowReader)
+        for number, kind in enumerate(crowd, 1):
+            depth = 8 if kind is SlowReader else 1
+            world.client(kind, number, Temper(depth=depth, think=(0.0, 0.05)))
+        world.run_for(100)
+        world.stop()
+        verdicts = world.watch.verdicts
+        assert verdicts[Verdict.WRONG] == 0
+        assert verdicts[Verdict.RIGHT] > 300
+        assert all(line.faults[fault] > 5 for fault in _FAULTS)
+        snapshot = world.mux.snapshot()
+        assert snapshot.late_responses > 0
+        assert snapshot.stray_responses > 0
