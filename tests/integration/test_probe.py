@@ -88,6 +88,17 @@ async def test_a_free_port_can_be_had_and_is_let_go(host: str | None) -> None:
         assert await try_listen(host, port) is ListenProblem.IN_USE
 
 
+async def test_no_client_is_accepted_meanwhile() -> None:
+    """Those who wait for the multiplexer must not take the trial for it."""
+    port = await next_free_port("127.0.0.1", 20_000, ())
+    trial = asyncio.create_task(try_listen("127.0.0.1", port))
+    while not trial.done():
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+        await asyncio.sleep(0)
+    assert trial.result() is None
+
+
 @pytest.mark.parametrize("host", [None, "127.0.0.1"])
 async def test_a_port_in_use(host: str | None, taken: int) -> None:
     assert await try_listen(host, taken) is ListenProblem.IN_USE
@@ -250,7 +261,8 @@ async def test_a_host_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> N
         socket.create_connection(server.getsockname()),
     ):
         port = server.getsockname()[1]
-        assert await problem(settings(port)) is DeviceProblem.UNREACHABLE
+        async with asyncio.timeout(3):
+            assert await problem(settings(port)) is DeviceProblem.UNREACHABLE
 
 
 async def test_a_device_that_hangs_up() -> None:
