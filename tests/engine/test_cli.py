@@ -24,7 +24,8 @@ import custom_components
 
 from .devices import PATIENCE, Device, until
 
-pytestmark = pytest.mark.timeout(60)
+STARTING = 60.0
+"""Seconds after which a test gives up a process, on however busy a machine."""
 
 MODULE = ("-m", "tcp_multiplexer")
 # A name server that does not answer: Python waits for threads that ask one.
@@ -64,6 +65,7 @@ class Program:
         self.process = process
         self.lines: list[str] = []
         """What it has logged."""
+        self._news = asyncio.Event()
         self.ended = asyncio.create_task(self._read())
 
     @classmethod
@@ -79,18 +81,26 @@ class Program:
         assert self.process.stderr is not None
         async for line in self.process.stderr:
             self.lines.append(line.decode())
-        return await self.process.wait()
+            self._news.set()
+        status = await self.process.wait()
+        self._news.set()
+        return status
 
     def logged(self, pattern: str) -> re.Match[str] | None:
         return re.search(pattern, "".join(self.lines))
 
+    async def logs(self, pattern: str) -> re.Match[str]:
+        """Wait until it logs that."""
+        async with asyncio.timeout(STARTING):
+            while not (found := self.logged(pattern)):
+                assert not self.ended.done(), self.lines
+                self._news.clear()
+                await self._news.wait()
+        return found
+
     async def port(self) -> int:
         """Give the port that it listens on, once it does."""
-        pattern = r"Listening on 127\.0\.0\.1:(\d+);"
-        await until(lambda: self.logged(pattern) or self.ended.done())
-        found = self.logged(pattern)
-        assert found, self.lines
-        return int(found[1])
+        return int((await self.logs(r"Listening on 127\.0\.0\.1:(\d+);"))[1])
 
     async def end(self) -> int:
         """Wait for its end; give the exit status."""
@@ -127,7 +137,7 @@ async def output(*arguments: str) -> tuple[int | None, str, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(STARTING):
         out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
 
@@ -446,7 +456,7 @@ async def test_stop_while_the_event_loop_is_stuck() -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"hello\n")
         await writer.drain()
-        await until(lambda: running.logged("stuck"))
+        await running.logs("stuck")
         assert await running.stop() < 2
         writer.close()
 
@@ -500,11 +510,11 @@ async def test_outage_is_a_warning(device: Device) -> None:
         *("-p=modbus", "-t", target, "--reconnect-backoff", "100ms")
     ) as running:
         port = await running.port()
-        await until(lambda: running.logged(rf"WARNING {target} is unavailable: .+"))
+        await running.logs(rf"WARNING {target} is unavailable: .+")
         await device.start()
         await until(lambda: device.links)
         await use_and_leave(port)
-        await until(lambda: running.logged(rf"WARNING {target} is back"))
+        await running.logs(rf"WARNING {target} is back")
         await running.stop()
     assert len(running.lines) == 3
 
@@ -513,9 +523,9 @@ async def test_verbose_logs_connections_and_health(device: Device) -> None:
     target = f"127.0.0.1:{device.port}"
     async with program("-p=modbus", "-t", target, "-v") as running:
         await use_and_leave(await running.port())
-        await until(lambda: running.logged("Client .* disconnected"))
+        await running.logs("Client .* disconnected")
         await device.stop()
-        await until(lambda: running.logged(f"{target} is unreachable"))
+        await running.logs(f"{target} is unreachable")
         await running.stop()
     assert running.logged(rf"INFO Connected to {target}")
     assert running.logged(rf"INFO {target} is healthy")
@@ -528,7 +538,7 @@ async def test_verbose_logs_connections_and_health(device: Device) -> None:
 async def test_debug_logs_every_exchange(device: Device) -> None:
     async with program("-p=modbus", "-t", f"127.0.0.1:{device.port}", "-d") as running:
         await use_and_leave(await running.port())
-        await until(lambda: running.logged("Client .* disconnected"))
+        await running.logs("Client .* disconnected")
         await running.stop()
     assert running.logged(
         r"DEBUG 127\.0\.0\.1:\d+: .*, answered, waited .* ms, took .* ms; "
