@@ -28,6 +28,7 @@ _TO_REDACT: Final = {
     "write_networks",
     "tls",
     "probe",
+    "serial",
     CONF_HOST,
     CONF_LISTEN_HOST,
 }

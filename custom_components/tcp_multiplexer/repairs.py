@@ -218,6 +218,12 @@ class LenientMatchingFlow(ConfirmRepairFlow):
         """Say what it means, and do it."""
         if user_input is not None:
             self.hass.config_entries.async_update_entry(
-                self._entry, options={**self._entry.options, "matching": "lenient"}
+                self._entry,
+                options={
+                    **self._entry.options,
+                    "matching": "lenient",
+                    # without identifiers, only one may be under way
+                    "max_in_flight": 1,
+                },
             )
         return await super().async_step_confirm(user_input)
