@@ -62,7 +62,7 @@ async def async_setup_entry(
             translation_key="cannot_listen",
             translation_placeholders={
                 "port": str(coordinator.multiplexer.settings.listen_port),
-                "error": err.strerror or str(err),
+                "error": issues.describe_error(err),
             },
         ) from err
     except HomeAssistantError as err:

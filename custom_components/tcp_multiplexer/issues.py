@@ -86,13 +86,13 @@ def async_listen_port_taken(
         translation_placeholders={
             "title": entry.title,
             "port": str(settings_from_entry(entry).listen_port),
-            "error": _words(err),
+            "error": describe_error(err),
         },
     )
 
 
-def _words(err: OSError) -> str:
-    """Say what the system says.
+def describe_error(err: OSError) -> str:
+    """Say why a port cannot be had, as the system says it.
 
     asyncio wraps that in words of its own, and keeps EADDRNOTAVAIL to itself.
     """

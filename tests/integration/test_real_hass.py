@@ -86,7 +86,7 @@ class Api:
 
 
 def filled_in(schema: list[dict[str, Any]], typed: dict[str, Any]) -> dict[str, Any]:
-    """Fill a form as the frontend does: what is not typed has its default."""
+    """Fill a form as the frontend does: what is not typed is as proposed."""
     values: dict[str, Any] = {}
     for field in schema:
         name = field["name"]
@@ -94,6 +94,8 @@ def filled_in(schema: list[dict[str, Any]], typed: dict[str, Any]) -> dict[str, 
             values[name] = filled_in(field["schema"], typed)
         elif name in typed:
             values[name] = typed[name]
+        elif suggested := field.get("description", {}).get("suggested_value"):
+            values[name] = suggested
         elif "default" in field:
             values[name] = field["default"]
     return values
@@ -103,9 +105,11 @@ async def add_entry(api: Api, typed: dict[str, Any]) -> dict[str, Any]:
     """Add a multiplexer as its owner does; give the entry."""
     flows = "/api/config/config_entries/flow"
     step = await api.post(flows, {"handler": DOMAIN})
-    assert step["type"] == "form"
-    form = filled_in(step["data_schema"], typed)
-    step = await api.post(f"{flows}/{step['flow_id']}", form)
+    for _ in range(2):  # The second page proposes what the device says of itself.
+        assert step["type"] == "form"
+        form = filled_in(step["data_schema"], typed)
+        step = await api.post(f"{flows}/{step['flow_id']}", form)
+        assert not step.get("errors"), step
     assert step["type"] == "create_entry", step
     assert step["result"]["state"] == "loaded"
     return dict(step["result"])
