@@ -4,6 +4,7 @@ import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import Failure
 from custom_components.tcp_multiplexer.multiplexer.statistics import (
+    WINDOW,
     Statistics,
     percentile,
 )
@@ -33,16 +34,24 @@ def test_reset_begins_again_but_keeps_the_trace() -> None:
     assert statistics.failures == dict.fromkeys(Failure, 0)
     statistics.requests = 9
     statistics.failures[Failure.BUSY] = 3
-    statistics.times.append((1, 1))
+    statistics.times.add(1, 2)
     statistics.unit(4).functions[3] += 1
     for name in "abc":
         statistics.trace.append((0, name, b"", None, "busy", 0, None))
     statistics.reset(8)
     assert (statistics.since, statistics.requests) == (8, 0)
     assert statistics.failures[Failure.BUSY] == 0
-    assert not statistics.times
+    assert (statistics.times.waits, statistics.times.took) == ([], [])
     assert not statistics.units
     assert [entry[1] for entry in statistics.trace] == ["b", "c"]
+
+
+def test_times_are_those_of_the_last_exchanges() -> None:
+    statistics = Statistics(trace_size=0, now=0)
+    for number in range(WINDOW + 3):
+        statistics.times.add(-number, number)
+    assert statistics.times.took == list(range(3, WINDOW + 3))
+    assert statistics.times.waits == list(range(-WINDOW - 2, -2))
 
 
 def test_unit_is_counted_on_from_its_first_request() -> None:

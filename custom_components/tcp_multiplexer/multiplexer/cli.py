@@ -8,6 +8,7 @@ status: 0 after a clean stop, 2 when it could not start, with one line that says
 import argparse
 import asyncio
 from collections.abc import Sequence
+import gc
 import logging
 import os
 import signal
@@ -23,6 +24,7 @@ from .protocols import PROTOCOLS
 from .settings import Settings
 
 PROGRAM = "tcp-multiplexer"
+_GC_THRESHOLD = 50_000
 LOGGER = logging.getLogger(__name__)
 
 STOP_SECONDS = 1.5
@@ -71,6 +73,10 @@ def _server(given: argparse.Namespace) -> int:
     try:
         settings = make_settings(given)
         level = _configure_logging(given)
+        # Nothing on the way of a request makes cycles: the collector would only look
+        # for some, over and over, among all that was imported.
+        gc.freeze()
+        gc.set_threshold(_GC_THRESHOLD)
         asyncio.run(_serve(settings, level))
     except ValueError as err:
         print(f"{PROGRAM} server: {err}", file=sys.stderr)

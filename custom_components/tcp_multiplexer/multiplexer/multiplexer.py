@@ -276,8 +276,7 @@ class Multiplexer:
         clock = self._clock
         health = pool.status
         opened = [upstream.opened_at for upstream in pool.upstreams]
-        waits = sorted(wait for wait, _ in statistics.times)
-        took = sorted(took for _, took in statistics.times)
+        waits, took = statistics.times.waits, statistics.times.took
         last = pool.last_response
         return Snapshot(
             health=health,

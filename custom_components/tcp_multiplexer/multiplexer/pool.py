@@ -248,23 +248,22 @@ class UpstreamPool:
         """Send what can be sent; open a connection where that helps."""
         if self._dispatching:
             return  # the loop below goes on until nothing is left to do
-        self._dispatching = True
         queue = self._queue
+        upstream = self._ready_upstream()
+        self._dispatching = True
         try:
-            while queue.depth:
-                upstream = self._ready_upstream()
-                if upstream is None:
-                    if len(self.upstreams) < self._limit:
-                        self._connect()
-                    break
+            while upstream is not None and queue.depth:
                 exchange = queue.take(retry_safe=upstream.on_trial)
                 if exchange is None:
                     break
                 self._send(exchange.requester.upstream or upstream, exchange, now)
                 if queue.blocked:
                     queue.admit()
+                upstream = self._ready_upstream()
         finally:
             self._dispatching = False
+        if upstream is None and queue.depth and len(self.upstreams) < self._limit:
+            self._connect()
 
     def leave(self, requester: Requester) -> None:
         """Drop what a requester that is gone had pending and nobody misses."""

@@ -31,6 +31,10 @@ class Recorder:
         self._has_units = protocol.has_units
         self._statistics = statistics
         self._events = events
+        self._is_exception = protocol.is_exception
+        self._traces = statistics.trace.maxlen != 0 or LOGGER.isEnabledFor(
+            logging.DEBUG
+        )
         self._debug = LOGGER.isEnabledFor(logging.DEBUG)
         self.last_good: Request | None = None
         """The last request that the device answered and that may be repeated."""
@@ -50,12 +54,14 @@ class Recorder:
         statistics.responses += 1
         if exchange.unit is not None:
             exchange.unit.responses += 1
-        if self._protocol.is_exception(response):
+        if self._is_exception(response):
             statistics.exceptions += 1
         elif request.retry_safe:
             self.last_good = request
-        statistics.times.append((exchange.sent - exchange.arrived, now - exchange.sent))
-        self._trace(exchange, "answered", bytes(response), now)
+        sent = exchange.sent
+        statistics.times.add(sent - exchange.arrived, now - sent)
+        if self._traces:
+            self._trace(exchange, "answered", bytes(response), now)
 
     def failed(self, exchange: Exchange, failure: Failure, now: float) -> None:
         """Count a request that gets no response."""
