@@ -223,8 +223,9 @@ def explain(payload: bytes, response: bytes | None) -> dict[str, object]:
                 int.from_bytes(data[at : at + 2]) for at in range(0, len(data) - 1, 2)
             ]
         elif response[1] in _BIT_READS:
-            count = int.from_bytes(payload[4:6])
-            bits = int.from_bytes(response[3:], "little")
+            data = response[3:]
+            count = min(int.from_bytes(payload[4:6]), 8 * len(data))
+            bits = int.from_bytes(data, "little")
             told["values"] = [bool(bits >> at & 1) for at in range(count)]
     return told
 
