@@ -267,6 +267,7 @@ def test_real_iso8583_messages_pass_unchanged(
 
 def test_description_without_a_readable_type_shows_bytes() -> None:
     assert ISO8583.describe(b"\0\2\x02\x00", None) == "2 bytes 02 00"
+    assert ISO8583.describe(b"\0\x0312", None) == "2 bytes 31 32"
 
 
 @pytest.mark.parametrize(
