@@ -6,6 +6,7 @@ rules of this project: which floor may import what, that words and code agree, t
 what the quality scale and the README claim is there.
 """
 
+import argparse
 import ast
 from collections.abc import Iterator, Mapping
 import json
@@ -26,6 +27,7 @@ import yaml
 
 from custom_components.tcp_multiplexer import multiplexer
 from custom_components.tcp_multiplexer.const import DOMAIN
+from custom_components.tcp_multiplexer.multiplexer.cli_options import add_flags
 from custom_components.tcp_multiplexer.multiplexer.protocols.base import Failure
 
 ROOT: Final = Path(__file__).parents[1]
@@ -462,6 +464,20 @@ def test_readme_leaves_nothing_out() -> None:
             for part in (step, *step.get("sections", {}).values()):
                 names |= set(part.get("data", {}).values())
     assert not {name for name in names if name.lower() not in readme.lower()}
+
+
+def test_readme_has_every_flag() -> None:
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    known = set(re.findall(r"(?<=[ ,])--[a-zA-Z][\w-]*", parser.format_help()))
+    assert len(known) > 40
+    readme = (ROOT / "README.md").read_text()
+    for flag in known - {"--help"}:
+        # Of a switch, the side that differs from the default is enough.
+        opposite = flag.replace("--no-", "--") if "--no-" in flag else f"--no{flag[1:]}"
+        assert f"`{flag}`" in readme or (
+            opposite in known and f"`{opposite}`" in readme
+        ), flag
 
 
 # The three floors
