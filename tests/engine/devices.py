@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 import socket
+import ssl
 import struct
 from typing import NamedTuple, Self, override
 
@@ -186,11 +187,11 @@ class Device:
         """The PDUs of all requests."""
         return [asked.pdu for asked in self.requests]
 
-    async def start(self) -> None:
+    async def start(self, tls: ssl.SSLContext | None = None) -> None:
         """Switch on, at the same port as before."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: Link(self), "127.0.0.1", self.port
+            lambda: Link(self), "127.0.0.1", self.port, ssl=tls
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -315,9 +316,11 @@ class Client:
         self._frames: deque[Frame] = deque()
 
     @classmethod
-    async def connect(cls, port: int, host: str = "127.0.0.1") -> Self:
+    async def connect(
+        cls, port: int, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+    ) -> Self:
         """Connect to a multiplexer."""
-        return cls(*await asyncio.open_connection(host, port))
+        return cls(*await asyncio.open_connection(host, port, ssl=tls))
 
     @property
     def address(self) -> tuple[str, int]:

@@ -46,7 +46,7 @@ class TlsUpstream:
         """
         try:
             context = ssl.create_default_context(cadata=self.ca or None)
-        except (ssl.SSLError, ValueError) as err:
+        except (ssl.SSLError, TypeError, ValueError) as err:
             message = f"the CA certificate cannot be used: {err}"
             raise TlsError(message) from err
         if not self.verify:
@@ -78,7 +78,7 @@ class TlsListener:
         if self.client_ca:
             try:
                 context.load_verify_locations(cadata=self.client_ca)
-            except (ssl.SSLError, ValueError) as err:
+            except (ssl.SSLError, TypeError, ValueError) as err:
                 message = f"the CA certificate for clients cannot be used: {err}"
                 raise TlsError(message) from err
             context.verify_mode = ssl.CERT_REQUIRED
