@@ -56,8 +56,10 @@ class SharedReads:
             current = leader.writes_before == self._writes[key[0]]
         else:
             # not behind others of its requester's, nor of one that is not served
+            # (nor on its way from the queue to a connection, at this very moment)
             requester = leader.requester
-            current = requester.pending[0] is leader and not requester.held
+            pending = requester.pending
+            current = bool(pending) and pending[0] is leader and not requester.held
         return leader if current else None
 
     def lead(self, exchange: Exchange) -> None:
