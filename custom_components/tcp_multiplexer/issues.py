@@ -109,11 +109,9 @@ def _async_delete_when_settled(
     """
 
     @callback
-    def changed(change: ConfigEntryChange, changed_entry: ConfigEntry) -> None:
-        if changed_entry is entry and (
-            change is ConfigEntryChange.REMOVED
-            or entry.state in (ConfigEntryState.LOADED, ConfigEntryState.NOT_LOADED)
-        ):
+    def changed(_: ConfigEntryChange, changed_entry: ConfigEntry) -> None:
+        settled = (ConfigEntryState.LOADED, ConfigEntryState.NOT_LOADED)
+        if changed_entry is entry and entry.state in settled:
             disconnect()
             ir.async_delete_issue(hass, DOMAIN, issue_id)
 
