@@ -163,11 +163,20 @@ class _NeighbourWatch:
         entry.async_on_unload(
             hass.bus.async_listen(EVENT_COMPONENT_LOADED, self._component_loaded)
         )
+        entry.async_on_unload(self._multiplexer.subscribe(self._handle_event))
         self._check()
+
+    # Hubs in YAML are no entries. They come with their component, and whoever reloads
+    # them to go through the multiplexer is a client next.
 
     @callback
     def _component_loaded(self, event: BusEvent[EventComponentLoaded]) -> None:
-        if event.data["component"] == MODBUS_DOMAIN:  # Its hubs are no entries.
+        if event.data["component"] == MODBUS_DOMAIN:
+            self._check()
+
+    @callback
+    def _handle_event(self, event: Event) -> None:
+        if event.type is EventType.CLIENT_CONNECTED:
             self._check()
 
     @callback
@@ -194,10 +203,19 @@ class _NeighbourWatch:
         other = self._hass.config_entries.async_get_known_entry(neighbour.entry_id)
         return other.state is ConfigEntryState.LOADED
 
+    def _could_share(self) -> bool:
+        """Tell whether Home Assistant's connection could carry our requests."""
+        settings = self._multiplexer.settings
+        return (
+            settings.protocol == "modbus"
+            and settings.framing == "tcp"
+            and settings.tls is None
+        )
+
     def _raise(self, issue_id: str, neighbour: Neighbour) -> None:
         if neighbour.entry_id is None:
             kind, fixable = "direct_connection_yaml", False
-        elif neighbour.shared and self._multiplexer.settings.protocol == "modbus":
+        elif neighbour.shared and self._could_share():
             kind, fixable = DIRECT_CONNECTION_SHARED, True
         elif self._hass.config_entries.async_get_known_entry(
             neighbour.entry_id

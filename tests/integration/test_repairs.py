@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from datetime import timedelta
 from http import HTTPStatus
+import json
+from pathlib import Path
 import socket
 import sys
 from typing import Any, override
@@ -268,8 +270,11 @@ async def test_ignored_issue_stays_ignored_after_a_reload(
 
 
 @pytest.mark.parametrize("expected_lingering_timers", [True])  # the hub's
-async def test_hub_in_yaml_is_named(
-    hass: HomeAssistant, loaded_entry: MockConfigEntry, device: ModbusDevice
+async def test_hub_in_yaml_is_named_until_it_is_a_client(
+    hass: HomeAssistant,
+    loaded_entry: MockConfigEntry,
+    device: ModbusDevice,
+    tmp_path: Path,
 ) -> None:
     hub = {
         "name": "sungrow",
@@ -284,6 +289,13 @@ async def test_hub_in_yaml_is_named(
     assert not issue.is_fixable
     assert issue.translation_placeholders
     assert issue.translation_placeholders["neighbour"] == "sungrow"
+
+    # Its owner follows the advice.
+    hub["port"] = listen_port(hass, loaded_entry)
+    hass.config.config_dir = str(tmp_path)
+    (tmp_path / "configuration.yaml").write_text(json.dumps({"modbus": [hub]}))
+    await hass.services.async_call("modbus", "reload", blocking=True)
+    await until(lambda: not issues(hass))
 
 
 async def test_neighbour_is_known_by_the_connection_that_it_shares(
