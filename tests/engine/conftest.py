@@ -1,16 +1,27 @@
 """A device, multiplexers in front of it, and clients of these."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+import logging
 from typing import Any
 
 import pytest
 
+from custom_components.tcp_multiplexer import multiplexer
 from custom_components.tcp_multiplexer.multiplexer import Multiplexer, Settings
 
 from .devices import Client, Device, port_of, running
 
 type Multiplex = Callable[..., Awaitable[Multiplexer]]
 type Connect = Callable[..., Awaitable[Client]]
+
+
+@pytest.fixture(autouse=True)
+def _log_levels_stay() -> Iterator[None]:
+    """Undo what a command line within this process set for all that follows."""
+    logger = logging.getLogger(multiplexer.__name__)
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture
@@ -32,14 +43,14 @@ async def multiplex(device: Device) -> AsyncGenerator[Multiplex]:
             "listen_host": "127.0.0.1",
             "listen_port": 0,
         }
-        multiplexer = Multiplexer(Settings(**(defaults | settings)), paused=paused)
-        started.append(multiplexer)
-        await multiplexer.start()
-        return multiplexer
+        mux = Multiplexer(Settings(**(defaults | settings)), paused=paused)
+        started.append(mux)
+        await mux.start()
+        return mux
 
     yield start
-    for multiplexer in started:
-        await multiplexer.stop()
+    for mux in started:
+        await mux.stop()
 
 
 @pytest.fixture

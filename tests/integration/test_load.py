@@ -194,7 +194,8 @@ def our_timers() -> list[asyncio.TimerHandle]:
     return [
         handle
         for handle in handles
-        if not handle.cancelled() and DOMAIN in repr(handle)
+        # (The folder of the whole checkout may well have the integration's name.)
+        if not handle.cancelled() and f"custom_components/{DOMAIN}/" in repr(handle)
     ]
 
 
