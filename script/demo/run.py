@@ -98,6 +98,8 @@ def fill(folder: Path, host: str, port: int, listen: int, upstream: int) -> None
     )
     store.write_once("core.config_entries", {"entries": [_entry()]})
     store.update_entry({"port": upstream, "listen_port": listen})
+    # Or the values of the last time would look as if they lived.
+    store.forget("core.restore_state")
 
 
 def _entry() -> dict[str, Any]:
@@ -142,6 +144,10 @@ class Store:
         """Write a file unless there is one."""
         if not (self._folder / key).exists():
             self.write(key, data, version=version)
+
+    def forget(self, key: str) -> None:
+        """Remove a file if there is one."""
+        (self._folder / key).unlink(missing_ok=True)
 
     def update_entry(self, data: dict[str, Any]) -> None:
         """Change data of the demo's entry, unless its owner has deleted it."""
