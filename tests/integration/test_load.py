@@ -188,15 +188,18 @@ def sockets() -> int:
     return sum(link.is_socket() for link in Path("/proc/self/fd").iterdir())
 
 
+def is_ours(what: object) -> bool:
+    """Tell whether a task or a timer is the integration's.
+
+    (The folder of the whole checkout may well have its name, too.)
+    """
+    return f"custom_components/{DOMAIN}/" in repr(what)
+
+
 def our_timers() -> list[asyncio.TimerHandle]:
     """Give the timers of ours that wait; Home Assistant has some too."""
     handles = get_scheduled_timer_handles(asyncio.get_running_loop())
-    return [
-        handle
-        for handle in handles
-        # (The folder of the whole checkout may well have the integration's name.)
-        if not handle.cancelled() and f"custom_components/{DOMAIN}/" in repr(handle)
-    ]
+    return [handle for handle in handles if not handle.cancelled() and is_ours(handle)]
 
 
 def memory() -> int:
@@ -232,7 +235,7 @@ async def test_reloads_under_traffic_leave_nothing_behind(
                     (
                         is_free(port),
                         sockets() - before[0],
-                        asyncio.all_tasks() - before[1],
+                        set(filter(is_ours, asyncio.all_tasks() - before[1])),
                         our_timers(),
                     )
                 )
