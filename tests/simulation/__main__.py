@@ -7,7 +7,6 @@ that replays it. Exits with 1 if any did.
 
 import argparse
 from concurrent.futures import ProcessPoolExecutor, as_completed
-import logging
 import os
 import sys
 import time
@@ -26,7 +25,6 @@ def main() -> int:
     parser.add_argument("--protocol", choices=PROTOCOLS, default="modbus")
     parser.add_argument("--log", action="store_true", help="print all that passed")
     options = parser.parse_args()
-    logging.disable(logging.CRITICAL)
     seeds = range(options.first, options.first + options.count)
     began = time.perf_counter()
     if options.count == 1:

@@ -17,6 +17,8 @@ from .dialects import Dialect, ModbusDialect, Verdict
 from .invariants import Asker, Question, Violation, Watch
 from .network import Endpoint, Link, Network
 
+_AWAY = (0.01, 1.0)
+"""Seconds after which a client comes back."""
 _BORED = (0.2, 1.0)
 """Seconds that a client waits after the multiplexer excused itself, for each request
 that it has open."""
@@ -65,6 +67,8 @@ class Client(asyncio.Protocol):
         self.open: dict[int, Question] = {}
         self._order: deque[Question] = deque()
         self._connections = 0
+        self._excused = False
+        """The multiplexer excused itself last."""
         self._tid = 0
         self._buffer = bytearray()
 
@@ -121,7 +125,8 @@ class Client(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.connected = False
         self.asker.left = True
-        self.after(self.rng.uniform(0.01, 0.3), self.connect)
+        pause = _BORED if self._excused else _AWAY
+        self.after(self.rng.uniform(*pause), self.connect)
 
     def begin(self) -> None:
         """Start to ask on a new connection."""
@@ -172,9 +177,11 @@ class Client(asyncio.Protocol):
 
     def answered(self, question: Question) -> None:
         """Think about an answer, then go on."""
-        pause = self.rng.uniform(*self.temper.think)
-        if question.verdict is Verdict.GATEWAY:
+        self._excused = question.verdict is Verdict.GATEWAY
+        if self._excused:
             pause = self.rng.uniform(*_BORED) * self.temper.depth
+        else:
+            pause = self.rng.uniform(*self.temper.think)
         if pause:
             self.within(pause, self._ask_again)
         else:
@@ -253,7 +260,7 @@ class HalfCloser(Client):
     def _finish(self) -> None:
         self.asker.left = True
         self.end.write_eof()
-        self.must_be_closed("it asks nothing more", timeouts=2)
+        self.must_be_closed("it asks nothing more", timeouts=4)
 
     @override
     def answered(self, question: Question) -> None:
@@ -286,14 +293,15 @@ class SlowReader(Client):
 
 
 class Dribbler(Client):
-    """Sends its requests byte by byte."""
+    """Sends its requests in dribs and drabs, at times byte by byte."""
 
     @override
     def send(self, data: bytes) -> None:
+        size = self.rng.choice((1, 4, 7))
+        pieces = [data[at : at + size] for at in range(0, len(data), size)]
         longest = self.scene.watch.shortest_timeout / 4
-        pause = longest / len(data) * self.rng.random()
-        for index in range(len(data)):
-            piece = data[index : index + 1]
+        pause = longest / len(pieces) * self.rng.random()
+        for index, piece in enumerate(pieces):
             self.within(index * pause, partial(self.end.write, piece))
 
 
@@ -348,7 +356,7 @@ class Babbler(Client):
         self.asker.offended = True
         self.end.write(data)
         # (While it is held back, because the queue is full, it is not understood.)
-        self.must_be_closed("it talks nonsense", timeouts=1)
+        self.must_be_closed("it talks nonsense", timeouts=2)
 
     @override
     def may_ask(self) -> bool:

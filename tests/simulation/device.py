@@ -256,6 +256,8 @@ class DeviceConnection(asyncio.Protocol):
         """It has none of the device's slots."""
         self.open: dict[int, int] = {}
         """Transaction identifiers not yet answered, and how often."""
+        self._done: deque[int] = deque(maxlen=40)
+        """Those whose right answer was sent: nobody awaits another."""
         self._buffer = bytearray()
         self._queue: deque[tuple[int, bytes]] = deque()
         self._busy = False
@@ -353,6 +355,7 @@ class DeviceConnection(asyncio.Protocol):
         if fault is None:
             self._send(self._execute(tid, body))
             self._answered(tid)
+            self._done.append(tid)
             return
         device.count(fault)
         self._misbehave(fault, tid, body)
@@ -474,9 +477,8 @@ class DeviceConnection(asyncio.Protocol):
     def _other_tid(self, tid: int) -> int:
         """Give an identifier that no request in flight here has."""
         rng = self.device.rng
-        older = tid - rng.randrange(1, 40)
-        if older > 0 and older not in self.open and rng.random() < 0.5:
-            return older
+        if self._done and rng.random() < 0.5:
+            return rng.choice(self._done)
         return ModbusDialect.far_from(tid, rng)
 
     def _close(self) -> None:

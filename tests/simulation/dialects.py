@@ -32,7 +32,7 @@ _RETRY_SAFE = frozenset({0x01, 0x02, 0x03, 0x04, 0x07, 0x11, 0x2B})
 _PATTERN = 4096
 
 
-class Verdict(enum.Enum):
+class Verdict(enum.IntEnum):
     """What an answer is."""
 
     RIGHT = enum.auto()
@@ -60,6 +60,8 @@ class Dialect(ABC):
     """As the engine calls it."""
     correlated = False
     """Answers name their question."""
+    drops_reads = False
+    """What a client asked that has left is dropped, unless it writes."""
 
     @abstractmethod
     def pack(self, tid: int, body: bytes) -> bytes:
@@ -142,6 +144,7 @@ class ModbusDialect(Dialect):
 
     name = "modbus"
     correlated = True
+    drops_reads = True
 
     def __init__(self) -> None:
         """Start with cells that hold their fixed values."""

@@ -51,6 +51,7 @@ class Question:
         "due",
         "ended",
         "gone_turn",
+        "handed",
         "links",
         "number",
         "sent_turn",
@@ -76,6 +77,8 @@ class Question:
         """The queue certainly had room for it when it arrived."""
         self.alike = False
         """Another asks the very same: whose is whose cannot be told upstream."""
+        self.handed = False
+        """It may have been handed to a connection that was lost before it went."""
         self.sent_turn = 0
         self.links: list[Link] = []
         """The upstream connections on which it was sent."""
@@ -390,7 +393,7 @@ class Watch:
             if question.ended is None:
                 question.gone_turn = self.loop.turns
                 self._await(question, self.loop.time())
-                if question.ask.writes is None:
+                if self.dialect.drops_reads and question.ask.writes is None:
                     self._pending.pop(question, None)
 
     # The device
@@ -414,15 +417,15 @@ class Watch:
         def read(_: bytes) -> None:
             self._read_turn[link] = self.loop.turns
 
-        def left(_: bool) -> None:
+        def gone() -> None:
             # What was handed to the connection and not seen may be asked again.
             if self.max_in_flight > 1:
                 for question in self._pending:
-                    question.asker.sure = False
+                    question.handed = True
 
         end.on_write = wrote
         end.on_read = read
-        end.on_leave = left
+        end.on_gone = gone
 
     def _upstreams(self) -> list[ProgramEndpoint]:
         """Give the engine's open connections to the device."""
@@ -475,7 +478,8 @@ class Watch:
             self._writes_at_most += 1
             self._check_write(question)
         if (
-            question.ask.writes is None
+            self.dialect.drops_reads
+            and question.ask.writes is None
             and question.gone_turn is not None
             and self.loop.turns > question.gone_turn + 1
             and not (question.links or question.alike)
@@ -485,7 +489,7 @@ class Watch:
             raise Violation(f"{question} was sent, though its client had left")
         self._served(question.asker)
         for other in self._open[body]:
-            other.asker.sure = not question.alike
+            other.asker.sure = not (question.alike or question.handed)
         question.links.append(link)
         question.sent_turn = self.loop.turns
         self._pending.pop(question, None)
@@ -537,7 +541,8 @@ class Watch:
     def _check_turn(self, question: Question) -> None:
         """Look whether somebody else should have gone first."""
         asker = question.asker
-        if self.max_connections > 1 or question.alike or not asker.sure:
+        unsure = question.alike or question.handed or not asker.sure
+        if self.max_connections > 1 or unsure:
             return
         reads_wait = False
         for other in self._rivals():
@@ -563,8 +568,9 @@ class Watch:
             if (
                 other.admitted
                 and other.gone_turn is None
+                and not other.asker.host
                 and other.arrived_turn < latest
-                and not other.alike
+                and not (other.alike or other.handed)
                 and other.asker.sure
                 and other is self._first_unsent(other.asker)
                 and not self._write_waits(other)

@@ -484,6 +484,8 @@ class ProgramEndpoint(Endpoint):
         """Told just before the program's protocol learns of the connection."""
         self.on_leave: Callable[[bool], None] | None = None
         """Told once, when the program closes (True) or learns that the peer left."""
+        self.on_gone: Callable[[], None] | None = None
+        """Told just before the program's protocol learns that it is gone."""
         self._woken = False
         self._begun = False
 
@@ -564,6 +566,8 @@ class ProgramEndpoint(Endpoint):
     def _go(self, error: Exception | None) -> None:
         self.network.note("lost", self.link.number, error)
         self.network.open.pop(self, None)
+        if self.on_gone is not None:
+            self.on_gone()
         super()._go(error)
         if self.server is not None:
             self.server.detach(self)
