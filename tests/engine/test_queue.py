@@ -338,6 +338,15 @@ def test_one_who_leaves_drops_what_nobody_misses() -> None:
     assert a.went_on == 0
 
 
+def test_what_followed_another_takes_its_place_by_its_arrival() -> None:
+    """A read that was to be answered by another's response, which did not come."""
+    queue, a = queue_of("a")
+    first, follower, last = read(a), read(a), read(a)
+    first.arrived, follower.arrived, last.arrived = 1.0, 2.0, 3.0
+    put(queue, first, last, follower)
+    assert list(a.pending) == [first, follower, last]
+
+
 def test_write_of_one_who_left_still_goes_before_later_ones() -> None:
     queue, a, b = queue_of("a", "b")
     first, second = put(queue, write(b), write(a))

@@ -419,9 +419,8 @@ class Watch:
 
         def gone() -> None:
             # What was handed to the connection and not seen may be asked again.
-            if self.max_in_flight > 1:
-                for question in self._pending:
-                    question.handed = True
+            for question in self._pending:
+                question.handed = True
 
         end.on_write = wrote
         end.on_read = read
@@ -481,11 +480,12 @@ class Watch:
             self.dialect.drops_reads
             and question.ask.writes is None
             and question.gone_turn is not None
-            and self.loop.turns > question.gone_turn + 1
+            and self.loop.turns > question.gone_turn + 2
             and not (question.links or question.alike)
         ):
-            # (What was handed to the connection in that turn goes in the next; and
-            # what an extra connection on trial did not answer is asked once more.)
+            # (The engine learns of it in the next turn; what was handed to a connection
+            # by then goes in the one after; and what an extra connection on trial did
+            # not answer is asked once more.)
             raise Violation(f"{question} was sent, though its client had left")
         self._served(question.asker)
         for other in self._open[body]:

@@ -111,9 +111,15 @@ class RequestQueue:
         self.blocked[requester] = None
 
     def put(self, exchange: Exchange) -> None:
-        """Place a request behind its requester's others."""
+        """Place a request behind those of its requester that came before."""
         requester = exchange.requester
-        requester.pending.append(exchange)
+        pending = requester.pending
+        if pending and pending[-1].arrived > exchange.arrived:
+            # it followed another's until now, and came before some of these
+            before = sum(other.arrived <= exchange.arrived for other in pending)
+            pending.insert(before, exchange)
+        else:
+            pending.append(exchange)
         self.depth += 1
         if self.depth > self.peak:  # noqa: PLR1730 - max() costs more, on the hot path
             self.peak = self.depth
@@ -122,7 +128,7 @@ class RequestQueue:
             self._writes.setdefault(scope, deque()).append(exchange)
         if not requester.queued:
             self.offer(requester)
-        elif requester.pending[0] is exchange:
+        elif pending[0] is exchange:
             # it waits for the turn of one that was dropped, perhaps of another kind
             self._offer_anew(requester)
 
