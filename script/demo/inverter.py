@@ -171,6 +171,12 @@ class OneConnectionServer(ModbusTcpServer):
         )
 
 
+def port_of(server: OneConnectionServer) -> int:
+    """Give the port that an inverter listens on."""
+    _, port = server.comm_params.source_address or ("", 0)
+    return port
+
+
 async def start(host: str, port: int) -> OneConnectionServer:
     """Serve an inverter; `shutdown` of what is returned ends it.
 

@@ -28,13 +28,19 @@ SET_UP_SECONDS = 600
 """With everything fetched from the internet."""
 STOP_SECONDS = 60
 
+ENTRIES = "/api/config/config_entries/entry"
+FIXES = "/api/repairs/issues/fix"
+FLOWS = "/api/config/config_entries/flow"
+
+pytestmark = pytest.mark.timeout(SET_UP_SECONDS + 120)
+
 
 class Demo(NamedTuple):
     """What `script/develop` has started."""
 
     process: Process
-    words: str
-    """What it said about it."""
+    said: dict[str, str]
+    """What it printed, by the names that it gave it."""
     folder: Path
 
 
@@ -51,7 +57,8 @@ async def demo(tmp_path: Path) -> AsyncGenerator[Demo]:
     try:
         async with asyncio.timeout(SET_UP_SECONDS):
             words = await process.stdout.readuntil(b"Ctrl-C stops all of it.\n")
-        yield Demo(process, words.decode(), tmp_path)
+        said = re.findall(r"^(\S.*\S)  +(\S.*)$", words.decode(), re.MULTILINE)
+        yield Demo(process, dict(said), tmp_path)
     finally:
         if process.returncode is None:
             process.terminate()
@@ -74,15 +81,63 @@ class Api:
         """Know where it is and who asks."""
         self._session = session
         self._url = url
-        self._headers = {"Authorization": f"Bearer {token}"}
+        self._token = token
 
-    async def post(self, path: str, data: dict[str, Any]) -> Any:
-        """Send something and give the answer."""
-        async with self._session.post(
-            self._url + path, json=data, headers=self._headers
+    async def _ask(self, method: str, path: str, **how: Any) -> Any:
+        headers = {"Authorization": f"Bearer {self._token}"}
+        async with self._session.request(
+            method, self._url + path, headers=headers, **how
         ) as response:
             assert response.ok, await response.text()
             return await response.json()
+
+    async def get(self, path: str) -> Any:
+        """Give what is there."""
+        return await self._ask("GET", path)
+
+    async def post(self, path: str, data: dict[str, Any]) -> Any:
+        """Send something and give the answer."""
+        return await self._ask("POST", path, json=data)
+
+    async def delete(self, path: str) -> None:
+        """Delete what is there."""
+        await self._ask("DELETE", path)
+
+    async def command(self, kind: str) -> Any:
+        """Give the result of a command of the WebSocket interface."""
+        async with self._session.ws_connect(f"{self._url}/api/websocket") as socket:
+            await socket.receive_json()
+            await socket.send_json({"type": "auth", "access_token": self._token})
+            await socket.receive_json()
+            await socket.send_json({"id": 1, "type": kind})
+            return (await socket.receive_json())["result"]
+
+    async def becomes(self, entity_id: str, wanted: str) -> None:
+        """Wait until an entity has this state."""
+        async with asyncio.timeout(60):
+            while await self.state(entity_id) != wanted:
+                pass
+
+    async def loaded(self, domain: str) -> None:
+        """Wait until the only entry of an integration is loaded."""
+        async with asyncio.timeout(60):
+            states: list[str] = []
+            while states != ["loaded"]:
+                entries = await self.get(f"{ENTRIES}?domain={domain}")
+                states = [entry["state"] for entry in entries]
+
+    async def state(self, entity_id: str) -> str:
+        """Give the state of an entity."""
+        return str((await self.get(f"/api/states/{entity_id}"))["state"])
+
+
+@pytest.fixture
+async def api(demo: Demo) -> AsyncGenerator[Api]:
+    """Return the interface of the demo's Home Assistant."""
+    url = demo.said["Home Assistant"]
+    async with aiohttp.ClientSession() as session:
+        token = await HomeAssistant(session, url).log_in(first_start=False)
+        yield Api(session, url, token)
 
 
 def filled_in(schema: list[dict[str, Any]], typed: dict[str, Any]) -> dict[str, Any]:
@@ -101,15 +156,21 @@ def filled_in(schema: list[dict[str, Any]], typed: dict[str, Any]) -> dict[str, 
     return values
 
 
-async def add_entry(api: Api, typed: dict[str, Any]) -> dict[str, Any]:
-    """Add a multiplexer as its owner does; give the entry."""
-    flows = "/api/config/config_entries/flow"
-    step = await api.post(flows, {"handler": DOMAIN})
-    for _ in range(2):  # The second page proposes what the device says of itself.
-        assert step["type"] == "form"
-        form = filled_in(step["data_schema"], typed)
-        step = await api.post(f"{flows}/{step['flow_id']}", form)
+async def fill_in(api: Api, step: dict[str, Any], typed: dict[str, Any]) -> Any:
+    """Send the pages of a dialog as long as they are forms; give what comes then."""
+    while step["type"] == "form":
         assert not step.get("errors"), step
+        form = filled_in(step["data_schema"], typed)
+        step = await api.post(f"{FLOWS}/{step['flow_id']}", form)
+    return step
+
+
+async def add_entry(api: Api, **typed: Any) -> dict[str, Any]:
+    """Add a multiplexer as its owner does, the device answering or not."""
+    step = await fill_in(api, await api.post(FLOWS, {"handler": DOMAIN}), typed)
+    if step["type"] == "menu":
+        add_anyway = {"next_step_id": "add_anyway"}
+        step = await api.post(f"{FLOWS}/{step['flow_id']}", add_anyway)
     assert step["type"] == "create_entry", step
     assert step["result"]["state"] == "loaded"
     return dict(step["result"])
@@ -131,53 +192,102 @@ def complaints(log: Path) -> list[str]:
     ]
 
 
-@pytest.mark.timeout(SET_UP_SECONDS + 120)
-async def test_life_of_a_real_home_assistant(
-    demo: Demo, device: inverter.OneConnectionServer
-) -> None:
-    said = dict(re.findall(r"^(\S.*\S)  +(\S.*)$", demo.words, re.MULTILINE))
-    assert re.match(r"[1-9]\d* W ", said["Power now"])
-    url = said["Home Assistant"]
-    address = device.comm_params.source_address
-    assert address
-    listen_port = free_port()
-
-    async with aiohttp.ClientSession() as session:
-        token = await HomeAssistant(session, url).log_in(first_start=False)
-        api = Api(session, url, token)
-        typed = {"host": "127.0.0.1", "port": address[1], "listen_port": listen_port}
-        entry = await add_entry(api, typed)
-
-        client = AsyncModbusTcpClient("127.0.0.1", port=listen_port)
-        await client.connect()
-        answer = await client.read_holding_registers(inverter.POWER)
-        assert 0 < answer.registers[0] <= inverter.RATED_WATTS
-        answer = await client.write_register(inverter.LIMIT_ENABLED, 1)
-        assert not answer.isError()
-        answer = await client.read_holding_registers(inverter.POWER)
-        assert answer.registers[0] <= inverter.RATED_WATTS / 2
-
-        before = device.served
-        await api.post(
-            f"/api/services/{DOMAIN}/reconnect", {"config_entry_id": entry["entry_id"]}
-        )
-        await until(lambda: device.served not in (None, before))
-        answer = await client.read_holding_registers(inverter.LIMIT_ENABLED)
-        assert answer.registers == [1]
-
-        clients = await api.post(
-            f"/api/services/{DOMAIN}/get_clients?return_response",
-            {"config_entry_id": entry["entry_id"]},
-        )
-        (counted,) = clients["service_response"]["clients"]
-        assert counted["requests"] == 4
-        assert counted["responses"] == 4
-
-        # Ctrl-C, with a client connected
-        demo.process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(STOP_SECONDS):
-            assert await demo.process.wait() == 0
-        client.close()
-
-    await until(lambda: device.served is None)
+async def stop(demo: Demo) -> None:
+    """Press Ctrl-C, and read the log."""
+    demo.process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(STOP_SECONDS):
+        assert await demo.process.wait() == 0
     assert not complaints(demo.folder / "home-assistant.log")
+
+
+async def read_power(client: AsyncModbusTcpClient) -> int:
+    """Give the power of the inverter in watts."""
+    answer = await client.read_holding_registers(inverter.POWER)
+    assert not answer.isError()
+    assert 0 < answer.registers[0] <= inverter.RATED_WATTS
+    return answer.registers[0]
+
+
+async def test_life_of_a_real_home_assistant(
+    demo: Demo, api: Api, device: inverter.OneConnectionServer
+) -> None:
+    assert re.match(r"[1-9]\d* W ", demo.said["Power now"])
+    port = free_port()
+    entry = await add_entry(
+        api, host="127.0.0.1", port=inverter.port_of(device), listen_port=port
+    )
+    client = AsyncModbusTcpClient("127.0.0.1", port=port, reconnect_delay=0)
+    await client.connect()
+    await read_power(client)
+    answer = await client.write_register(inverter.LIMIT_ENABLED, 1)
+    assert not answer.isError()
+    assert await read_power(client) <= inverter.RATED_WATTS / 2
+
+    before = device.served
+    of_entry = {"config_entry_id": entry["entry_id"]}
+    await api.post(f"/api/services/{DOMAIN}/reconnect", of_entry)
+    await until(lambda: device.served not in (None, before))
+    await read_power(client)
+
+    answer = await api.post(
+        f"/api/services/{DOMAIN}/get_clients?return_response", of_entry
+    )
+    (counted,) = answer["service_response"]["clients"]
+    assert counted["requests"] == 4
+    assert counted["responses"] == 4
+
+    await stop(demo)  # with a client connected
+    client.close()
+    await until(lambda: device.served is None)
+
+
+async def test_core_integration_beside_a_client_on_a_device_with_one_slot(
+    demo: Demo, api: Api, device: inverter.OneConnectionServer
+) -> None:
+    """Once on Home Assistant's own connection, once as the repair has it."""
+    where = {"host": "127.0.0.1", "port": inverter.port_of(device)}
+    step = await api.post(FLOWS, {"handler": "solaredge_modbus"})
+    step = await api.post(f"{FLOWS}/{step['flow_id']}", {"next_step_id": "tcp"})
+    step = await fill_in(api, step, where)
+    assert step["result"]["state"] == "loaded"
+
+    port = free_port()
+    client = AsyncModbusTcpClient("127.0.0.1", port=port, reconnect_delay=0)
+
+    entry = await add_entry(
+        api, **where, listen_port=port, upstream="home_assistant", name="Inverter"
+    )
+    await client.connect()
+    await read_power(client)
+    assert float(await api.state("sensor.solaredge_ssu_8000_power")) > 0
+    client.close()
+    await api.delete(f"{ENTRIES}/{entry['entry_id']}")
+
+    await add_entry(api, **where, listen_port=port, name="Inverter")
+    (issue,) = (
+        issue
+        for issue in (await api.command("repairs/list_issues"))["issues"]
+        if issue["domain"] == DOMAIN
+    )
+    about = {"handler": DOMAIN, "issue_id": issue["issue_id"]}
+    step = await api.post(FIXES, about)
+    step = await api.post(f"{FIXES}/{step['flow_id']}", {"next_step_id": "confirm"})
+    step = await api.post(f"{FIXES}/{step['flow_id']}", {})
+    while step["type"] == "progress":
+        await asyncio.sleep(0.2)
+        step = await api.post(f"{FIXES}/{step['flow_id']}", {})
+    step = await api.get(f"{FLOWS}/{step['next_flow'][1]}")
+    advice = issue["translation_placeholders"]
+    there = {"host": advice["local_host"], "port": int(advice["local_port"])}
+    step = await fill_in(api, step, there)
+    assert step["reason"] == "reconfigure_successful"
+
+    await api.loaded("solaredge_modbus")
+    await client.connect()
+    await read_power(client)
+    assert float(await api.state("sensor.solaredge_ssu_8000_power")) > 0
+    await api.becomes("sensor.inverter_clients", "2")
+    assert not (await api.command("repairs/list_issues"))["issues"]
+
+    await stop(demo)
+    client.close()
