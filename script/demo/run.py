@@ -305,11 +305,14 @@ async def main(host: str, port: int | None, folder: Path) -> int:
     for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
 
+    if port and port != free_port(host, port):
+        raise SystemExit(f"script/develop: port {port} is taken: choose another")
     port = port or free_port(host, 8123, 8124, 8125)
     listen = free_port("127.0.0.1", 5020, 5021, 5022)
     upstream = free_port("127.0.0.1", 1502, 1503, 1504)
-    first_start = not (folder / ".storage/auth").exists()
     fill(folder, host, port, listen, upstream)
+    onboarding = json.loads((folder / ".storage/onboarding").read_text())
+    first_start = "user" not in onboarding["data"]["done"]
     server = await inverter.start("127.0.0.1", upstream)
     print("Starting Home Assistant ...", flush=True)
     hass = asyncio.create_task(run_home_assistant(folder))
