@@ -10,7 +10,7 @@ added to that times 1000: a response that went astray is seen.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 import socket
@@ -22,6 +22,14 @@ from custom_components.tcp_multiplexer.multiplexer import Multiplexer
 
 PATIENCE = 20.0
 """Seconds after which a test gives up what should have happened at once."""
+
+
+async def settled(number: Callable[[], int]) -> int:
+    """Wait until a number that grows has stopped growing; give it."""
+    before = -1
+    while before < (before := number()):  # noqa: ASYNC110 - it waits for nothing
+        await asyncio.sleep(0.05)
+    return before
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -195,11 +203,15 @@ class Device:
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
-    async def stop(self) -> None:
-        """Switch off: its connections are reset, and none is accepted any more."""
+    def refuse(self) -> None:
+        """Accept no connection any more; those that are open stay."""
         if self._server is not None:
             self._server.close()
             self._server = None
+
+    async def stop(self) -> None:
+        """Switch off: its connections are reset, and none is accepted any more."""
+        self.refuse()
         for link in self.open_links:
             link.transport.abort()
         await until(lambda: not self.open_links)
@@ -247,6 +259,32 @@ class Device:
 
     def _register(self, unit: int, address: int) -> int:
         return self._registers.get((unit, address), (unit * 1000 + address) & 0xFFFF)
+
+
+type Peer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def serving(peer: Peer) -> AsyncGenerator[int]:
+    """Have a device of few lines, for other protocols; gives its port."""
+    tasks: set[asyncio.Task[None] | None] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.add(asyncio.current_task())
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                await peer(reader, writer)
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1 << 20)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in filter(None, tasks):
+            task.cancel()
+        await asyncio.gather(*filter(None, tasks), return_exceptions=True)
 
 
 @asynccontextmanager

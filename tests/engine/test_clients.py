@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_network
 import socket
+import struct
 import time
 from typing import Any
 
@@ -15,6 +16,7 @@ from custom_components.tcp_multiplexer.multiplexer import (
     Event,
     EventType,
     Multiplexer,
+    listener,
     upstream,
 )
 
@@ -29,6 +31,8 @@ from .devices import (
     read,
     reset,
     running,
+    serving,
+    settled,
     until,
     values,
     write,
@@ -280,10 +284,8 @@ async def test_half_close_of_other_protocols_is_answered_first(
             received.append(await reader.readexactly(len(message)))
             writer.write(received[-1])
         await reader.read()
-        writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
+    async with serving(serve) as port:
         multiplexer = await multiplex(protocol=protocol, port=port, queue_size=1)
         client = await Client.connect(port_of(multiplexer))
         client.writer.write(message * 3 + message[:2])
@@ -291,7 +293,7 @@ async def test_half_close_of_other_protocols_is_answered_first(
         assert await client.reader.read() == message * 3
         client.close()
         await until(lambda: not names(multiplexer))
-        assert multiplexer.snapshot().invalid_requests <= 1
+        assert multiplexer.snapshot().invalid_requests == 1  # the rest of a message
         await multiplexer.stop()
 
 
@@ -373,6 +375,186 @@ async def test_slow_reader_may_leave(device: Device, multiplex: Multiplex) -> No
         slow.reset()
         await until(lambda: not names(multiplexer))
     await until(lambda: multiplexer.snapshot().queue_depth == 0)
+
+
+async def test_slow_reader_that_asks_no_more_gets_everything_and_an_end(
+    multiplex: Multiplex,
+) -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            writer.write(line)
+
+    lines = [b"%05d" % number * 800 + b"\n" for number in range(200)]
+    async with serving(echo) as port:
+        multiplexer = await multiplex(
+            protocol="echo", port=port, queue_size=1000, timeout=60
+        )
+        async with slow_client(multiplexer) as slow:
+            slow.writer.write(b"".join(lines))
+            slow.half_close()
+            await until(lambda: multiplexer.snapshot().requests == len(lines))
+            await until(lambda: multiplexer.snapshot().responses)
+            assert await settled(lambda: multiplexer.snapshot().responses) < len(lines)
+            read_on(slow)
+            for line in lines:
+                assert await slow.reader.readexactly(len(line)) == line
+            assert await slow.reader.read() == b""
+        await multiplexer.stop()
+
+
+# ---- memory ---------------------------------------------------------------------
+
+
+def post(size: int, *, body: bytes | None = None) -> bytes:
+    """Give an HTTP request with a large body, or some of it."""
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size
+    return head + (bytes(size) if body is None else body)
+
+
+async def test_large_messages_wait_for_one_another_s_memory(
+    multiplex: Multiplex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "BUFFER_LIMIT", 500_000)
+    size = 300_000
+    bodies = 0
+    go_on = asyncio.Event()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal bodies
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            assert b"Content-Length: 300000" in head
+            await reader.readexactly(size)
+            bodies += 1
+            await go_on.wait()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    async with serving(take) as port:
+        multiplexer = await multiplex(protocol="http", port=port, timeout=60)
+        clients = [await Client.connect(port_of(multiplexer)) for _ in range(4)]
+        for client in clients:
+            client.writer.write(post(size))
+        await until(lambda: bodies == 1)
+        # One is in flight; of the others no more is read than there is memory for,
+        # and what comes at once.
+        seen = await settled(lambda: multiplexer.snapshot().bytes_from_clients)
+        assert seen < size + 500_000 + len(clients) * 65_536 < len(clients) * size
+        # Then all have begun, and no memory is left to complete one but the oldest.
+        go_on.set()
+        for client in clients:
+            await client.reader.readuntil(b"\r\n\r\nok")
+            client.close()
+        await until(lambda: not names(multiplexer))
+        await multiplexer.stop()
+
+
+async def test_memory_of_large_messages_is_given_back_however_they_end(
+    multiplex: Multiplex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answered, refused, dropped with their client, or never completed."""
+    size = 300_000
+    taken = 0
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal taken
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            if b"Content-Length" in head:
+                await reader.readexactly(size)
+            taken += 1
+            if b"GET /silent" not in head:
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    async with serving(take) as port:
+        multiplexer = await multiplex(protocol="http", port=port, timeout=60)
+        occupied: list[int] = []
+        occupy = listener.Listener.occupy
+
+        def note(
+            self: listener.Listener, size: int, *, incomplete: bool = False
+        ) -> None:
+            occupy(self, size, incomplete=incomplete)
+            occupied.append(self.buffered)
+
+        monkeypatch.setattr(listener.Listener, "occupy", note)
+
+        async def come(data: bytes) -> Client:
+            client = await Client.connect(port_of(multiplexer))
+            client.writer.write(data)
+            return client
+
+        answered = await come(post(size))
+        await answered.reader.readuntil(b"\r\n\r\nok")
+        silent = await come(b"GET /silent HTTP/1.1\r\nHost: x\r\n\r\n")
+        await until(lambda: taken == 2)
+        dropped = await come(post(size).replace(b"POST", b"GET"))
+        refused = await come(post(size))
+        unfinished = await come(post(size, body=bytes(size - 1)))
+        await until(lambda: multiplexer.snapshot().queue_depth == 2)
+        await until(lambda: occupied[-1] > 2 * size)
+        dropped.reset()
+        unfinished.reset()
+        await until(lambda: len(names(multiplexer)) == 3)
+        await multiplexer.apply(replace(multiplexer.settings, timeout=0.1))
+        assert b" 503 " in await refused.reader.readline()
+        await until(lambda: occupied[-1] == 0)
+        await multiplexer.stop()
+        for client in (answered, silent, dropped, refused, unfinished):
+            client.close()
+
+
+LARGE = 8_000_000
+"""Bytes of a response: more than the system takes at once."""
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def large(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Be a device whose responses are large."""
+    while await reader.readuntil(b"\r\n\r\n"):
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % LARGE)
+        writer.write(bytes(LARGE))
+
+
+async def test_client_that_leaves_most_unread_is_closed_for_the_others(
+    multiplex: Multiplex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "BUFFER_LIMIT", LARGE * 3 // 2)
+    async with serving(large) as port:
+        multiplexer = await multiplex(protocol="http", port=port, timeout=60)
+        async with slow_client(multiplexer) as greedy, slow_client(multiplexer) as slow:
+            greedy.writer.write(GET * 4)
+            # It gets two, and no more while these are unread.
+            await until(lambda: multiplexer.snapshot().responses == 2)
+            await until(lambda: multiplexer.snapshot().queue_depth == 2)
+            assert await settled(lambda: multiplexer.snapshot().responses) == 2
+            slow.writer.write(GET)
+            await until(lambda: names(multiplexer) == [slow.address[1]])
+            read_on(slow)
+            await slow.reader.readuntil(b"\r\n\r\n")
+            assert await slow.reader.readexactly(LARGE) == bytes(LARGE)
+            # What was read counts no more.
+            for _ in range(2):
+                slow.writer.write(GET)
+                await slow.reader.readuntil(b"\r\n\r\n")
+                assert await slow.reader.readexactly(LARGE) == bytes(LARGE)
+        await multiplexer.stop()
+
+
+async def test_last_words_reach_a_client_that_still_sends(
+    multiplex: Multiplex,
+) -> None:
+    """Though it is read no further because of what it has not read itself."""
+    async with serving(large) as port:
+        multiplexer = await multiplex(protocol="http", port=port)
+        for half_closed in (False, True):
+            client = await Client.connect(port_of(multiplexer))
+            client.writer.write(GET + b"GARBAGE\r\n\r\n")
+            if half_closed:
+                client.half_close()
+            told = await client.reader.read()
+            assert len(told) > LARGE
+            assert b"HTTP/1.1 400 " in told[LARGE:]
+            client.close()
+            await until(lambda: not names(multiplexer))
+        await multiplexer.stop()
 
 
 # ---- messages that are not --------------------------------------------------------
@@ -461,6 +643,33 @@ async def test_timeout_of_a_full_queue_lets_its_client_go_on(
 
 
 # ---- the socket -----------------------------------------------------------------
+
+
+async def test_client_that_is_gone_before_it_is_accepted_is_none(
+    device: Device, multiplex: Multiplex
+) -> None:
+    multiplexer = await multiplex()
+    for _ in range(3):
+        hasty = socket.create_connection(("127.0.0.1", port_of(multiplexer)))
+        hasty.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        hasty.close()
+    polite = await Client.connect(port_of(multiplexer))
+    assert await polite.ask(read()) == values()
+    assert names(multiplexer) == [polite.address[1]]
+    polite.close()
+
+
+async def test_options_that_a_system_lacks_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(socket, "TCP_USER_TIMEOUT")
+    upstream.set_keepalive(asyncio.Transport())  # has no socket at all
+    async with running() as device:
+        client = await Client.connect(device.port)
+        upstream.set_keepalive(client.writer.transport)
+        sock: socket.socket = client.writer.get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        client.close()
 
 
 async def test_dead_peers_are_found_by_the_system() -> None:

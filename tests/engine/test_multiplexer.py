@@ -364,6 +364,44 @@ async def test_reconnect_lets_the_device_finish_and_keeps_what_waits(
     assert multiplexer.snapshot().reconnects == 1
 
 
+async def test_what_waits_for_a_reconnect_may_time_out_meanwhile(
+    device: Device, multiplex: Multiplex, connect: Connect
+) -> None:
+    multiplexer = await multiplex(timeout=3600)
+    first, second = [await connect(multiplexer) for _ in range(2)]
+    device.hold()
+    first.send(write(1, 2))
+    await device.holds(1)
+    await multiplexer.apply(replace(multiplexer.settings, timeout=0.1))
+    reconnecting = asyncio.create_task(multiplexer.reconnect())
+    assert await second.ask(write(3, 4)) == exception(6, 0x06)
+    assert not reconnecting.done()
+    device.release()
+    await reconnecting
+    assert (await first.receive()).pdu == write(1, 2)
+    await until(lambda: len(device.open_links) == 1 < len(device.links))
+
+
+async def test_resume_does_not_undo_a_reconnect(
+    device: Device, multiplex: Multiplex, connect: Connect
+) -> None:
+    multiplexer = await multiplex()
+    client = await connect(multiplexer)
+    device.hold()
+    client.send(read())
+    await device.holds(1)
+    reconnecting = asyncio.create_task(multiplexer.reconnect())
+    await asyncio.sleep(0)
+    pausing = asyncio.create_task(multiplexer.pause())
+    await until(lambda: multiplexer.paused)
+    multiplexer.resume()
+    device.release()
+    await asyncio.gather(reconnecting, pausing)
+    assert (await client.receive()).pdu == values()
+    assert await client.ask(read()) == values()
+    assert [asked.link for asked in device.requests] == device.links
+
+
 async def test_reconnect_at_once_asks_again_only_what_may_be_asked_again(
     device: Device, multiplex: Multiplex, connect: Connect
 ) -> None:

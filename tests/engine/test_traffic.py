@@ -8,6 +8,7 @@ from itertools import pairwise
 import time
 from typing import Any
 
+from pymodbus.framer.rtu import FramerRTU
 import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import (
@@ -15,6 +16,7 @@ from custom_components.tcp_multiplexer.multiplexer import (
     EventType,
     Health,
     Multiplexer,
+    pool,
 )
 
 from .conftest import Connect, Multiplex
@@ -28,9 +30,11 @@ from .devices import (
     exception,
     hang_up,
     ignore,
+    port_of,
     read,
     reset,
     send,
+    serving,
     silent_port,
     spread,
     until,
@@ -580,6 +584,61 @@ async def test_device_that_refuses_more_connections_is_not_bothered_again(
     await until(lambda: device.refused == 2)
 
 
+async def test_device_that_does_not_even_accept_more_connections_loses_no_read(
+    device: Device, multiplex: Multiplex, connect: Connect
+) -> None:
+    multiplexer = await multiplex(max_connections=3)
+    clients = [await connect(multiplexer) for _ in range(3)]
+    assert await clients[0].ask(read()) == values()
+    device.refuse()
+    events: list[Event] = []
+    multiplexer.subscribe(events.append)
+    for number, client in enumerate(clients):
+        client.send(read(number))
+    for number, client in enumerate(clients):
+        assert (await client.receive()).pdu == values(number)
+    await ask_much(clients)
+    assert multiplexer.snapshot().connection_attempts == 2
+    # That is no outage: the device is there.
+    assert [event.type for event in events] == [EventType.CONNECTION_FAILED]
+
+
+async def test_older_connection_that_ends_later_says_nothing_of_the_newer(
+    device: Device,
+    multiplex: Multiplex,
+    connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool, "_TRIAL_SECONDS", 0.05)
+    device.slots = 2
+    multiplexer = await multiplex(max_connections=2)
+    clients = [await connect(multiplexer) for _ in range(2)]
+    await spread(device, clients)
+    later = time.monotonic() + 0.1
+    await until(lambda: time.monotonic() > later)
+    device.links[0].transport.close()
+    await until(lambda: multiplexer.snapshot().connections == 1)
+    await spread(device, clients)
+    assert len(device.links) == 3
+
+
+async def test_requests_that_wait_for_a_connection_survive_its_loss(
+    device: Device, multiplex: Multiplex, connect: Connect
+) -> None:
+    device.slots = 2
+    multiplexer = await multiplex(max_connections=2)
+    first, second = [await connect(multiplexer) for _ in range(2)]
+    await spread(device, [first, second])
+    device.hold()
+    first.send(read(1), write(2, 2))  # waits where the other is
+    await device.holds(1)
+    await queued(multiplexer, 1)
+    device.respond = answer
+    device.held[0].link.transport.close()
+    assert await received(first, 2) == [values(1), write(2, 2)]
+    assert await second.ask(read(3)) == values(3)
+
+
 async def test_device_that_is_silent_on_more_connections_loses_no_read(
     device: Device, multiplex: Multiplex, connect: Connect
 ) -> None:
@@ -733,6 +792,25 @@ async def test_idle_connection_is_closed_and_opened_again_when_it_is_needed(
     assert len(device.requests) > 2
 
 
+async def test_connection_that_was_never_used_waits_for_the_next_request(
+    device: Device,
+    multiplex: Multiplex,
+    connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A device that hangs up on who asks nothing is not unreachable."""
+    monkeypatch.setattr(pool, "_TRIAL_SECONDS", 0.05)
+    multiplexer = await multiplex(health_check_interval=0)
+    await until(lambda: device.open_links)
+    later = time.monotonic() + 0.1
+    await until(lambda: time.monotonic() > later)
+    device.links[0].transport.close()
+    await until(lambda: multiplexer.health is Health.IDLE)
+    assert multiplexer.snapshot().connection_attempts == 1
+    assert await (await connect(multiplexer)).ask(read()) == values()
+    assert len(device.links) == 2
+
+
 async def test_connection_is_renewed_between_two_exchanges(
     device: Device, multiplex: Multiplex, connect: Connect
 ) -> None:
@@ -819,6 +897,22 @@ async def test_probe_never_opens_a_connection(
     assert await client.ask(read()) == values()
     device.respond = hang_up
     await device.has_been_asked(2)
+    await until(lambda: multiplexer.health is Health.IDLE)
+    assert multiplexer.snapshot().connection_attempts == 1
+
+
+async def test_probe_that_waits_is_given_up_with_its_connection(
+    device: Device, multiplex: Multiplex, connect: Connect
+) -> None:
+    multiplexer = await multiplex(
+        connect_on_demand=True, health_check_interval=0.05, request_delay=60
+    )
+    client = await connect(multiplexer)
+    assert await client.ask(read()) == values()
+    await queued(multiplexer, 1)  # not the client's
+    assert multiplexer.snapshot().clients[0].pending == 0
+    device.links[0].transport.close()
+    await queued(multiplexer, 0)
     await until(lambda: multiplexer.health is Health.IDLE)
     assert multiplexer.snapshot().connection_attempts == 1
 
@@ -1141,13 +1235,97 @@ async def test_clients_may_know_units_by_other_numbers(
     assert [asked.unit for asked in device.requests] == [5, 1, 9, 5]
 
 
-# ---- long waits -----------------------------------------------------------------
+# ---- other protocols ------------------------------------------------------------
+
+
+async def test_response_that_cannot_be_passed_on_closes_client_and_connection(
+    multiplex: Multiplex,
+) -> None:
+    lines: list[bytes] = []
+
+    async def babble(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        lines.append(await reader.readline())
+        writer.write(b"x" * 70_000 if len(lines) == 1 else lines[-1])
+        await reader.read()
+
+    async with serving(babble) as port:
+        multiplexer = await multiplex(protocol="echo", port=port)
+        first = await Client.connect(port_of(multiplexer))
+        first.writer.write(b"one\n")
+        second = await Client.connect(port_of(multiplexer))
+        await until(lambda: len(multiplexer.snapshot().clients) == 2)
+        second.writer.write(b"two\n")
+        assert await first.reader.read() == b""
+        assert await second.reader.readline() == b"two\n"
+        assert multiplexer.snapshot().failures["invalid_response"] == 1
+        first.close()
+        second.close()
+        await multiplexer.stop()
+    assert lines == [b"one\n", b"two\n"]
+
+
+async def test_keepalive_of_the_device_gets_its_echo(multiplex: Multiplex) -> None:
+    echoes = 0
+
+    async def keep_alive(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        nonlocal echoes
+        writer.write(b"\0\0")
+        while head := await reader.readexactly(2):
+            if head == b"\0\0":
+                echoes += 1
+            else:
+                message = await reader.readexactly(3)
+                writer.write(b"\0\0" + head + message[::-1])
+
+    async with serving(keep_alive) as port:
+        multiplexer = await multiplex(protocol="iso8583", port=port)
+        client = await Client.connect(port_of(multiplexer))
+        for _ in range(3):
+            client.writer.write(b"\0\3abc")
+            assert await client.reader.readexactly(5) == b"\0\3cba"
+        await until(lambda: echoes == 4)
+        snapshot = multiplexer.snapshot()
+        assert (snapshot.stray_responses, snapshot.reconnects) == (0, 0)
+        client.close()
+        await multiplexer.stop()
+
+
+async def test_line_of_the_device_is_listened_to_until_it_is_silent(
+    multiplex: Multiplex, connect: Connect
+) -> None:
+    """RTU over TCP, a function of which nobody knows how long its response is."""
+    body = b"\1\x41\7\7\7"
+    crc = FramerRTU.compute_CRC(body).to_bytes(2)
+
+    async def mumble(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        for _ in range(2):
+            await reader.readexactly(5)
+            for part in (body[:2], body[2:4], body[4:] + crc):
+                writer.write(part)
+                await asyncio.sleep(0)
+        await reader.read()
+
+    async with serving(mumble) as port:
+        multiplexer = await multiplex(framing="rtu", port=port, quiet=0.1)
+        client = await connect(multiplexer)
+        for _ in range(2):
+            assert await client.ask(b"\x41\1") == body[1:]
+        await multiplexer.stop()
+
+
+# ---- a little of everything -----------------------------------------------------
 
 
 async def test_many_clients_and_faults_give_no_wrong_answer(
     device: Device, multiplex: Multiplex, connect: Connect
 ) -> None:
-    """A little of everything at once; the simulation does this at length."""
+    """The simulation does this at length."""
     multiplexer = await multiplex(timeout=1, reconnect_backoff=0.1, max_in_flight=3)
     clients = [await connect(multiplexer) for _ in range(8)]
     faults = [reset, hang_up, begin_and_hang_up, whole(exception(3, 4))]

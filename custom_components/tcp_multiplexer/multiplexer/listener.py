@@ -7,6 +7,10 @@ it has to say waits in line until all that came before it is said.
 A client may not fill memory. One that asks more than the queue takes, or does not
 read its responses, is read no further: TCP tells its sender to wait. Where the
 protocol asks for that, a little is read all the same, so that its close is seen.
+Of responses it gets at most two that it does not read: the one that was in flight when
+the first did not fit. Large messages of all clients together have a limit, too. Where
+requests reach it, they wait for one another; where unread responses do, the client that
+leaves most unread is closed.
 """
 
 import asyncio
@@ -40,7 +44,8 @@ _ACCEPT_TURNS = 3
 _LINGER_SECONDS = 2.0
 """A refused client may go on sending for so long; nobody listens."""
 BUFFER_LIMIT = 64 << 20
-"""Bytes of incomplete messages and unsent requests, over all clients."""
+"""Bytes of large requests, complete or not, over all clients; and as many again of
+responses that clients do not read. The oldest incomplete request may go beyond."""
 _READ_AT_ONCE = 64 << 10
 """Less than asyncio would read: what is read of a client held back must be kept."""
 _SMALL = 64 << 10
@@ -70,8 +75,12 @@ class Listener:
         """In the order in which they came, so that a run can be repeated exactly."""
         self.buffered = 0
         """Bytes that large messages occupy, over all clients."""
+        self._incomplete = 0
+        """Of these, those of messages that are still to be completed."""
         self._starved: dict[Client, None] = {}
         """Clients read no further until there is memory again."""
+        self._unread: dict[Client, int] = {}
+        """Bytes of responses that clients do not take."""
         self._begun: dict[Client, float] = {}
         """When each incomplete message began, the oldest first."""
         self._timer: asyncio.TimerHandle | None = None
@@ -165,22 +174,49 @@ class Listener:
         self.clients.pop(client, None)
         self._starved.pop(client, None)
         self._begun.pop(client, None)
+        self._unread.pop(client, None)
         if self._gone is not None and not self.clients and not self._gone.done():
             self._gone.set_result(None)
 
     # ---- memory -----------------------------------------------------------------
 
-    def occupy(self, size: int) -> None:
+    def occupy(self, size: int, *, incomplete: bool = False) -> None:
         """Count bytes of large messages, or with a negative size their end."""
         self.buffered += size
-        while self._starved and self.buffered < BUFFER_LIMIT:
-            client = next(iter(self._starved))
-            del self._starved[client]
-            client.read_on()
+        if incomplete:
+            self._incomplete += size
+        for client in tuple(self._starved):
+            if self.has_memory(client):
+                self._starved.pop(client, None)
+                client.read_on()
+
+    def has_memory(self, client: Client) -> bool:
+        """Tell whether a large message of the client's may grow.
+
+        Where all memory is in messages that are incomplete, the oldest must grow, or
+        none would ever be complete.
+        """
+        if self.buffered <= BUFFER_LIMIT:
+            return True
+        if self.buffered > self._incomplete:
+            return False
+        return client is next((other for other in self._begun if other.occupied), None)
 
     def starve(self, client: Client) -> None:
         """Read a client on when there is memory again."""
         self._starved[client] = None
+
+    def unread(self, client: Client, size: int) -> None:
+        """Note the bytes that a client does not take, or with 0 that it took them."""
+        if not size:
+            self._unread.pop(client, None)
+            return
+        self._unread[client] = size
+        while len(self._unread) > 1 and sum(self._unread.values()) > BUFFER_LIMIT:
+            worst = max(self._unread, key=self._unread.__getitem__)
+            LOGGER.warning("Client %s is closed: it reads no responses", worst.name)
+            del self._unread[worst]
+            worst.abort()
 
     # ---- messages that never become complete ------------------------------------
 
@@ -249,7 +285,8 @@ class Client(asyncio.Protocol, Requester):
         self._accepted = False
         self._incomplete = False
         self._tls = False
-        self._occupied = 0
+        self.occupied = 0
+        """Bytes of its large message that is still to be completed."""
         self._linger: asyncio.TimerHandle | None = None
         """Set once it has been told our last words; closes it at the latest."""
         self.name = "?"
@@ -312,8 +349,8 @@ class Client(asyncio.Protocol, Requester):
         if self._linger is not None:
             self._linger.cancel()
         self._leave()
-        self._listener.occupy(-self._occupied)
-        self._occupied = 0
+        occupied, self.occupied = self.occupied, 0
+        self._listener.occupy(-occupied, incomplete=True)
         self._line.clear()
         self._listener.forget(self)
         LOGGER.info("Client %s disconnected%s", self.name, f": {exc}" if exc else "")
@@ -325,7 +362,9 @@ class Client(asyncio.Protocol, Requester):
         """Ask nothing more on behalf of somebody who is not there."""
         if not self.gone:
             self.gone = True
-            self._pool.leave(self)
+            for exchange in self._pool.leave(self):
+                if len(exchange.request.payload) > _SMALL:
+                    self._release(exchange)
 
     def abort(self) -> None:
         """Close the connection at once."""
@@ -434,11 +473,11 @@ class Client(asyncio.Protocol, Requester):
         self._incomplete = buffered > 0
         self._listener.begun(self, incomplete=self._incomplete)
         size = buffered if buffered > _SMALL else 0
-        if size != self._occupied:
-            grown = size - self._occupied
-            self._occupied = size
-            self._listener.occupy(grown)
-        if size and self._listener.buffered > BUFFER_LIMIT:
+        if size != self.occupied:
+            grown = size - self.occupied
+            self.occupied = size
+            self._listener.occupy(grown, incomplete=True)
+        if size and not self._listener.has_memory(self):
             self._stop_reading()
             self._listener.starve(self)
 
@@ -502,7 +541,7 @@ class Client(asyncio.Protocol, Requester):
     def answered(self, exchange: Exchange, response: Any) -> None:
         self.responses += 1
         if len(exchange.request.payload) > _SMALL:
-            self._listener.occupy(-len(exchange.request.payload))
+            self._release(exchange)
         if self._ordered:
             exchange.outcome = (response, None)
             self._say()
@@ -517,7 +556,7 @@ class Client(asyncio.Protocol, Requester):
         if failure.is_rule:
             self.refused += 1
         if len(exchange.request.payload) > _SMALL:
-            self._listener.occupy(-len(exchange.request.payload))
+            self._release(exchange)
         if self._ordered:
             exchange.outcome = (None, failure)
             self._say()
@@ -525,6 +564,10 @@ class Client(asyncio.Protocol, Requester):
             self._write_or_close(self._codec.refuse(exchange.request, failure))
         if self._eof:
             self._close_if_done()
+
+    def _release(self, exchange: Exchange) -> None:
+        """Give back the memory of a large request that has ended."""
+        self._listener.occupy(-len(exchange.request.payload))
 
     def _say(self) -> None:
         """Say what stands first in the line, as far as it is known."""
@@ -564,6 +607,8 @@ class Client(asyncio.Protocol, Requester):
         self.bytes_out += len(data)
         self._statistics.bytes_to_clients += len(data)
         transport.write(data)
+        if self.held:
+            self._listener.unread(self, transport.get_write_buffer_size())
 
     @override
     def pause_writing(self) -> None:
@@ -574,6 +619,7 @@ class Client(asyncio.Protocol, Requester):
     @override
     def resume_writing(self) -> None:
         self.held = False
+        self._listener.unread(self, 0)
         self._queue.offer(self)
         self.read_on()
         self._pool.dispatch(self._loop.time())

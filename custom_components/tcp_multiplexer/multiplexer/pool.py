@@ -142,8 +142,7 @@ class UpstreamPool:
 
     def submit(self, exchange: Exchange) -> None:
         """Take a request; `dispatch` must follow, once for several."""
-        if exchange.requester.counted:
-            self._recorder.asked(exchange)
+        self._recorder.asked(exchange)
         request = exchange.request
         if self._policy.active:
             verdict = self._policy.judge(request, exchange.requester.peer)
@@ -265,17 +264,19 @@ class UpstreamPool:
         if upstream is None and queue.depth and len(self.upstreams) < self._limit:
             self._connect()
 
-    def leave(self, requester: Requester) -> None:
-        """Drop what a requester that is gone had pending and nobody misses."""
+    def leave(self, requester: Requester) -> list[Exchange]:
+        """Drop what a requester that is gone had pending and nobody misses; give it."""
         left = self._protocol.drop_reads_at_eof
 
         def droppable(request: Request) -> bool:
             return request.retry_safe or (left and request.writes is None)
 
-        for exchange in self._queue.leave(requester, droppable):
+        dropped = self._queue.leave(requester, droppable)
+        for exchange in dropped:
             self._lead_followers(self._sharing.ended(exchange))
         self._queue.admit()
         self.dispatch(self._loop.time())
+        return dropped
 
     # ---- a request meets a connection -------------------------------------------
 
