@@ -245,6 +245,8 @@ class Endpoint(asyncio.Transport):
         self._writing_paused = False
         self._high = 64 << 10
         self._low = 16 << 10
+        self.max_size = 256 << 10
+        """Bytes read at once, at most; asyncio's socket transports have it, too."""
 
     def tie(self, link: Link, *, out: Pipe, into: Pipe) -> None:
         """Become one end of `link`."""
@@ -321,8 +323,8 @@ class Endpoint(asyncio.Transport):
         if not self._reading or self._closing or self._lost:
             return False
         if self.unread:
-            data = bytes(self.unread)
-            self.unread.clear()
+            data = bytes(self.unread[: self.max_size])
+            del self.unread[: self.max_size]
             self._in.consumed(len(data))
             if self.on_read is not None:
                 self.on_read(data)
@@ -370,7 +372,7 @@ class Endpoint(asyncio.Transport):
         self._write(data)
 
     def write_whole(self, data: bytes) -> None:
-        """Write bytes that arrive together, and without others."""
+        """Write bytes that arrive together, and without others behind them."""
         self._write(data, whole=True)
 
     def _write(
@@ -520,13 +522,14 @@ class ProgramEndpoint(Endpoint):
             self._error is not None or self._out.unread < self._out.capacity
         ):
             self._flush()
-        if self._read_something() and (self._eof_arrived or self._error is not None):
+        if self._read_something():
             self.proceed()
 
     @override
     def _read_something(self) -> bool:
         if self.unread and self._reading and not self._closing:
-            self.network.record("<", self.link.number, bytes(self.unread))
+            data = bytes(self.unread[: self.max_size])
+            self.network.record("<", self.link.number, data)
         return super()._read_something()
 
     @override

@@ -1,0 +1,864 @@
+"""The behaviour contract, sentence by sentence, with its moments to the microsecond.
+
+Each test is one sentence, and its scene the least in which it can be seen. The device
+answers after `SERVICE` seconds; bytes travel in no time (see `stage.py`).
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from custom_components.tcp_multiplexer.multiplexer import EventType
+
+from .network import Refusal
+from .stage import (
+    SERVICE,
+    Stage,
+    answers,
+    asks,
+    at,
+    begins,
+    excuse,
+    hangs_up,
+    resets,
+    says_nothing,
+    sets,
+    stage,
+)
+
+BUSY, NO_PATH, NO_ANSWER = 0x06, 0x0A, 0x0B
+PLAIN = ("echo", "iso8583", "mpu")
+HOUR = 3600.0
+
+
+def answer(scene: Stage, body: bytes) -> bytes:
+    """Give what the device answers."""
+    return scene.dialect.execute(body, 0.0)
+
+
+# ---- store and forward, order ---------------------------------------------------
+
+
+def test_a_request_goes_upstream_only_once_it_is_complete() -> None:
+    with stage() as scene:
+        client = scene.hand()
+        frame = scene.pack(1, asks(1))
+        scene.at(0.2, client.send, frame[:-1])
+        scene.at(0.5, client.send, frame[-1:])
+        scene.run_to(1)
+        assert scene.puppet.asked == [(at(0.5), 1, asks(1))]
+
+
+def test_a_response_goes_to_the_client_only_once_it_is_complete() -> None:
+    with stage() as scene:
+        client = scene.hand()
+        scene.puppet.script.append(begins)
+        scene.at(0, client.ask, asks(1))
+        scene.run_to(0.5)
+        assert not client.heard
+        (line,) = scene.puppet.lines
+        scene.at(0.7, line.say, answer(scene, asks(1))[-1:])
+        scene.run_to(1)
+        assert client.heard == [(at(0.7), 1, answer(scene, asks(1)))]
+
+
+def test_writes_to_one_unit_go_upstream_one_at_a_time() -> None:
+    with stage(max_in_flight=8) as scene:
+        first, second = scene.hand(), scene.hand()
+        scene.at(0, first.ask, sets(1), sets(2))
+        scene.at(0.01, second.ask, sets(3), sets(4, unit=2))
+        scene.run_to(1)
+        assert scene.puppet.asked == [
+            (at(0), 1, sets(1)),
+            (at(0.1), 1, sets(2)),
+            (at(0.2), 1, sets(3)),
+            (at(0.2), 1, sets(4, unit=2)),  # behind its client's own
+        ]
+
+
+def test_writes_to_different_units_go_side_by_side() -> None:
+    with stage(max_in_flight=8) as scene:
+        first, second = scene.hand(), scene.hand()
+        scene.at(0, first.ask, sets(1, unit=1))
+        scene.at(0, second.ask, sets(1, unit=2))
+        scene.run_to(1)
+        assert [asked.at for asked in scene.puppet.asked] == [at(0), at(0)]
+
+
+def test_a_client_that_pipelines_gets_each_answer_as_it_comes() -> None:
+    with stage(max_in_flight=8) as scene:
+        client = scene.hand()
+        scene.puppet.script += [answers(0.5), answers(0.1), answers(0.3)]
+        scene.at(0, client.ask, asks(1), asks(2), asks(3))
+        scene.run_to(1)
+        told = [(heard.at, heard.tid) for heard in client.heard]
+        assert told == [(at(0.1), 2), (at(0.3), 3), (at(0.5), 1)]
+
+
+# ---- fairness -------------------------------------------------------------------
+
+
+def test_a_thousand_pending_requests_delay_another_client_by_one_exchange() -> None:
+    with stage(queue_size=1000, timeout=HOUR) as scene:
+        greedy, modest = scene.hand(), scene.hand()
+        scene.at(0, greedy.ask, *(asks(n) for n in range(1000)))
+        scene.at(1.05, modest.ask, asks(2000))
+        scene.run_to(2)
+        assert modest.heard == [(at(1.2), 1, answer(scene, asks(2000)))]
+
+
+def test_the_client_served_longest_ago_goes_next() -> None:
+    with stage() as scene:
+        clients = [scene.hand() for _ in range(3)]
+        for number, client in enumerate(clients):
+            scene.at(0.2 * number, client.ask, asks(number))
+        for number in (2, 1, 0):
+            scene.at(1, clients[number].ask, asks(10 + number))
+        scene.run_to(2)
+        bodies = [asked.body for asked in scene.puppet.asked[3:6]]
+        # The device is free for the one that comes first.
+        assert bodies == [asks(12), asks(10), asks(11)]
+
+
+def test_a_client_not_yet_served_counts_from_when_it_was_accepted() -> None:
+    with stage() as scene:
+        early, busy = scene.hand(), scene.hand()
+        scene.at(0, busy.ask, asks(1))
+        scene.run_to(0.05)
+        late = scene.hand()  # accepted after the busy one was served
+        scene.at(0.06, late.ask, asks(4))
+        scene.at(0.07, busy.ask, asks(3))
+        scene.at(0.08, early.ask, asks(2))
+        scene.run_to(1)
+        bodies = [asked.body for asked in scene.puppet.asked]
+        assert bodies == [asks(1), asks(2), asks(3), asks(4)]
+
+
+def test_at_most_four_writes_in_a_row_go_before_a_read_that_waits() -> None:
+    with stage(queue_size=100, timeout=HOUR) as scene:
+        first, writer, reader = (scene.hand() for _ in range(3))
+        scene.at(0, first.ask, asks(99))
+        scene.at(0.01, reader.ask, asks(1), asks(2))
+        scene.at(0.02, writer.ask, *(sets(n) for n in range(10)))
+        scene.run_to(3)
+        order = "".join("rw"[asked.body[1] == 6] for asked in scene.puppet.asked)
+        assert order == "rwwwwrwwwwrww"
+
+
+# ---- bounds ---------------------------------------------------------------------
+
+
+def test_a_client_over_the_bound_is_read_no_further_and_nothing_is_dropped() -> None:
+    with stage(queue_size=4) as scene:
+        client = scene.hand()
+        scene.at(0, client.ask, *(asks(n) for n in range(900)))
+        scene.run_to(0.05)
+        snapshot = scene.mux.snapshot()
+        assert snapshot.queue_depth == 4
+        assert snapshot.clients[0].bytes_in <= 5 * 12 + 4096
+        scene.run_to(100)
+        assert [heard.tid for heard in client.heard] == list(range(1, 901))
+        assert client.heard[-1].at == at(900 * SERVICE)
+
+
+def test_a_client_with_nothing_pending_may_always_place_one_request() -> None:
+    with stage(queue_size=1) as scene:
+        greedy, modest = scene.hand(), scene.hand()
+        scene.at(0, greedy.ask, *(asks(n) for n in range(5)))
+        scene.at(0.05, modest.ask, asks(10), asks(11))
+        scene.run_to(0.06)
+        assert scene.mux.snapshot().queue_depth == 2
+        scene.run_to(1)
+        bodies = [asked.body for asked in scene.puppet.asked[:3]]
+        assert bodies == [asks(0), asks(10), asks(1)]
+        assert len(scene.puppet.asked) == 7
+
+
+# ---- deadlines ------------------------------------------------------------------
+
+
+def test_the_timeout_runs_from_the_moment_when_a_request_is_complete() -> None:
+    with stage(timeout=2) as scene:
+        client = scene.hand()
+        frame = scene.pack(7, asks(1))
+        scene.puppet.script.append(says_nothing)
+        scene.at(0, client.send, frame[:5])
+        scene.at(0.75, client.send, frame[5:])
+        scene.run_to(5)
+        assert client.heard == [(at(2.75), 7, excuse(asks(1), NO_ANSWER))]
+
+
+def test_the_timeout_covers_waiting_for_a_connection() -> None:
+    """No upstream connection before the deadline: 0x0A."""
+    with stage(timeout=2, connect_on_demand=True, manner=Refusal.IGNORED) as scene:
+        client = scene.hand()
+        scene.at(0.5, client.ask, asks(1))
+        scene.run_to(3)
+        assert scene.puppet.dials == [at(0.5)]
+        assert client.heard == [(at(2.5), 1, excuse(asks(1), NO_PATH))]
+
+
+def test_the_timeout_covers_the_queue() -> None:
+    """Sent and no response: 0x0B; still queued: 0x06; each at its own deadline."""
+    with stage(timeout=2, request_delay=1.5) as scene:
+        first, second, third = (scene.hand() for _ in range(3))
+        scene.puppet.script.append(says_nothing)
+        scene.at(0, first.ask, asks(1))
+        scene.at(0.5, second.ask, asks(2))
+        scene.at(1.8, third.ask, asks(3))
+        scene.run_to(10)
+        assert first.heard == [(at(2), 1, excuse(asks(1), NO_ANSWER))]
+        assert second.heard == [(at(2.5), 1, excuse(asks(2), BUSY))]
+        assert third.heard == [(at(3.6), 1, answer(scene, asks(3)))]
+
+
+def test_a_request_that_cannot_be_served_before_its_deadline_is_refused_at_once() -> (
+    None
+):
+    with stage(
+        settled=0, timeout=5, reconnect_backoff=10, manner=Refusal.REFUSED
+    ) as scene:
+        client = scene.hand()
+        attempt = 10 * (1 - 0.2 * scene.rng("engine").random())
+        scene.at(attempt - 5.01, client.ask, asks(1))
+        scene.at(attempt - 4.99, client.ask, asks(2))  # may be served, so it waits
+        scene.run_to(20)
+        assert client.heard == [
+            (at(attempt - 5.01), 1, excuse(asks(1), NO_PATH)),
+            (at(attempt), 2, excuse(asks(2), NO_PATH)),  # the next one comes too late
+        ]
+
+
+def test_a_message_begun_but_incomplete_after_the_timeout_closes_its_client() -> None:
+    with stage(timeout=2) as scene:
+        slow, quick = scene.hand(), scene.hand()
+        frame = scene.pack(1, asks(1))
+        scene.at(0, slow.send, frame[:5])
+        scene.at(1.9, slow.send, frame[5:7])  # that is no new beginning
+        scene.at(0.5, quick.send, frame[:5])
+        scene.at(2.4, quick.send, frame[5:])
+        scene.run_to(5)
+        assert slow.closed == at(2)
+        assert quick.closed is None
+        assert [heard.at for heard in quick.heard] == [at(2.5)]
+
+
+def test_an_idle_client_is_never_closed_for_being_idle() -> None:
+    with stage() as scene:
+        client = scene.hand()
+        scene.at(0, client.ask, asks(1))
+        scene.at(24 * HOUR, client.ask, asks(2))
+        scene.run_to(25 * HOUR)
+        assert [heard.at for heard in client.heard] == [at(0.1), at(24 * HOUR + 0.1)]
+
+
+# ---- what a client gets ---------------------------------------------------------
+
+
+def test_a_connection_lost_after_sending_is_0b_at_once() -> None:
+    with stage() as scene:
+        client = scene.hand()
+        scene.puppet.script.append(resets(0.05))
+        scene.at(0, client.ask, sets(1))
+        scene.run_to(1)
+        assert client.heard == [(at(0.05), 1, excuse(sets(1), NO_ANSWER))]
+
+
+def test_paused_is_0a_at_once_for_what_waits_and_for_what_comes() -> None:
+    with stage() as scene:
+        first, second, third = (scene.hand() for _ in range(3))
+        scene.puppet.script.append(answers(2))
+        scene.at(0, first.ask, asks(1))
+        scene.at(0.1, second.ask, asks(2))
+        scene.at(1.5, third.ask, asks(3))
+        scene.run_to(1)
+        scene.run(scene.mux.pause())
+        assert scene.now == at(2)  # the exchange in flight may finish
+        assert first.heard == [(at(2), 1, answer(scene, asks(1)))]
+        assert second.heard == [(at(1), 1, excuse(asks(2), NO_PATH))]
+        assert third.heard == [(at(1.5), 1, excuse(asks(3), NO_PATH))]
+
+
+def test_with_on_failure_close_the_client_is_closed_at_the_deadline_instead() -> None:
+    with stage(timeout=2, on_failure="close") as scene:
+        client = scene.hand()
+        scene.puppet.script.append(says_nothing)
+        scene.at(0.5, client.ask, asks(1))
+        scene.run_to(5)
+        assert (client.heard, client.closed) == ([], at(2.5))
+
+
+@pytest.mark.parametrize("protocol", PLAIN)
+def test_other_protocols_have_no_words_for_it_and_close_at_the_deadline(
+    protocol: str,
+) -> None:
+    with stage(timeout=2, protocol=protocol) as scene:
+        client = scene.hand()
+        scene.puppet.script.append(says_nothing)
+        scene.at(0.5, client.ask, b"ask 1")
+        scene.run_to(5)
+        assert (client.heard, client.closed) == ([], at(2.5))
+
+
+# ---- matching -------------------------------------------------------------------
+
+
+def test_transaction_identifiers_count_on_across_connections() -> None:
+    with stage() as scene:
+        client = scene.hand()
+        scene.puppet.script += [answers(), resets(0.1), resets(0.1), answers()]
+        scene.at(0, client.ask, asks(1), asks(2), asks(3))
+        scene.run_to(5)
+        tids = scene.puppet.tids
+        assert len(tids) == 4
+        assert tids == list(range(tids[0], tids[0] + 4))
+
+
+def test_two_successive_timeouts_without_a_byte_between_renew_the_connection() -> None:
+    with stage(timeout=2) as scene:
+        client = scene.hand()
+        scene.puppet.script += [answers(), says_nothing, says_nothing, answers()]
+        for moment in range(4):
+            scene.at(moment, client.ask, asks(moment))
+        scene.run_to(10)
+        assert scene.puppet.ended == [(at(4), 1)]
+        assert scene.puppet.dials == [at(4)]
+        told = [(heard.at, heard.body[1]) for heard in client.heard]
+        assert told == [(at(0.1), 3), (at(3), 0x83), (at(4), 0x83), (at(4.1), 3)]
+
+
+def test_a_byte_between_two_timeouts_keeps_the_connection() -> None:
+    with stage(timeout=2) as scene:
+        client = scene.hand()
+        scene.puppet.script += [answers(2.5), says_nothing, answers()]
+        for moment in range(3):
+            scene.at(moment, client.ask, asks(moment))
+        scene.run_to(10)
+        assert not scene.puppet.ended
+        assert [heard.at for heard in client.heard] == [at(2), at(3), at(3.1)]
+
+
+def test_a_deadline_that_passes_within_a_response_closes_the_connection() -> None:
+    with stage(timeout=2) as scene:
+        client = scene.hand()
+        scene.puppet.script += [answers(), begins]
+        scene.at(0, client.ask, asks(1))
+        scene.at(1, client.ask, asks(2))
+        scene.run_to(10)
+        assert scene.puppet.ended == [(at(3), 1)]
+        assert scene.puppet.dials == [at(3)]
+
+
+# ---- no correlation -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("manner", [{"matching": "lenient"}, {"framing": "rtu"}])
+def test_after_a_timeout_nothing_is_sent_until_quiet_has_passed(
+    manner: dict[str, Any],
+) -> None:
+    with stage(timeout=3, quiet=1.5, **manner) as scene:
+        first, second = scene.hand(), scene.hand()
+        scene.puppet.script.append(answers(4))  # meanwhile: discarded
+        scene.at(0, first.ask, asks(1))
+        scene.at(2, second.ask, asks(2))
+        scene.run_to(10)
+        assert [asked.at for asked in scene.puppet.asked] == [at(0), at(4.5)]
+        assert first.heard == [(at(3), 1, excuse(asks(1), NO_ANSWER))]
+        (heard,) = second.heard
+        assert heard.body == answer(scene, asks(2))
+        assert scene.mux.snapshot().late_responses == 1
+
+
+def test_quiet_outlives_the_connection() -> None:
+    """A line behind a new connection may still answer what the old one was asked."""
+    with stage(timeout=3, quiet=1.5, matching="lenient") as scene:
+        client = scene.hand()
+        scene.puppet.script += [answers(), resets(0.2)]
+        scene.at(0, client.ask, asks(1), asks(2))
+        scene.run_to(10)
+        assert scene.puppet.dials == [at(0.3)]
+        assert scene.puppet.asked[2:] == [(at(1.8), 2, asks(2))]
+
+
+@pytest.mark.parametrize("protocol", PLAIN)
+def test_without_correlation_a_timeout_closes_before_anything_else_is_sent(
+    protocol: str,
+) -> None:
+    with stage(protocol=protocol, timeout=2) as scene:
+        first, second = scene.hand(), scene.hand()
+        scene.puppet.script += [answers(), says_nothing]
+        scene.at(0, first.ask, b"ask 1")
+        scene.at(1, first.ask, b"ask 2")
+        scene.at(2, second.ask, b"ask 3")
+        scene.run_to(10)
+        assert scene.puppet.ended == [(at(3), 1)]
+        assert scene.puppet.asked[2:] == [(at(3), 2, b"ask 3")]
+        assert second.heard == [(at(3.1), 0, b"told 3")]
+
+
+@pytest.mark.parametrize("protocol", PLAIN)
+def test_without_correlation_any_byte_that_nobody_asked_for_closes(
+    protocol: str,
+) -> None:
+    with stage(protocol=protocol) as scene:
+        client = scene.hand()
+        scene.at(0, client.ask, b"ask 1")
+        said = scene.pack(0, b"told nobody")[:5]
+        scene.at(1, scene.puppet.lines[0].say, said)
+        scene.run_to(2)
+        assert scene.puppet.ended == [(at(1), 1)]
+
+
+# ---- retry ----------------------------------------------------------------------
+
+
+def test_what_was_not_sent_survives_a_lost_connection_whatever_it_is() -> None:
+    with stage() as scene:
+        first, second = scene.hand(), scene.hand()
+        scene.puppet.script += [answers(), hangs_up(0.05)]
+        scene.at(0, first.ask, asks(1), sets(2))
+        scene.at(0.12, second.ask, sets(3))
+        scene.run_to(1)
+        assert scene.puppet.asked[1:] == [(at(0.1), 1, sets(2)), (at(0.15), 2, sets(3))]
+        assert second.heard == [(at(0.25), 1, answer(scene, sets(3)))]
+
+
+def test_what_is_retry_safe_is_sent_once_more_and_not_again() -> None:
+    with stage() as scene:
+        client = scene.hand()
+        scene.puppet.script += [answers(), resets(0.05), resets(0.05)]
+        scene.at(0, client.ask, asks(1), asks(2))
+        scene.run_to(10)
+        assert scene.puppet.asked[1:] == [(at(0.1), 1, asks(2)), (at(0.15), 2, asks(2))]
+        assert client.heard[1:] == [(at(0.2), 2, excuse(asks(2), NO_ANSWER))]
+
+
+def test_what_is_sent_once_more_goes_before_what_waited_meanwhile() -> None:
+    with stage(max_in_flight=2) as scene:
+        first, second, third = (scene.hand() for _ in range(3))
+        scene.puppet.script += [answers(), resets(0.3), says_nothing]
+        scene.at(0, first.ask, asks(0))
+        scene.at(1, first.ask, asks(1))
+        scene.at(1.1, second.ask, asks(2))
+        scene.at(1.2, third.ask, asks(3))
+        scene.run_to(3)
+        bodies = [asked.body for asked in scene.puppet.asked[3:]]
+        assert bodies == [asks(1), asks(2), asks(3)]
+        assert scene.puppet.asked[3].at == at(1.3)
+
+
+# ---- client gone ----------------------------------------------------------------
+
+
+def test_an_exchange_in_flight_ends_normally_when_its_client_leaves() -> None:
+    with stage() as scene:
+        first, second = scene.hand(), scene.hand()
+        scene.at(0, first.ask, asks(1), asks(2), sets(3))
+        scene.at(0.02, second.ask, asks(4))
+        scene.at(0.05, first.leave)
+        scene.run_to(1)
+        told = [(asked.at, asked.body) for asked in scene.puppet.asked]
+        assert told == [(at(0), asks(1)), (at(0.1), sets(3)), (at(0.2), asks(4))]
+
+
+# ---- the upstream connection ----------------------------------------------------
+
+
+def test_the_connection_is_opened_at_start() -> None:
+    with stage(settled=0) as scene:
+        scene.run_to(1)
+        assert scene.puppet.dials == [at(0)]
+
+
+def test_on_demand_it_is_opened_with_the_first_request() -> None:
+    with stage(settled=0, connect_on_demand=True) as scene:
+        client = scene.hand()
+        scene.at(60, client.ask, asks(1))
+        scene.run_to(100)
+        assert scene.puppet.dials == [at(60)]
+        assert client.heard == [(at(60.1), 1, answer(scene, asks(1)))]
+
+
+def test_one_attempt_lasts_five_seconds() -> None:
+    with stage(settled=0, reconnect_backoff=1, manner=Refusal.IGNORED) as scene:
+        scene.run_to(7)
+        pause = 1 - 0.2 * scene.rng("engine").random()
+        assert scene.told(EventType.CONNECTION_FAILED) == [at(5)]
+        assert scene.puppet.dials == [at(0), at(5 + pause)]
+
+
+def test_connect_delay_passes_after_opening_before_the_first_request() -> None:
+    with stage(settled=0, connect_delay=2) as scene:
+        client = scene.hand()
+        scene.at(0.5, client.ask, asks(1), asks(2))
+        scene.run_to(5)
+        assert [asked.at for asked in scene.puppet.asked] == [at(2), at(2.1)]
+
+
+def test_request_delay_passes_between_the_end_of_one_exchange_and_the_next() -> None:
+    with stage(request_delay=0.3, max_in_flight=1) as scene:
+        first, second = scene.hand(), scene.hand()
+        scene.puppet.script.append(answers(0.2))
+        scene.at(0, first.ask, asks(1), asks(2))
+        scene.at(0.1, second.ask, asks(3))
+        scene.at(2, second.ask, asks(4))
+        scene.run_to(5)
+        moments = [asked.at for asked in scene.puppet.asked]
+        assert moments == [at(0), at(0.5), at(0.9), at(2)]
+
+
+def test_an_idle_connection_is_closed_after_idle_timeout_without_requests() -> None:
+    with stage(settled=0, idle_timeout=3) as scene:
+        client = scene.hand()
+        scene.at(1, client.ask, asks(1))
+        scene.at(3, client.ask, asks(2))
+        scene.at(60, client.ask, asks(3))
+        scene.run_to(100)
+        assert scene.puppet.ended == [(at(6.1), 1), (at(63.1), 2)]
+        assert scene.puppet.dials == [at(0), at(60)]
+        assert client.heard[-1].at == at(60.1)
+
+
+def test_a_connection_is_renewed_between_two_exchanges_after_max_lifetime() -> None:
+    with stage(settled=0, max_lifetime=10) as scene:
+        client = scene.hand()
+        scene.puppet.script.append(answers(2))
+        scene.at(9, client.ask, asks(1), asks(2))
+        scene.run_to(15)
+        assert scene.puppet.ended == [(at(11), 1)]
+        assert scene.puppet.dials == [at(0), at(11)]
+        assert scene.puppet.asked == [(at(9), 1, asks(1)), (at(11), 2, asks(2))]
+
+
+def test_a_connection_that_had_carried_a_response_is_reopened_at_once() -> None:
+    with stage() as scene:
+        client = scene.hand()
+        scene.at(0, client.ask, asks(1))
+        scene.at(50, scene.puppet.hang_up, 1)
+        scene.at(51, scene.puppet.reset, 2)
+        scene.run_to(52)
+        # The second had not: it ended as soon as it was asked for, and is waited for.
+        assert scene.puppet.dials[0] == at(50)
+        assert 51.8 <= scene.puppet.dials[1] <= 52
+        assert scene.healths[-1][1] == "unreachable"
+
+
+def test_one_that_was_never_asked_anything_is_reopened_with_the_next_request() -> None:
+    with stage(settled=0) as scene:
+        client = scene.hand()
+        scene.at(50, scene.puppet.hang_up, 1)
+        scene.at(80, client.ask, asks(1))
+        scene.run_to(100)
+        assert scene.puppet.dials == [at(0), at(80)]
+        assert client.heard == [(at(80.1), 1, answer(scene, asks(1)))]
+        assert "unreachable" not in [health for _, health in scene.healths]
+
+
+def test_the_next_attempt_comes_after_a_fifth_of_the_time_away_within_bounds() -> None:
+    """With a jitter that shortens it by up to a fifth."""
+    with stage(
+        settled=0,
+        manner=Refusal.REFUSED,
+        reconnect_backoff=1,
+        reconnect_backoff_max=30,
+    ) as scene:
+        scene.run_to(HOUR)
+        dice = scene.rng("engine")
+        expected = [0.0]
+        while expected[-1] < HOUR:
+            delay = min(max(expected[-1] / 5, 1), 30)
+            expected.append(expected[-1] + delay * (1 - 0.2 * dice.random()))
+        assert scene.puppet.dials == pytest.approx(expected[:-1], abs=1e-3)
+        assert len(scene.puppet.dials) < 180
+        assert len(scene.told(EventType.UPSTREAM_LOST)) == 1
+
+
+def test_an_outage_ends_with_the_first_good_response_not_with_the_connect() -> None:
+    with stage(settled=0, timeout=1, manner=Refusal.REFUSED) as scene:
+        client = scene.hand()
+        scene.at(60, scene.puppet.come_back)
+        scene.puppet.script += [says_nothing, says_nothing]
+        scene.loop.run_until(
+            lambda: len(scene.told(EventType.CONNECTION_OPENED)) > 0, 100
+        )
+        opened = scene.now
+        scene.at(opened + 1, client.ask, asks(1))
+        scene.at(opened + 2.5, client.ask, asks(2))  # the second in a row: renewed
+        scene.run_to(100)
+        assert scene.puppet.ended == [(at(opened + 3.5), 1)]
+        # The device was away all the time, so the next attempt is no early one.
+        *_, last = scene.puppet.dials
+        away = opened + 3.5
+        assert 0.8 * away / 5 <= last - away <= away / 5
+        assert scene.mux.snapshot().health.value == "unreachable"
+        assert not scene.told(EventType.UPSTREAM_BACK)
+        scene.at(100, client.ask, asks(3))
+        scene.run_to(101)
+        assert scene.told(EventType.UPSTREAM_BACK) == [at(100.1)]
+
+
+# ---- the pool -------------------------------------------------------------------
+
+
+def test_another_connection_is_opened_as_load_asks_for_it_and_runs_beside() -> None:
+    with stage(max_connections=3) as scene:
+        first, second = scene.hand(), scene.hand()
+        scene.at(0, first.ask, asks(1))
+        scene.at(1, first.ask, asks(2))
+        scene.at(1.02, second.ask, asks(3))
+        scene.run_to(2)
+        assert scene.puppet.dials == [at(1.02)]
+        assert [heard.at for heard in second.heard] == [at(1.12)]
+        assert scene.puppet.asked[1:] == [(at(1), 1, asks(2)), (at(1.02), 2, asks(3))]
+
+
+def test_an_extra_connection_s_first_exchange_is_a_retry_safe_read() -> None:
+    with stage(max_connections=2) as scene:
+        first, second, third = (scene.hand() for _ in range(3))
+        scene.puppet.script.append(answers(1))
+        scene.at(0, first.ask, asks(1))
+        scene.at(0.1, second.ask, sets(2))
+        scene.at(0.3, third.ask, asks(3))
+        scene.run_to(2)
+        # The write waits until the second connection has proved itself.
+        assert scene.puppet.asked == [
+            (at(0), 1, asks(1)),
+            (at(0.3), 2, asks(3)),
+            (at(0.4), 2, sets(2)),
+        ]
+
+
+def test_a_read_that_an_extra_connection_fails_runs_again_within_its_deadline() -> None:
+    with stage(max_connections=2, timeout=4) as scene:
+        first, second = scene.hand(), scene.hand()
+        scene.puppet.script += [answers(0.5), says_nothing, answers()]
+        scene.at(0, first.ask, asks(1))
+        scene.at(0.2, second.ask, asks(2))
+        scene.run_to(5)
+        # Half of its time is left for doing it right.
+        assert scene.puppet.asked[1:] == [(at(0.2), 2, asks(2)), (at(2.2), 1, asks(2))]
+        assert second.heard == [(at(2.3), 1, answer(scene, asks(2)))]
+        # And the pool has shrunk.
+        scene.at(6, first.ask, asks(3))
+        scene.at(6, second.ask, asks(4))
+        scene.run_to(7)
+        assert [asked.at for asked in scene.puppet.asked[3:]] == [at(6), at(6.1)]
+
+
+@pytest.mark.parametrize(("after", "lines"), [(1.9, {2}), (2.1, {2, 3})])
+def test_an_older_connection_that_drops_within_two_seconds_shrinks_the_pool(
+    after: float, lines: set[int]
+) -> None:
+    with stage(max_connections=2) as scene:
+        first, second = scene.hand(), scene.hand()
+        scene.at(0, first.ask, asks(1))
+        scene.at(0.05, second.ask, asks(2))
+        scene.at(0.05 + after, scene.puppet.hang_up, 1)
+        scene.at(10, first.ask, asks(3))
+        scene.at(10, second.ask, asks(4))
+        scene.run_to(11)
+        assert {asked.line for asked in scene.puppet.asked[2:]} == lines
+
+
+def test_max_in_flight_pipelines_on_one_connection() -> None:
+    with stage(max_in_flight=2) as scene:
+        client = scene.hand()
+        scene.at(0, client.ask, asks(1), asks(2), asks(3))
+        scene.run_to(1)
+        told = [(asked.at, asked.line) for asked in scene.puppet.asked]
+        assert told == [(at(0), 1), (at(0), 1), (at(0.1), 1)]
+
+
+# ---- health ---------------------------------------------------------------------
+
+
+def test_health_follows_the_traffic() -> None:
+    with stage(settled=0, timeout=1, reconnect_backoff=10) as scene:
+        client = scene.hand()
+        scene.puppet.script += [answers(), says_nothing, answers(), says_nothing]
+        for moment in (1, 2, 4, 5, 7):
+            scene.at(moment, client.ask, asks(moment))
+        scene.at(8, scene.puppet.go_away)
+        scene.at(9, scene.puppet.reset, 1)
+        scene.run_to(10)
+        assert scene.healths == [
+            (at(0), "healthy"),
+            (at(6), "degraded"),  # two of the last twenty
+            (at(9), "unreachable"),
+        ]
+        scene.run(scene.mux.pause())
+        assert scene.healths[-1] == (at(10), "paused")
+
+
+def test_a_connection_closed_on_purpose_is_idle() -> None:
+    with stage(settled=0, idle_timeout=3) as scene:
+        client = scene.hand()
+        scene.at(1, client.ask, asks(1))
+        scene.at(10, client.ask, asks(2))
+        scene.run_to(10.5)
+        assert scene.healths == [
+            (at(0), "healthy"),
+            (at(4.1), "idle"),
+            (at(10), "healthy"),
+        ]
+
+
+def test_an_upstream_that_was_silent_for_so_long_is_probed() -> None:
+    """With the last successful read; until there is one, with register 0."""
+    with stage(settled=0, health_check_interval=10, unit_id=7) as scene:
+        client = scene.hand()
+        scene.at(15, client.ask, asks(5))
+        scene.run_to(40)
+        first = bytes((7, 3, 0, 0, 0, 1))
+        assert scene.puppet.asked == [
+            (at(10), 1, first),
+            (at(15), 1, asks(5)),
+            (at(25.1), 1, asks(5)),
+            (at(35.2), 1, asks(5)),
+        ]
+
+
+def test_probes_do_not_count_against_idle_timeout() -> None:
+    with stage(settled=0, health_check_interval=1, idle_timeout=4.5) as scene:
+        client = scene.hand()
+        scene.at(0.5, client.ask, asks(1))
+        scene.run_to(20)
+        assert len(scene.puppet.asked) > 3
+        ((ended, _),) = scene.puppet.ended
+        assert 5.1 <= ended <= 6.1  # at the latest when the next probe would be due
+
+
+def test_probes_never_open_a_connection() -> None:
+    with stage(health_check_interval=1, connect_on_demand=True) as scene:
+        scene.run_to(HOUR)
+        assert not scene.puppet.dials
+
+
+# ---- what the owner may ask -----------------------------------------------------
+
+
+def test_reconnect_lets_exchanges_in_flight_finish_and_pending_requests_survive() -> (
+    None
+):
+    with stage() as scene:
+        first, second = scene.hand(), scene.hand()
+        scene.puppet.script.append(answers(1))
+        scene.at(0, first.ask, asks(1))
+        scene.at(0.1, second.ask, sets(2))
+        scene.run_to(0.5)
+        scene.run(scene.mux.reconnect())
+        assert scene.now == at(1)
+        scene.run_to(2)
+        assert scene.puppet.ended == [(at(1), 1)]
+        assert scene.puppet.dials == [at(1)]
+        assert scene.puppet.asked[1:] == [(at(1), 2, sets(2))]
+        assert [heard.at for heard in first.heard] == [at(1)]
+
+
+def test_reconnect_waits_for_them_up_to_the_timeout() -> None:
+    with stage(timeout=3) as scene:
+        client = scene.hand()
+        scene.puppet.script.append(says_nothing)
+        scene.at(0, client.ask, asks(1))
+        scene.run_to(1)
+        scene.run(scene.mux.reconnect())
+        assert scene.now == at(3)
+
+
+def test_paused_it_leaves_the_device_alone_until_it_is_resumed() -> None:
+    with stage(health_check_interval=1) as scene:
+        client = scene.hand()
+        scene.run_to(0.5)
+        scene.run(scene.mux.pause())
+        scene.run_to(1)
+        assert scene.puppet.ended == [(at(0.5), 1)]
+        scene.at(10, client.ask, asks(1))
+        scene.at(HOUR, scene.mux.resume)
+        scene.run_to(HOUR + 0.5)
+        assert scene.puppet.dials == [at(HOUR)]
+
+
+def test_a_shorter_timeout_holds_for_what_waits() -> None:
+    with stage(timeout=60) as scene:
+        first, second = scene.hand(), scene.hand()
+        scene.puppet.script.append(says_nothing)
+        scene.at(0, first.ask, asks(1))
+        scene.at(1, second.ask, asks(2))
+        scene.run_to(2)
+        scene.run(scene.mux.apply(replace(scene.mux.settings, timeout=3)))
+        scene.run_to(100)
+        assert second.heard == [(at(5), 1, excuse(asks(2), BUSY))]
+        assert first.heard == [(at(60), 1, excuse(asks(1), NO_ANSWER))]
+
+
+# ---- shared and remembered ------------------------------------------------------
+
+
+def test_a_read_joins_an_identical_one_that_is_pending_or_in_flight() -> None:
+    with stage() as scene:
+        first, second, third = (scene.hand() for _ in range(3))
+        scene.at(0, first.ask, asks(1), asks(2))
+        scene.at(0.05, second.ask, asks(1))
+        scene.at(0.06, third.ask, asks(2))
+        scene.run_to(1)
+        assert [asked.body for asked in scene.puppet.asked] == [asks(1), asks(2)]
+        assert second.heard == [(at(0.1), 1, answer(scene, asks(1)))]
+        assert third.heard == [(at(0.2), 1, answer(scene, asks(2)))]
+
+
+def test_a_read_joins_none_that_was_sent_before_a_write_to_its_unit_was_queued() -> (
+    None
+):
+    with stage(writes_first=False) as scene:
+        first, second, third = (scene.hand() for _ in range(3))
+        scene.at(0, first.ask, asks(1))
+        scene.at(0.02, second.ask, sets(9))
+        scene.at(0.04, third.ask, asks(1))
+        scene.run_to(1)
+        bodies = [asked.body for asked in scene.puppet.asked]
+        assert bodies == [asks(1), sets(9), asks(1)]
+        assert third.heard[0].at == at(0.3)
+
+
+def test_a_read_that_follows_one_without_a_response_asks_itself() -> None:
+    with stage(timeout=2) as scene:
+        first, second = scene.hand(), scene.hand()
+        scene.puppet.script.append(says_nothing)
+        scene.at(0, first.ask, asks(1))
+        scene.at(1, second.ask, asks(1))
+        scene.run_to(5)
+        assert first.heard == [(at(2), 1, excuse(asks(1), NO_ANSWER))]
+        assert second.heard == [(at(2.1), 1, answer(scene, asks(1)))]
+
+
+def test_a_response_is_remembered_for_cache_ttl() -> None:
+    with stage(cache_ttl=2) as scene:
+        client = scene.hand()
+        for moment in (0, 2.09, 2.11):
+            scene.at(moment, client.ask, asks(1))
+        scene.run_to(5)
+        told = [heard.at for heard in client.heard]
+        assert told == [at(0.1), at(2.09), at(2.21)]
+        assert len(scene.puppet.asked) == 2
+
+
+def test_any_write_to_the_unit_empties_what_is_remembered() -> None:
+    with stage(cache_ttl=60) as scene:
+        client, other = scene.hand(), scene.hand()
+        scene.at(0, client.ask, asks(1), asks(1, unit=2))
+        scene.at(1, other.ask, sets(9))
+        scene.at(2, client.ask, asks(1), asks(1, unit=2))
+        scene.run_to(5)
+        bodies = [asked.body for asked in scene.puppet.asked]
+        assert bodies == [asks(1), asks(1, unit=2), sets(9), asks(1)]
+
+
+def test_a_broadcast_on_a_line_is_answered_after_a_tenth_of_a_second() -> None:
+    with stage(framing="rtu") as scene:
+        client = scene.hand()
+        scene.puppet.script.append(says_nothing)
+        scene.at(1, client.ask, sets(1, unit=0), asks(2))
+        scene.run_to(3)
+        assert client.heard[0] == (at(1.1), 1, sets(1, unit=0))
+        assert scene.puppet.asked[1].at == at(1.1)
