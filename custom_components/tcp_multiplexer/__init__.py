@@ -13,7 +13,7 @@ from homeassistant.exceptions import (
     ConfigEntryNotReady,
     HomeAssistantError,
 )
-from homeassistant.helpers import config_validation as cv
+from homeassistant.helpers import config_validation as cv, device_registry as dr
 from homeassistant.helpers.typing import ConfigType
 
 from . import issues
@@ -21,7 +21,8 @@ from .addresses import host_for_home_assistant
 from .const import DOMAIN
 from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
 from .entry_settings import settings_from_entry
-from .multiplexer import SettingsError
+from .local_ports import async_which_failed
+from .multiplexer import SettingsError, TlsError
 from .services import async_setup_services
 
 CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
@@ -55,13 +56,20 @@ async def async_setup_entry(
         ) from err
     try:
         await coordinator.async_start()
+    except TlsError as err:
+        raise ConfigEntryError(
+            translation_domain=DOMAIN,
+            translation_key="invalid_tls",
+            translation_placeholders={"message": str(err)},
+        ) from err
     except OSError as err:
-        issues.async_listen_port_taken(hass, entry, err)
+        port, further = await async_which_failed(coordinator.multiplexer.settings)
+        issues.async_listen_port_taken(hass, entry, err, port, further=further)
         raise ConfigEntryNotReady(
             translation_domain=DOMAIN,
             translation_key="cannot_listen",
             translation_placeholders={
-                "port": str(coordinator.multiplexer.settings.listen_port),
+                "port": str(port),
                 "error": issues.describe_error(err),
             },
         ) from err
@@ -94,6 +102,9 @@ async def _async_update(hass: HomeAssistant, entry: TcpMultiplexerConfigEntry) -
     """Follow a change of the entry, without dropping a client where that can be."""
     coordinator = entry.runtime_data
     coordinator.async_options_changed()
+    dr.async_get(hass).async_get_or_create(
+        config_entry_id=entry.entry_id, **coordinator.device_info
+    )
     if not await coordinator.multiplexer.apply(settings_from_entry(entry)):
         hass.config_entries.async_schedule_reload(entry.entry_id)
 

@@ -22,7 +22,6 @@ from homeassistant.config_entries import (
     ConfigEntryState,
     ConfigFlow,
     ConfigFlowResult,
-    OptionsFlow,
 )
 from homeassistant.const import CONF_HOST, CONF_NAME, CONF_PORT, CONF_PROTOCOL
 from homeassistant.core import callback
@@ -37,132 +36,86 @@ from homeassistant.loader import Integration, async_get_integrations
 import voluptuous as vol
 
 from .addresses import (
-    ANY_IPV4,
-    ANY_IPV6,
     async_hosts_for_clients,
     async_must_publish,
     format_endpoint,
     host_for_home_assistant,
     parse_endpoint,
 )
+from .certificates import Uploads
 from .const import (
-    CONF_ALLOW_SEND_REQUEST,
-    CONF_CLIENT_NAMES,
     CONF_IDENTITY,
     CONF_LISTEN_HOST,
     CONF_LISTEN_PORT,
     CONF_PROFILE,
-    CONF_UPDATE_INTERVAL,
+    CONF_TLS,
     CONF_UPSTREAM,
     DOMAIN,
     UPSTREAM_HOME_ASSISTANT,
-    UPSTREAM_RTU,
     UPSTREAM_TCP,
 )
 from .coordinator import TcpMultiplexerConfigEntry
-from .entry_settings import GENERIC, profile_settings
+from .entry_settings import GENERIC
 from .forms import (
+    ACCESS,
+    CONNECTION,
     DEFAULTS,
+    POOL,
     PORT,
+    PROFILE,
     PROTOCOL,
+    TLS,
+    TLS_CA,
+    TLS_CERTIFICATE,
+    TLS_KEY,
+    TLS_SERVER_NAME,
+    UPSTREAM,
     FieldError,
     Sections,
     checked_settings,
+    show_form,
+    tls_to_show,
     whole,
     worth_storing,
 )
 from .identify import Identity
+from .local_ports import (
+    Place,
+    async_bind,
+    async_check_others,
+    async_free_port,
+    async_other_entries,
+    is_reached,
+    places,
+)
 from .multiplexer.profiles import PROFILES
 from .multiplexer.settings import Settings
 from .neighbours import async_neighbours, async_who_dials
+from .options_flow import TcpMultiplexerOptionsFlow
 from .probe import (
     DeviceError,
     DeviceProblem,
-    ListenProblem,
     Meeting,
     ask_device,
-    next_free_port,
-    own_addresses,
-    try_listen,
+    ask_running,
 )
 from .shared_connection import async_ask_shared
 
-_CONNECTION: Final = (
-    "timeout",
-    "connect_delay",
-    "request_delay",
-    "connect_on_demand",
-    "idle_timeout",
-    "max_lifetime",
-    "unit_id",
-)
-_MODBUS: Final = (
-    "share_reads",
-    "cache_ttl",
-    "writes_first",
-    "write_policy",
-    "write_networks",
-    "allowed_functions",
-    "allowed_units",
-    "max_read_registers",
-    "unit_map",
-    "matching",
-    "quiet",
-)
-_POOL: Final = ("max_connections", "max_in_flight", "queue_size")
-_ACCESS: Final = ("allowed_networks", "max_clients")
-
+_TLS: Final = (TLS, TLS_CA, TLS_SERVER_NAME, TLS_CERTIFICATE, TLS_KEY)
 _ADD: Final = Sections(
-    connection=_CONNECTION, pool=_POOL, access=(CONF_LISTEN_HOST, *_ACCESS)
+    connection=CONNECTION, tls=_TLS, pool=POOL, access=(CONF_LISTEN_HOST, *ACCESS)
 )
-_RECONFIGURE: Final = Sections(access=(CONF_LISTEN_HOST,))
-_OPTIONS: Final = {
-    "connection": _CONNECTION,
-    "recovery": (
-        "reconnect_backoff",
-        "reconnect_backoff_max",
-        "health_check_interval",
-        "probe",
-    ),
-    "pool": (*_POOL, "on_failure", "max_body"),
-    "modbus": _MODBUS,
-    "access": _ACCESS,
-    "home_assistant": (
-        CONF_UPDATE_INTERVAL,
-        CONF_CLIENT_NAMES,
-        CONF_ALLOW_SEND_REQUEST,
-        "trace_size",
-    ),
-}
+_RECONFIGURE: Final = Sections(tls=_TLS, access=(CONF_LISTEN_HOST,))
 
-_UPSTREAM: Final = {
-    CONF_PROTOCOL,
-    CONF_HOST,
-    CONF_PORT,
-    CONF_UPSTREAM,
-    CONF_PROFILE,
-}
+_DEVICE: Final = {CONF_PROTOCOL, CONF_HOST, CONF_PORT, CONF_UPSTREAM, CONF_TLS}
+"""What of an entry says which device it shares, and how that is reached."""
 _LISTENING: Final = {CONF_LISTEN_HOST, CONF_LISTEN_PORT}
-_EVERYWHERE: Final = {None, ANY_IPV4, ANY_IPV6}
-
-_PROFILE: Final = SelectSelector(
-    SelectSelectorConfig(
-        options=list(PROFILES),
-        mode=SelectSelectorMode.DROPDOWN,
-        translation_key="profile",
-    )
-)
-_UPSTREAM_KIND: Final = SelectSelector(
-    SelectSelectorConfig(
-        options=[UPSTREAM_TCP, UPSTREAM_RTU, UPSTREAM_HOME_ASSISTANT],
-        mode=SelectSelectorMode.DROPDOWN,
-        translation_key="upstream",
-    )
-)
+_TLS_PROBLEMS: Final = {DeviceProblem.NO_TLS, DeviceProblem.NOT_TRUSTED}
+"""Nobody who dials the device as well is to blame for these."""
 _UNIT: Final = "unit_id"
 _UNIT_SELECTOR: Final = whole(0, 255)
-_UPSTREAM_DEFAULTS: Final = {CONF_PROFILE: GENERIC, CONF_UPSTREAM: UPSTREAM_TCP}
-"""What an entry means that names neither."""
+_UNNAMED: Final = {CONF_UPSTREAM: UPSTREAM_TCP, CONF_TLS: None}
+"""What an entry means that does not name it."""
 
 IN_USE_HERE: Final = "in_use_here"
 """The menu when somebody in this Home Assistant dials the device that is silent."""
@@ -187,31 +140,18 @@ class _Plan:
     bind: bool
     release: bool
     """Whether the running entry holds what has to be tried."""
+    ask: bool
+    """Whether it can be asked who its device is."""
+
+    @property
+    def place(self) -> Place:
+        """Where clients are to connect."""
+        return Place(self.settings.listen_host, self.settings.listen_port)
 
 
 def _as_stored(identity: Identity) -> dict[str, str]:
     """Give what a device said of itself, as an entry keeps it."""
     return {key: value for key, value in asdict(identity).items() if key != "unit"}
-
-
-@callback
-def _show_form(  # noqa: PLR0917 - one page, all of it
-    flow: ConfigFlow | OptionsFlow,
-    step_id: str,
-    fields: dict[vol.Marker, Any],
-    sections: Sections,
-    values: Mapping[str, Any] | None,
-    error: FieldError | None,
-) -> ConfigFlowResult:
-    """Show fields and sections with their values, and the error where it belongs."""
-    place = sections.place(error.field) if error else ""
-    fields = fields | sections.schema(opened=place)
-    return flow.async_show_form(
-        step_id=step_id,
-        data_schema=flow.add_suggested_values_to_schema(vol.Schema(fields), values),
-        errors={place if place in fields else "base": error.key} if error else None,
-        description_placeholders=error.placeholders if error else None,
-    )
 
 
 class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
@@ -226,8 +166,10 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     """What it said."""
     _met = Meeting()
     """What came of asking the device."""
-    _problem: DeviceProblem
+    _failed: DeviceError
     """Why the device did not answer."""
+    _uploads: Uploads | None = None
+    """The files that came with the form."""
 
     @staticmethod
     @callback
@@ -272,22 +214,22 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     ) -> ConfigFlowResult:
         """Try what was typed, and show the page that follows from it."""
         try:
-            plan = self._plan = self._async_plan()
+            plan = self._plan = await self._async_plan()
             await self._async_check_own_listeners(plan)
             async with self._async_out_of_the_way(plan):
                 if plan.bind:
-                    await self._async_bind(plan)
-                met = await self._async_dial(plan) if plan.dial else Meeting()
-                self._met = met
+                    await async_bind(self.hass, plan.place)
+                met = self._met = await self._async_meet(plan)
+                proposes = self._async_has_proposal()
                 if (said := met.identity) is not None and said.name:
                     plan.data[CONF_IDENTITY] = _as_stored(said)
-                if self._async_has_proposal():
+                if proposes:
                     return await self.async_step_identified()
                 return await self._async_finish_met()
         except FieldError as err:
             return await self._async_show_form(err)
         except DeviceError as err:
-            self._problem = err.problem
+            self._failed = err
             return await self._async_step_no_answer()
 
     async def async_step_identified(
@@ -306,37 +248,45 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
                 settings=checked_settings(plan.data, options),
             )
             return await self._async_finish_met()
-        typed = self._typed.get(CONF_NAME, "").strip()
-        profile = (said and said.profile) or plan.data[CONF_PROFILE]
-        if plan.data[CONF_PROFILE] != GENERIC:
-            profile = plan.data[CONF_PROFILE]
+        profile = plan.data[CONF_PROFILE]
+        if profile == GENERIC and said and said.profile:
+            profile = said.profile
         fields = {
-            vol.Required(
-                CONF_NAME, default=typed or (said and said.name) or plan.title
-            ): TextSelector(),
-            vol.Required(CONF_PROFILE, default=profile): _PROFILE,
+            vol.Required(CONF_NAME, default=self._async_proposed_name()): (
+                TextSelector()
+            ),
+            vol.Required(CONF_PROFILE, default=profile): PROFILE,
             vol.Required(
                 _UNIT, default=said.unit if said else plan.settings.unit_id
             ): _UNIT_SELECTOR,
         }
+        name = (said and said.name) or self._met.answer or ""
+        told = (said.name, said.version, said.serial) if said and said.name else ()
         return self.async_show_form(
             step_id="identified",
             data_schema=vol.Schema(fields),
             description_placeholders={
-                "device": (said and said.name) or self._met.answer or "",
-                "answer": self._met.answer or "",
+                "device": name,
+                "answer": ", ".join(filter(None, told)) or name,
             },
         )
 
     @callback
+    def _async_proposed_name(self) -> str:
+        """Give what its owner calls the device; else what it calls itself."""
+        plan, said = self._plan, self._met.identity
+        named = plan.title != plan.data[CONF_HOST]
+        return plan.title if named or not (said and said.name) else said.name
+
+    @callback
     def _async_has_proposal(self) -> bool:
-        """Tell whether the device said more than was typed."""
-        said = self._met.identity
-        return (
-            self._entry is None
-            and said is not None
-            and bool(said.name or said.unit != self._plan.settings.unit_id)
-        )
+        """Tell whether the device said more than was typed, or is known."""
+        said, entry = self._met.identity, self._entry
+        if said is None:
+            return False
+        known = entry.data.get(CONF_IDENTITY) if entry else None
+        news = bool(said.name) and known != _as_stored(said)
+        return news or said.unit != self._plan.settings.unit_id
 
     async def _async_finish_met(self) -> ConfigFlowResult:
         """End with what the device answered, if it was asked anything."""
@@ -348,15 +298,19 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     ) -> ConfigFlowResult:
         """Say why the device did not answer, and ask what to do about it."""
         settings = self._plan.settings
-        names = await self._async_names_of_neighbours(settings)
+        problem = self._failed.problem
+        names = ""
+        if problem not in _TLS_PROBLEMS:
+            names = await self._async_names_of_neighbours(settings)
         anyway = "save_anyway" if self._entry else "add_anyway"
         return self.async_show_menu(
-            step_id=IN_USE_HERE if names else self._problem,
+            step_id=IN_USE_HERE if names else problem,
             menu_options=["try_again", "change", anyway],
             description_placeholders={
                 "endpoint": format_endpoint(settings.host, settings.port),
                 "unit": str(settings.unit_id),
                 "names": names,
+                "detail": self._failed.detail or "",
             },
         )
 
@@ -368,6 +322,8 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     async_step_silent = _async_step_no_answer
     async_step_not_understood = _async_step_no_answer
     async_step_other_settings = _async_step_no_answer
+    async_step_no_tls = _async_step_no_answer
+    async_step_not_trusted = _async_step_no_answer
     async_step_in_use_here = _async_step_no_answer
 
     async def async_step_add_anyway(
@@ -384,9 +340,14 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         """Create or update the entry, and say which addresses to use from now on."""
         plan = self._plan
         self._async_abort_if_shared(plan)  # in the meantime, from another dialog
-        if self._entry:
+        if (entry := self._entry) is not None:
+            # What another device said of itself is not this one's.
+            gone = {CONF_TLS, CONF_IDENTITY} if plan.dial else {CONF_TLS}
+            kept = {key: value for key, value in entry.data.items() if key not in gone}
             # Whoever listens to updates decides whether that needs a reload.
-            return self.async_update_and_abort(self._entry, data_updates=plan.data)
+            return self.async_update_and_abort(
+                entry, title=plan.title, data=kept | plan.data, options=plan.options
+            )
         listen_host, port = plan.settings.listen_host, plan.settings.listen_port
         hosts = await async_hosts_for_clients(self.hass, listen_host)
         if async_must_publish(self.hass):
@@ -416,7 +377,9 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         """Show the form, with what was typed and what is wrong with it."""
         values = self._typed
         if not values and self._entry:
-            values = self._entry.data | self._sections.to_show(self._entry.data)
+            stored = self._entry.data
+            tls = tls_to_show(stored.get(CONF_TLS))
+            values = stored | self._sections.to_show({**stored, **tls})
         # The frontend would choose the first suggestion by itself.
         nothing = {"suggested_value": ""}
         fields: dict[vol.Marker, Any] = {
@@ -427,15 +390,15 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
                 CONF_LISTEN_PORT,
                 default=values[CONF_LISTEN_PORT]
                 if values
-                else await self._async_free_port(DEFAULTS[CONF_LISTEN_PORT]),
+                else await async_free_port(self.hass, DEFAULTS[CONF_LISTEN_PORT]),
             ): PORT,
-            vol.Required(CONF_PROFILE, default=GENERIC): _PROFILE,
-            vol.Required(CONF_UPSTREAM, default=UPSTREAM_TCP): _UPSTREAM_KIND,
+            vol.Required(CONF_PROFILE, default=GENERIC): PROFILE,
+            vol.Required(CONF_UPSTREAM, default=UPSTREAM_TCP): UPSTREAM,
         }
         if not self._entry:
             fields[vol.Optional(CONF_NAME)] = TextSelector()
         step_id = "reconfigure" if self._entry else "user"
-        return _show_form(self, step_id, fields, self._sections, values, error)
+        return show_form(self, step_id, fields, self._sections, values, error)
 
     @callback
     def _async_host_selector(self) -> TextSelector | SelectSelector:
@@ -473,8 +436,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             )
         )
 
-    @callback
-    def _async_plan(self) -> _Plan:
+    async def _async_plan(self) -> _Plan:
         """Read the form.
 
         Raises:
@@ -487,6 +449,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         except ValueError:
             raise FieldError(CONF_HOST, "invalid_host") from None
         values = self._sections.to_store(self._typed)
+        tls_fields = {field: values.pop(field) for field in _TLS}
         data: dict[str, Any] = {
             CONF_PROTOCOL: self._typed[CONF_PROTOCOL],
             CONF_HOST: host,
@@ -499,9 +462,20 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         is_modbus = data[CONF_PROTOCOL] == "modbus"
         if data[CONF_UPSTREAM] != UPSTREAM_TCP and not is_modbus:
             raise FieldError(CONF_UPSTREAM, "only_modbus")
-        options = self._entry.options if self._entry else worth_storing(values)
+        entry = self._entry
+        self._uploads = self._uploads or Uploads(self.hass)
+        tls = await self._uploads.async_upstream(
+            tls_fields, entry.data.get(CONF_TLS) if entry else None
+        )
+        if tls is not None:
+            if data[CONF_UPSTREAM] == UPSTREAM_HOME_ASSISTANT:
+                raise FieldError(TLS, "tls_not_shared")
+            data[CONF_TLS] = tls
+        options = entry.options if entry else worth_storing(values)
         plan = _Plan(
-            title=self._typed.get(CONF_NAME, "").strip() or host,
+            title=entry.title
+            if entry
+            else self._typed.get(CONF_NAME, "").strip() or host,
             data=data,
             options=options,
             settings=checked_settings(data, options),
@@ -514,17 +488,22 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     def _async_what_to_try(self, data: dict[str, Any]) -> dict[str, bool]:
         """Compare with the entry that is reconfigured: what runs needs no proof."""
         if (entry := self._entry) is None:
-            return {"dial": True, "bind": True, "release": False}
+            return {"dial": True, "bind": True, "release": False, "ask": False}
         running = entry.state is ConfigEntryState.LOADED
-        before = _UPSTREAM_DEFAULTS | entry.data
-        changed = {key for key, value in data.items() if before[key] != value}
-        dial = not changed.isdisjoint(_UPSTREAM)
+        before = _UNNAMED | entry.data
+        changed = {
+            key for key, value in (_UNNAMED | data).items() if before.get(key) != value
+        }
+        dial = not changed.isdisjoint(_DEVICE)
         bind = not (running and changed.isdisjoint(_LISTENING))
         needs_own_port = bind and not (running and CONF_LISTEN_PORT in changed)
+        release = entry.state in _RELEASABLE and (dial or needs_own_port)
+        is_modbus = data[CONF_PROTOCOL] == "modbus"
         return {
             "dial": dial,
             "bind": bind,
-            "release": entry.state in _RELEASABLE and (dial or needs_own_port),
+            "release": release,
+            "ask": running and is_modbus and not release,
         }
 
     @callback
@@ -547,15 +526,6 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     def _sections(self) -> Sections:
         return _RECONFIGURE if self._entry else _ADD
 
-    @property
-    def _others(self) -> list[TcpMultiplexerConfigEntry]:
-        """All entries but the one that is reconfigured."""
-        return [
-            entry
-            for entry in self._async_current_entries(include_ignore=False)
-            if entry is not self._entry
-        ]
-
     async def _async_check_own_listeners(self, plan: _Plan) -> None:
         """Check the plan against what this integration listens on.
 
@@ -563,65 +533,33 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             FieldError: it wants another entry's port, or a listener for a device.
 
         """
-        settings = plan.settings
-        listeners = [
-            (entry.title, entry.data[CONF_LISTEN_HOST], entry.data[CONF_LISTEN_PORT])
-            for entry in self._others
-        ]
-        for title, host, port in listeners:
-            if port == settings.listen_port and (
-                host == settings.listen_host
-                or _EVERYWHERE & {host, settings.listen_host}
-            ):
-                raise FieldError(
-                    CONF_LISTEN_PORT,
-                    "port_of_entry",
-                    title=title,
-                    suggestion=str(await self._async_free_port(port + 1)),
-                )
-        listeners.append(("", settings.listen_host, settings.listen_port))
-        listeners = [each for each in listeners if each[2] == settings.port]
-        own = await own_addresses(settings.host) if listeners else set()
-        for title, host, _ in listeners:
-            if own and host in _EVERYWHERE | own:
-                key = "own_listener" if title else "itself"
-                raise FieldError(CONF_HOST, key, title=title)
+        hass, entry, settings = self.hass, self._entry, plan.settings
+        siblings = places(entry)[1:] if entry else []
+        await async_check_others(hass, entry, plan.place, siblings)
+        own = [plan.place, *siblings]
+        if await is_reached(settings.host, settings.port, own):
+            raise FieldError(CONF_HOST, "itself")
+        for other in async_other_entries(hass, entry):
+            if await is_reached(settings.host, settings.port, places(other)):
+                raise FieldError(CONF_HOST, "own_listener", title=other.title)
 
-    async def _async_dial(self, plan: _Plan) -> Meeting:
+    async def _async_meet(self, plan: _Plan) -> Meeting:
         """Ask the device something harmless, on the way that will be used.
 
         Raises:
             DeviceError: it does not answer.
 
         """
+        profile = PROFILES.get(plan.data[CONF_PROFILE], PROFILES[GENERIC])
+        if plan.ask and self._entry:
+            return await ask_running(
+                self._entry.runtime_data.multiplexer, profile.units
+            )
+        if not plan.dial:
+            return Meeting()
         if plan.data[CONF_UPSTREAM] == UPSTREAM_HOME_ASSISTANT:
             return await async_ask_shared(self.hass, plan.settings)
-        profile = PROFILES.get(plan.data[CONF_PROFILE], PROFILES[GENERIC])
         return await ask_device(plan.settings, profile.units)
-
-    async def _async_bind(self, plan: _Plan) -> None:
-        """Try to listen.
-
-        Raises:
-            FieldError: that is not possible.
-
-        """
-        host, port = plan.settings.listen_host, plan.settings.listen_port
-        match problem := await try_listen(host, port):
-            case None:
-                return
-            case ListenProblem.NOT_HERE:
-                raise FieldError(CONF_LISTEN_HOST, problem)
-            case ListenProblem.IN_USE:
-                free = await self._async_free_port(port + 1, host)
-            case _:
-                free = await self._async_free_port(DEFAULTS[CONF_LISTEN_PORT], host)
-        raise FieldError(CONF_LISTEN_PORT, problem, suggestion=str(free))
-
-    async def _async_free_port(self, port: int, host: str | None = None) -> int:
-        """Give the first port from `port` on that nobody has, nor wants to have."""
-        taken = {entry.data[CONF_LISTEN_PORT] for entry in self._others}
-        return await next_free_port(host, port, taken)
 
     @asynccontextmanager
     async def _async_out_of_the_way(self, plan: _Plan) -> AsyncIterator[None]:
@@ -652,29 +590,3 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         return ", ".join(
             f"{neighbour.name} ({names[neighbour.domain]})" for neighbour in neighbours
         )
-
-
-class TcpMultiplexerOptionsFlow(OptionsFlow):
-    """Changes preferences. Nothing is tried: they are applied to what runs."""
-
-    async def async_step_init(
-        self, user_input: dict[str, Any] | None = None
-    ) -> ConfigFlowResult:
-        """Ask for all preferences, by section."""
-        entry = self.config_entry
-        profile = profile_settings(entry.data)
-        sections = Sections(entry.data[CONF_PROTOCOL], **_OPTIONS)
-        error: FieldError | None = None
-        if user_input is not None:
-            try:
-                values = sections.to_store(user_input)
-                # What the form did not show stays as it is.
-                kept = {k: v for k, v in entry.options.items() if k not in values}
-                options = kept | worth_storing(values, profile)
-                checked_settings(entry.data, options)
-            except FieldError as err:
-                error = err
-            else:
-                return self.async_create_entry(data=options)
-        values = user_input or sections.to_show(profile | entry.options)
-        return _show_form(self, "init", {}, sections, values, error)

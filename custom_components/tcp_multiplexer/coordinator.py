@@ -24,11 +24,13 @@ from typing import Final, override
 from homeassistant.config_entries import ConfigEntry
 from homeassistant.core import Event as BusEvent, HomeAssistant, callback
 from homeassistant.exceptions import ServiceValidationError
+from homeassistant.helpers.device_registry import DeviceEntryType, DeviceInfo
 from homeassistant.helpers.event import async_track_time_interval
 from homeassistant.helpers.update_coordinator import DataUpdateCoordinator
 
 from .const import (
     CONF_CLIENT_NAMES,
+    CONF_IDENTITY,
     CONF_PAUSED,
     CONF_UPDATE_INTERVAL,
     CONF_UPSTREAM,
@@ -38,11 +40,19 @@ from .const import (
     UPSTREAM_HOME_ASSISTANT,
 )
 from .entry_settings import settings_from_entry
-from .multiplexer import Event, EventType, Multiplexer, Snapshot
+from .multiplexer import Event, EventType, Multiplexer, Snapshot, __version__
 from .shared_connection import Units, async_prepare, make_upstream
 
 type TcpMultiplexerConfigEntry = ConfigEntry[TcpMultiplexerCoordinator]
 
+# Proper names, the same in every language.
+_MODELS: Final = {
+    "modbus": "Modbus/TCP",
+    "http": "HTTP/1.1",
+    "iso8583": "ISO 8583",
+    "mpu": "MPU",
+    "echo": "Echo",
+}
 # What changes a value that is shown at once.
 _STATE_EVENTS: Final = frozenset(
     {
@@ -215,6 +225,27 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
         """Count from 0 again, and show it."""
         self.multiplexer.reset_statistics()
         self._async_publish_counters()
+
+    @property
+    def device_info(self) -> DeviceInfo:
+        """What the device page says: who shares, and what is shared."""
+        entry = self.config_entry
+        model = _MODELS[self.multiplexer.settings.protocol]
+        said: dict[str, str] = entry.data.get(CONF_IDENTITY, {})
+        if name := " ".join(
+            filter(None, (said.get("manufacturer"), said.get("model")))
+        ):
+            model = f"{name} ({model})"
+        return DeviceInfo(
+            identifiers={(DOMAIN, entry.entry_id)},
+            entry_type=DeviceEntryType.SERVICE,
+            name=entry.title,
+            manufacturer="TCP Multiplexer",
+            model=model,
+            serial_number=said.get("serial") or None,
+            hw_version=said.get("version") or None,
+            sw_version=__version__,
+        )
 
     def client_name(self, address: str) -> str | None:
         """Give what the owner calls this client; None if it has no name.

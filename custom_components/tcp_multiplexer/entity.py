@@ -11,22 +11,11 @@ from dataclasses import dataclass
 from typing import override
 
 from homeassistant.core import callback
-from homeassistant.helpers.device_registry import DeviceEntryType, DeviceInfo
 from homeassistant.helpers.entity import EntityDescription
 from homeassistant.helpers.update_coordinator import CoordinatorEntity
 
-from .const import CONF_IDENTITY, DOMAIN
 from .coordinator import TcpMultiplexerCoordinator
-from .multiplexer import Snapshot, __version__
-
-# Proper names, the same in every language.
-_MODELS = {
-    "modbus": "Modbus/TCP",
-    "http": "HTTP/1.1",
-    "iso8583": "ISO 8583",
-    "mpu": "MPU",
-    "echo": "Echo",
-}
+from .multiplexer import Snapshot
 
 
 class TcpMultiplexerEntity(CoordinatorEntity[TcpMultiplexerCoordinator]):
@@ -42,22 +31,7 @@ class TcpMultiplexerEntity(CoordinatorEntity[TcpMultiplexerCoordinator]):
         self.entity_description = description
         entry = coordinator.config_entry
         self._attr_unique_id = f"{entry.entry_id}-{description.key}"
-        model = _MODELS[coordinator.multiplexer.settings.protocol]
-        said: dict[str, str] = entry.data.get(CONF_IDENTITY, {})
-        if name := " ".join(
-            filter(None, (said.get("manufacturer"), said.get("model")))
-        ):
-            model = f"{name} ({model})"
-        self._attr_device_info = DeviceInfo(
-            identifiers={(DOMAIN, entry.entry_id)},
-            entry_type=DeviceEntryType.SERVICE,
-            name=entry.title,
-            manufacturer="TCP Multiplexer",
-            model=model,
-            serial_number=said.get("serial") or None,
-            hw_version=said.get("version") or None,
-            sw_version=__version__,
-        )
+        self._attr_device_info = coordinator.device_info
 
     @callback
     @override

@@ -1,8 +1,8 @@
 """From a config entry to the `Settings` of its multiplexer.
 
 An entry stores what JSON can hold, under the names of the fields of `Settings`; only
-networks and bytes look different there. What an entry does not name keeps the
-engine's default, so that no default is written down twice.
+networks, bytes and what has parts look different there. What an entry does not name
+keeps the engine's default, so that no default is written down twice.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .const import (
     CONF_PROFILE,
+    CONF_TLS,
     CONF_UPSTREAM,
     UPSTREAM_HOME_ASSISTANT,
     UPSTREAM_RTU,
     UPSTREAM_TCP,
 )
 from .multiplexer.profiles import PROFILES
-from .multiplexer.settings import Settings
+from .multiplexer.settings import ListenerSettings, Settings
+from .multiplexer.tls import TlsListener, TlsUpstream
 
 if TYPE_CHECKING:  # It reads settings itself.
     from .coordinator import TcpMultiplexerConfigEntry
@@ -38,6 +40,7 @@ _BY_UPSTREAM: Final[dict[str, dict[str, Any]]] = {
         "request_delay": 0.0,
         "idle_timeout": 0.0,
         "max_lifetime": 0.0,
+        CONF_TLS: None,
     },
 }
 """What follows from how the device is reached, whatever else was chosen."""
@@ -50,7 +53,14 @@ _DECODERS: Final[dict[str, Callable[[Any], Any]]] = {
     "allowed_units": tuple,
     "unit_map": lambda pairs: tuple((asked, device) for asked, device in pairs),
     "probe": bytes.fromhex,
+    "tls": lambda stored: stored and TlsUpstream(**stored),
+    "more_listeners": lambda listeners: tuple(map(_listener, listeners)),
 }
+
+
+def _listener(stored: Mapping[str, Any]) -> ListenerSettings:
+    tls = stored["tls"]
+    return ListenerSettings(**{**stored, "tls": tls and TlsListener(**tls)})
 
 
 def profile_settings(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,11 +9,15 @@ differs from the default, so that a better default reaches those who never chose
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_network
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, override
 
+from homeassistant.config_entries import ConfigFlow, ConfigFlowResult, OptionsFlow
+from homeassistant.core import callback
 from homeassistant.data_entry_flow import section
 from homeassistant.helpers.selector import (
     BooleanSelector,
+    FileSelector,
+    FileSelectorConfig,
     NumberSelector,
     NumberSelectorConfig,
     NumberSelectorMode,
@@ -32,10 +36,16 @@ from .const import (
     CONF_ALLOW_SEND_REQUEST,
     CONF_CLIENT_NAMES,
     CONF_LISTEN_HOST,
+    CONF_LISTEN_PORT,
+    CONF_MORE_LISTENERS,
     CONF_UPDATE_INTERVAL,
     DEFAULT_UPDATE_INTERVAL,
+    UPSTREAM_HOME_ASSISTANT,
+    UPSTREAM_RTU,
+    UPSTREAM_TCP,
 )
 from .entry_settings import settings_from
+from .multiplexer.profiles import PROFILES
 from .multiplexer.protocols import PROTOCOLS
 from .multiplexer.settings import RANGES, Settings, SettingsError
 from .probe import make_protocol
@@ -82,14 +92,47 @@ def _count(field: str, unit: str = "") -> vol.All:
     return whole(*RANGES[field], unit)
 
 
-PORT: Final = whole(1, 65535)
-PROTOCOL: Final = SelectSelector(
-    SelectSelectorConfig(
-        options=list(PROTOCOLS),
-        mode=SelectSelectorMode.DROPDOWN,
-        translation_key="protocol",
+class _Upload(FileSelector):
+    """A file that need not be given; the frontend sends one that was removed as ""."""
+
+    @override
+    def __call__(self, data: Any) -> str:
+        return super().__call__(data) if data else ""
+
+
+def _choice(name: str, *options: str) -> SelectSelector:
+    return SelectSelector(
+        SelectSelectorConfig(
+            options=list(options),
+            mode=SelectSelectorMode.DROPDOWN,
+            translation_key=name,
+        )
     )
+
+
+PORT: Final = whole(1, 65535)
+PROTOCOL: Final = _choice("protocol", *PROTOCOLS)
+PROFILE: Final = _choice("profile", *PROFILES)
+UPSTREAM: Final = _choice(
+    "upstream", UPSTREAM_TCP, UPSTREAM_RTU, UPSTREAM_HOME_ASSISTANT
 )
+
+TLS: Final = "tls_upstream"
+"""Whether TLS is spoken with the device, and how it is known."""
+TLS_CA: Final = "tls_ca"
+TLS_SERVER_NAME: Final = "tls_server_name"
+TLS_CERTIFICATE: Final = "tls_certificate"
+TLS_KEY: Final = "tls_key"
+CLIENT_TLS: Final = "tls_clients"
+"""Whether TLS is spoken with clients, and whether they must show a certificate."""
+TLS_CLIENT_CA: Final = "tls_client_ca"
+CLIENT_FRAMING: Final = "client_framing"
+"""How the clients of a further listener frame their requests."""
+
+CERTIFICATE_FILE: Final = _Upload(
+    FileSelectorConfig(accept=".pem,.crt,.cer,application/x-x509-ca-cert")
+)
+KEY_FILE: Final = _Upload(FileSelectorConfig(accept=".pem,.key,application/pkcs8"))
 
 _FIELDS: Final[dict[str, Any]] = {
     "timeout": _seconds("timeout"),
@@ -102,42 +145,33 @@ _FIELDS: Final[dict[str, Any]] = {
     "max_connections": _count("max_connections"),
     "max_in_flight": _count("max_in_flight"),
     "queue_size": _count("queue_size"),
-    "on_failure": SelectSelector(
-        SelectSelectorConfig(
-            options=["exception", "close"],
-            mode=SelectSelectorMode.DROPDOWN,
-            translation_key="on_failure",
-        )
-    ),
+    "on_failure": _choice("on_failure", "exception", "close"),
     "max_body": _count("max_body", "B"),
     "share_reads": BooleanSelector(),
     "cache_ttl": _seconds("cache_ttl"),
     "writes_first": BooleanSelector(),
-    "write_policy": SelectSelector(
-        SelectSelectorConfig(
-            options=["allow", "deny", "acknowledge"],
-            mode=SelectSelectorMode.DROPDOWN,
-            translation_key="write_policy",
-        )
-    ),
+    "write_policy": _choice("write_policy", "allow", "deny", "acknowledge"),
     "write_networks": TextSelector(TextSelectorConfig(multiple=True)),
     "allowed_functions": TextSelector(),
     "allowed_units": TextSelector(),
     "max_read_registers": _count("max_read_registers"),
     "unit_map": TextSelector(),
-    "matching": SelectSelector(
-        SelectSelectorConfig(
-            options=["strict", "lenient"],
-            mode=SelectSelectorMode.DROPDOWN,
-            translation_key="matching",
-        )
-    ),
+    "matching": _choice("matching", "strict", "lenient"),
     "quiet": _seconds("quiet"),
     "reconnect_backoff": _seconds("reconnect_backoff"),
     "reconnect_backoff_max": _seconds("reconnect_backoff_max"),
     "health_check_interval": _seconds("health_check_interval"),
     "probe": TextSelector(),
+    TLS: _choice(TLS, "off", "system_ca", "own_ca", "unverified"),
+    TLS_CA: CERTIFICATE_FILE,
+    TLS_SERVER_NAME: TextSelector(),
+    TLS_CERTIFICATE: CERTIFICATE_FILE,
+    TLS_KEY: KEY_FILE,
+    CLIENT_TLS: _choice(CLIENT_TLS, "off", "any_client", "client_certificates"),
+    TLS_CLIENT_CA: CERTIFICATE_FILE,
+    CONF_LISTEN_PORT: PORT,
     CONF_LISTEN_HOST: TextSelector(),
+    CLIENT_FRAMING: _choice(CLIENT_FRAMING, "tcp", "rtu"),
     "allowed_networks": TextSelector(TextSelectorConfig(multiple=True)),
     "max_clients": _count("max_clients"),
     CONF_UPDATE_INTERVAL: whole(1, 3600, "s"),
@@ -157,6 +191,18 @@ _FIELDS: Final[dict[str, Any]] = {
     "trace_size": _count("trace_size"),
 }
 
+CONNECTION: Final = (
+    "timeout",
+    "connect_delay",
+    "request_delay",
+    "connect_on_demand",
+    "idle_timeout",
+    "max_lifetime",
+    "unit_id",
+)
+POOL: Final = ("max_connections", "max_in_flight", "queue_size")
+ACCESS: Final = ("allowed_networks", "max_clients")
+
 _ONLY_FOR: Final[dict[str, tuple[str, ...]]] = {
     "unit_id": ("modbus",),
     "max_in_flight": ("modbus",),
@@ -172,6 +218,7 @@ _ONLY_FOR: Final[dict[str, tuple[str, ...]]] = {
     "unit_map": ("modbus",),
     "matching": ("modbus",),
     "quiet": ("modbus",),
+    CLIENT_FRAMING: ("modbus",),
     "max_body": ("http",),
     "probe": ("iso8583", "mpu", "echo"),
 }
@@ -219,6 +266,7 @@ _TO_STORE: Final[dict[str, Callable[[Any], Any]]] = {
     "unit_map": _pairs,
     "probe": lambda text: bytes.fromhex(text).hex(),
     CONF_LISTEN_HOST: lambda text: str(ip_address(text.strip())) if text else None,
+    TLS_SERVER_NAME: str.strip,
     CONF_CLIENT_NAMES: _names_from_rows,
 }
 """From what is typed to what is stored; a ValueError is the user's."""
@@ -251,6 +299,14 @@ def _defaults() -> dict[str, Any]:
         CONF_UPDATE_INTERVAL: DEFAULT_UPDATE_INTERVAL,
         CONF_CLIENT_NAMES: {},
         CONF_ALLOW_SEND_REQUEST: False,
+        TLS: "off",
+        TLS_CA: "",
+        TLS_SERVER_NAME: "",
+        TLS_CERTIFICATE: "",
+        TLS_KEY: "",
+        CLIENT_TLS: "off",
+        TLS_CLIENT_CA: "",
+        CLIENT_FRAMING: "tcp",
     }
 
 
@@ -263,6 +319,7 @@ _OWN_WORDS: Final = (
     "allowed_functions",
     "allowed_units",
     "unit_map",
+    CONF_MORE_LISTENERS,
 )
 """Fields that can be wrong although each value is within its bounds."""
 
@@ -310,6 +367,71 @@ def checked_settings(data: Mapping[str, Any], options: Mapping[str, Any]) -> Set
     return settings
 
 
+# The forms
+
+
+@callback
+def show_form(  # noqa: PLR0917 - one page, all of it
+    flow: ConfigFlow | OptionsFlow,
+    step_id: str,
+    fields: dict[vol.Marker, Any],
+    sections: Sections,
+    values: Mapping[str, Any] | None,
+    error: FieldError | None,
+    **placeholders: str,
+) -> ConfigFlowResult:
+    """Show fields and sections with their values, and the error where it belongs."""
+    place = sections.place(error.field) if error else ""
+    fields = fields | sections.schema(opened=place)
+    return flow.async_show_form(
+        step_id=step_id,
+        data_schema=flow.add_suggested_values_to_schema(vol.Schema(fields), values),
+        errors={place if place in fields else "base": error.key} if error else None,
+        description_placeholders=placeholders | (error.placeholders if error else {}),
+    )
+
+
+def fields_for(protocol: str, *names: str) -> dict[vol.Marker, Any]:
+    """Give those of the fields that mean something to `protocol`."""
+    return {
+        _marker(name): _FIELDS[name]
+        for name in names
+        if protocol in _ONLY_FOR.get(name, (protocol,))
+    }
+
+
+def tls_to_show(stored: Mapping[str, Any] | None) -> dict[str, str]:
+    """Give what is stored of TLS with the device as a form shows it: no file."""
+    if stored is None:
+        return {}
+    way = "own_ca" if stored["ca"] else "system_ca"
+    return {
+        TLS: way if stored["verify"] else "unverified",
+        TLS_SERVER_NAME: stored["server_name"],
+    }
+
+
+def client_tls_to_show(stored: Mapping[str, Any] | None) -> dict[str, str]:
+    """Give what is stored of TLS with clients as a form shows it: no file."""
+    if stored is None:
+        return {}
+    return {CLIENT_TLS: "client_certificates" if stored["client_ca"] else "any_client"}
+
+
+def to_store(field: str, typed: Any) -> Any:
+    """Give what was typed as it is stored.
+
+    Raises:
+        FieldError: it cannot be used.
+
+    """
+    convert = _TO_STORE.get(field)
+    try:
+        return convert(typed) if convert else typed
+    except ValueError:
+        raise FieldError(field, f"invalid_{field}") from None
+
+
 # The sections
 
 
@@ -355,16 +477,11 @@ class Sections:
             FieldError: something cannot be used.
 
         """
-        values: dict[str, Any] = {}
-        for title, fields in self._names.items():
-            for field in fields:
-                value = typed[title].get(field, "")
-                try:
-                    convert = _TO_STORE.get(field)
-                    values[field] = convert(value) if convert else value
-                except ValueError:
-                    raise FieldError(field, f"invalid_{field}") from None
-        return values
+        return {
+            field: to_store(field, typed[title].get(field, ""))
+            for title, fields in self._names.items()
+            for field in fields
+        }
 
     def to_show(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         """Give what is stored as the form shows it."""

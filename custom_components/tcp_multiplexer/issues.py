@@ -35,7 +35,6 @@ from homeassistant.util import dt as dt_util
 from .addresses import host_for_home_assistant
 from .const import CONF_UPSTREAM, DOMAIN, UPSTREAM_HOME_ASSISTANT
 from .coordinator import TcpMultiplexerConfigEntry
-from .entry_settings import settings_from_entry
 from .multiplexer import CloseReason, Event, EventType, Health
 from .neighbours import MODBUS_DOMAIN, Neighbour, async_who_dials
 
@@ -48,6 +47,7 @@ SLOT_TAKEN: Final = "slot_taken"
 ATTR_ENTRY_ID: Final = "entry_id"
 ATTR_NEIGHBOUR_ID: Final = "neighbour_id"
 ATTR_SHARED: Final = "shared"
+ATTR_FURTHER: Final = "further"
 """What the fix flow of an issue finds in its data."""
 
 SILENT_CONNECTIONS: Final = 10
@@ -66,9 +66,17 @@ _ENDED_BY_DEVICE: Final = {
 
 @callback
 def async_listen_port_taken(
-    hass: HomeAssistant, entry: TcpMultiplexerConfigEntry, err: OSError
+    hass: HomeAssistant,
+    entry: TcpMultiplexerConfigEntry,
+    err: OSError,
+    port: int,
+    *,
+    further: bool,
 ) -> None:
-    """Say why `entry` cannot listen, until it can, or no longer wants to."""
+    """Say why `entry` cannot listen on a port, until it can, or no longer wants to.
+
+    `further`: the port is one of those that the options name.
+    """
     issue_id = f"{CANNOT_LISTEN}_{entry.entry_id}"
     issue = ir.async_get(hass).async_get_issue(DOMAIN, issue_id)
     if issue is None or not issue.active:
@@ -77,7 +85,7 @@ def async_listen_port_taken(
         hass,
         DOMAIN,
         issue_id,
-        data={ATTR_ENTRY_ID: entry.entry_id},
+        data={ATTR_ENTRY_ID: entry.entry_id, ATTR_FURTHER: further},
         is_fixable=True,
         severity=ir.IssueSeverity.ERROR,
         translation_key=(
@@ -85,7 +93,7 @@ def async_listen_port_taken(
         ),
         translation_placeholders={
             "title": entry.title,
-            "port": str(settings_from_entry(entry).listen_port),
+            "port": str(port),
             "error": describe_error(err),
         },
     )

@@ -14,9 +14,11 @@ from dataclasses import fields
 import enum
 import errno
 import socket
+import ssl
 from typing import Any, Final, NamedTuple
 
 from .identify import FURTHER_UNITS, Ask, Identity, identify
+from .multiplexer import Failure, Multiplexer, RequestError
 from .multiplexer.protocols import PROTOCOLS, Protocol, ProtocolOptions
 from .multiplexer.protocols.base import (
     Answer,
@@ -26,12 +28,15 @@ from .multiplexer.protocols.base import (
     UpstreamCodec,
 )
 from .multiplexer.settings import Settings
+from .multiplexer.tls import TlsUpstream
 
 CONNECT_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 10.0
 """A person waits: what takes longer is no answer, whatever the timeout may be."""
 _UNIT_SECONDS: Final = 2.0
 """How long a unit may take that is asked because another one was silent."""
+_NO_ANSWER: Final = "no answer"
+_HUNG_UP: Final = "connection closed"
 _UNPRIVILEGED = 1024
 _PORTS = 65536
 _CHUNK = 4096
@@ -63,15 +68,20 @@ class DeviceProblem(enum.StrEnum):
     """An answer came that is not the protocol's."""
     OTHER_SETTINGS = "other_settings"
     """Home Assistant's own connection to it has other link settings."""
+    NO_TLS = "no_tls"
+    """The TLS handshake failed."""
+    NOT_TRUSTED = "not_trusted"
+    """The device's certificate is not accepted."""
 
 
 class DeviceError(Exception):
     """The device did not answer; `problem` says how."""
 
-    def __init__(self, problem: DeviceProblem) -> None:
-        """Name the problem."""
+    def __init__(self, problem: DeviceProblem, detail: str | None = None) -> None:
+        """Name the problem; `detail` is what is known of it beyond that."""
         super().__init__(problem)
         self.problem = problem
+        self.detail = detail
 
 
 # The local port
@@ -170,6 +180,8 @@ async def ask_device(settings: Settings, units: Sequence[int] = ()) -> Meeting:
     protocol = make_protocol(settings)
     request = protocol.probe(None)
     reader, writer = await _connect(settings.host, settings.port)
+    if settings.tls is not None:
+        await _secure(writer, settings.tls, settings.host)
     try:
         # Nobody waits for minutes in front of a form: then the connection must do.
         if request is None or settings.connect_delay > ANSWER_SECONDS:
@@ -194,6 +206,9 @@ async def ask_device(settings: Settings, units: Sequence[int] = ()) -> Meeting:
         try:
             response = await _ask(reader, writer, codec, request, seconds)
         except DeviceError as err:
+            if err.problem is DeviceProblem.CLOSED and settings.tls is not None:
+                # TLS 1.3 refuses a client, or its want of a certificate, only now.
+                raise DeviceError(DeviceProblem.NO_TLS, _HUNG_UP) from None
             others = [*units, *FURTHER_UNITS]
             if (
                 err.problem is not DeviceProblem.SILENT
@@ -211,6 +226,36 @@ async def ask_device(settings: Settings, units: Sequence[int] = ()) -> Meeting:
         writer.close()
         with suppress(OSError):
             await writer.wait_closed()
+
+
+async def ask_running(multiplexer: Multiplexer, units: Sequence[int]) -> Meeting:
+    """Ask a Modbus device who it is through a multiplexer that holds it.
+
+    It may have one slot only, and clients. Those units come first that answer them; if
+    none does, `units`. Where there is no answer within a time that people wait, or the
+    owner's rules let no question pass, nothing is found.
+    """
+    settings = multiplexer.settings
+    answering = [
+        number
+        for number, unit in multiplexer.snapshot().units.items()
+        if unit.responses
+    ]
+    answering.sort(key=lambda number: number != settings.unit_id)
+
+    async def ask(payload: bytes) -> bytes | None:
+        try:
+            return await multiplexer.request(payload)
+        except RequestError as err:
+            if err.failure is not Failure.NO_RESPONSE:
+                raise
+            return None
+
+    others = [settings.unit_id, *units, *FURTHER_UNITS]
+    with suppress(RequestError, TimeoutError):
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return Meeting(identity=await identify(ask, answering or others))
+    return Meeting()
 
 
 async def _identify(ask: Ask, units: Sequence[int]) -> Identity | None:
@@ -234,6 +279,27 @@ async def _connect(
     except OSError:  # mostly a TimeoutError
         problem = DeviceProblem.UNREACHABLE
     raise DeviceError(problem)
+
+
+async def _secure(writer: asyncio.StreamWriter, tls: TlsUpstream, host: str) -> None:
+    """Go on in TLS; a connection on which that fails is closed."""
+    context = await asyncio.get_running_loop().run_in_executor(None, tls.context)
+    done = False
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await writer.start_tls(context, server_hostname=tls.server_name or host)
+        done = True
+    except ssl.SSLCertVerificationError as err:
+        raise DeviceError(DeviceProblem.NOT_TRUSTED, err.verify_message) from None
+    except ssl.SSLError as err:
+        raise DeviceError(DeviceProblem.NO_TLS, err.reason) from None
+    except TimeoutError:  # what speaks no TLS waits for more
+        raise DeviceError(DeviceProblem.NO_TLS, _NO_ANSWER) from None
+    except OSError:
+        raise DeviceError(DeviceProblem.NO_TLS, _HUNG_UP) from None
+    finally:
+        if not done:  # who waits for the end of half a handshake waits forever
+            writer.transport.abort()
 
 
 async def _ask(

@@ -26,7 +26,13 @@ from homeassistant.helpers import issue_registry as ir
 
 from .const import DOMAIN
 from .coordinator import TcpMultiplexerConfigEntry
-from .issues import ATTR_ENTRY_ID, ATTR_NEIGHBOUR_ID, ATTR_SHARED, LENIENT_MATCHING
+from .issues import (
+    ATTR_ENTRY_ID,
+    ATTR_FURTHER,
+    ATTR_NEIGHBOUR_ID,
+    ATTR_SHARED,
+    LENIENT_MATCHING,
+)
 from .multiplexer import Event, Health, Multiplexer
 
 SLOT_SECONDS: Final = 120
@@ -46,7 +52,7 @@ async def async_create_fix_flow(
         return DirectConnectionFlow(entry, neighbour)
     if issue_id.startswith(LENIENT_MATCHING):
         return LenientMatchingFlow(entry)
-    return ReconfigureFlow(entry)
+    return OptionsFlow(entry) if ids.get(ATTR_FURTHER) else ReconfigureFlow(entry)
 
 
 class ReconfigureFlow(ConfirmRepairFlow):
@@ -82,6 +88,19 @@ class ReconfigureFlow(ConfirmRepairFlow):
         return self.async_abort(
             reason="reconfigure",
             next_flow=(FlowType.CONFIG_FLOW, result["flow_id"]),
+        )
+
+
+class OptionsFlow(ReconfigureFlow):
+    """Explains, then leads to the options of an entry."""
+
+    @override
+    async def _async_lead_to(self, entry: ConfigEntry[Any]) -> RepairsFlowResult:
+        """End with the options of `entry`."""
+        result = await self.hass.config_entries.options.async_init(entry.entry_id)
+        return self.async_abort(
+            reason="reconfigure",
+            next_flow=(FlowType.OPTIONS_FLOW, result["flow_id"]),
         )
 
 

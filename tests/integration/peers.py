@@ -8,6 +8,7 @@ so that a wrong answer is seen.
 import asyncio
 from collections.abc import Callable
 import contextlib
+import ssl
 from types import TracebackType
 from typing import Self, override
 
@@ -44,6 +45,8 @@ class ModbusDevice:
         """Take requests and answer none."""
         self.hangs_up = False
         """Close the connection after every answer."""
+        self.tls: ssl.SSLContext | None = None
+        """Speak within TLS."""
         self.connection: _DeviceConnection | None = None
         self._server: asyncio.Server | None = None
 
@@ -51,7 +54,7 @@ class ModbusDevice:
         """Switch on, at the same port as before."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: _DeviceConnection(self), "127.0.0.1", self.port
+            lambda: _DeviceConnection(self), "127.0.0.1", self.port, ssl=self.tls
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -126,16 +129,22 @@ class _DeviceConnection(asyncio.Protocol):
 class ModbusClient:
     """A client that asks and waits for the answer."""
 
-    def __init__(self, port: int, address: str = "127.0.0.1") -> None:
-        """Know where to connect, and from which address of this machine."""
+    def __init__(
+        self,
+        port: int,
+        address: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Know where to connect, from which address of this machine, and how."""
         self._port = port
         self._address = address
+        self._tls = tls
         self._transaction = 0
 
     async def __aenter__(self) -> Self:
         """Connect."""
         self._reader, self._writer = await asyncio.open_connection(
-            "127.0.0.1", self._port, local_addr=(self._address, 0)
+            "127.0.0.1", self._port, local_addr=(self._address, 0), ssl=self._tls
         )
         return self
 

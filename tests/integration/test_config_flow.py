@@ -661,6 +661,11 @@ async def test_the_form_shows_what_is_set(
     assert dialog.values == {
         CONF_PROFILE: "generic",
         CONF_UPSTREAM: "tcp",
+        "tls_upstream": "off",
+        "tls_ca": "",
+        "tls_server_name": "",
+        "tls_certificate": "",
+        "tls_key": "",
         **{name: value for name, value in running.data.items() if name != CONF_PAUSED},
     }
 
@@ -702,7 +707,8 @@ async def test_another_local_port_needs_no_trial_of_the_device(
     await hass.async_block_till_done()
     # Not for the trial, but for what was saved: whoever listens to updates did it.
     assert unloaded_for == [new]
-    assert device.requests == []
+    # It was asked who it is, on the connection that is there.
+    assert {request[1] for request in device.requests} == {0x2B, 3}
     await assert_serves(new)
     assert await try_listen("127.0.0.1", old) is None
 

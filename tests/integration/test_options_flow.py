@@ -24,7 +24,11 @@ from .dialogs import Dialog
 from .peers import ModbusClient, ModbusDevice, read_registers, registers
 from .ports import free_port
 
-FORM, CREATE_ENTRY = FlowResultType.FORM, FlowResultType.CREATE_ENTRY
+FORM, MENU, CREATE_ENTRY = (
+    FlowResultType.FORM,
+    FlowResultType.MENU,
+    FlowResultType.CREATE_ENTRY,
+)
 
 
 async def running_entry(
@@ -51,8 +55,10 @@ async def open_options(hass: HomeAssistant, entry: MockConfigEntry) -> Dialog:
     """Open the dialog."""
     dialog = Dialog(hass, options_of=entry.entry_id)
     page = await dialog.start()
+    assert page["type"] is MENU
+    page = await dialog.choose("preferences")
     assert page["type"] is FORM
-    assert page["step_id"] == "init"
+    assert page["step_id"] == "preferences"
     assert not page["errors"]
     assert dialog.opened == []
     return dialog

@@ -133,7 +133,8 @@ class Repairs:
 @pytest.fixture
 async def repairs(hass: HomeAssistant, hass_client: ClientSessionGenerator) -> Repairs:
     """Return the repairs page."""
-    for component in ("repairs", "config"):
+    # All of them now: once its client is there, the server takes no more pages.
+    for component in ("repairs", "config", "file_upload"):
         assert await async_setup_component(hass, component, {})
     return Repairs(await hass_client())
 

@@ -1,0 +1,176 @@
+"""Certificates and keys that people upload: read, looked at, kept as text.
+
+Home Assistant lends an uploaded file once, and a form may have to be sent again
+because of something else in it. So a dialog keeps what it has read until it ends. What
+an entry holds already is never shown; it stays unless something new is uploaded.
+
+Each thing that people get wrong has words of its own: a file in another format, a key
+with a password, a key that belongs to another certificate. The system's TLS library
+has the last word, for it knows what it will take. All of that runs in an executor, and
+none of it is logged.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from homeassistant.components.file_upload import process_uploaded_file
+from homeassistant.core import HomeAssistant
+
+from .forms import (
+    CLIENT_TLS,
+    TLS,
+    TLS_CA,
+    TLS_CERTIFICATE,
+    TLS_CLIENT_CA,
+    TLS_KEY,
+    TLS_SERVER_NAME,
+    FieldError,
+)
+from .multiplexer.tls import TlsError, TlsListener, TlsUpstream
+
+_FILES: Final = (TLS_CA, TLS_CERTIFICATE, TLS_KEY, TLS_CLIENT_CA)
+_KEY: Final = "PRIVATE KEY-----"
+_MOST_BYTES: Final = 1 << 20
+"""Longer files are no certificates."""
+
+
+class Uploads:
+    """What was uploaded in one dialog."""
+
+    def __init__(self, hass: HomeAssistant) -> None:
+        """Have nothing yet."""
+        self._hass = hass
+        self._read: dict[str, str] = {}
+
+    async def async_upstream(
+        self, typed: Mapping[str, Any], stored: Mapping[str, Any] | None
+    ) -> dict[str, Any] | None:
+        """Give what an entry keeps of how TLS is spoken with the device.
+
+        Raises:
+            FieldError: a file cannot be used, or one is missing.
+
+        """
+        if (way := typed[TLS]) == "off":
+            return None
+        files = await self._async_files(typed, stored)
+        if way != "own_ca":
+            files[TLS_CA] = ""
+        elif not files[TLS_CA]:
+            raise FieldError(TLS_CA, "tls_ca_missing")
+        tls = TlsUpstream(
+            verify=way != "unverified",
+            ca=files[TLS_CA],
+            server_name=typed.get(TLS_SERVER_NAME, "").strip(),
+            certificate=files[TLS_CERTIFICATE],
+            key=files[TLS_KEY],
+        )
+        await self._async_check(tls, TLS)
+        return asdict(tls)
+
+    async def async_listener(
+        self, typed: Mapping[str, Any], stored: Mapping[str, Any] | None
+    ) -> dict[str, Any] | None:
+        """Give what an entry keeps of how TLS is spoken with clients.
+
+        Raises:
+            FieldError: a file cannot be used, or one is missing.
+
+        """
+        if (way := typed[CLIENT_TLS]) == "off":
+            return None
+        files = await self._async_files(typed, stored)
+        if not files[TLS_CERTIFICATE]:
+            raise FieldError(TLS_CERTIFICATE, "tls_certificate_missing")
+        if way != "client_certificates":
+            files[TLS_CLIENT_CA] = ""
+        elif not files[TLS_CLIENT_CA]:
+            raise FieldError(TLS_CLIENT_CA, "tls_client_ca_missing")
+        tls = TlsListener(
+            certificate=files[TLS_CERTIFICATE],
+            key=files[TLS_KEY],
+            client_ca=files[TLS_CLIENT_CA],
+        )
+        await self._async_check(tls, CLIENT_TLS)
+        return asdict(tls)
+
+    async def _async_files(
+        self, typed: Mapping[str, Any], stored: Mapping[str, Any] | None
+    ) -> dict[str, str]:
+        """Give the text of each file, uploaded now or stored before."""
+        uploaded = {
+            field: await self._async_text(field, typed[field])
+            for field in _FILES
+            if typed.get(field)
+        }
+        kept = {
+            field: text
+            for field in _FILES
+            if (text := (stored or {}).get(field.removeprefix("tls_")))
+        }
+        if _KEY in uploaded.get(TLS_CERTIFICATE, ""):
+            kept.pop(TLS_KEY, None)  # it brings its own
+        files = dict.fromkeys(_FILES, "") | kept | uploaded
+        await self._hass.async_add_executor_job(_look_at, files)
+        return files
+
+    async def _async_text(self, field: str, file_id: str) -> str:
+        if file_id not in self._read:
+            try:
+                data = await self._hass.async_add_executor_job(
+                    _take, self._hass, file_id
+                )
+            except ValueError:  # Home Assistant has restarted meanwhile
+                raise FieldError(field, "upload_gone") from None
+            # What is no text is no PEM file either, and is told so.
+            self._read[file_id] = data.decode("ascii", "replace")
+        return self._read[file_id]
+
+    async def _async_check(self, tls: TlsUpstream | TlsListener, field: str) -> None:
+        try:
+            await self._hass.async_add_executor_job(tls.context)
+        except TlsError as err:
+            raise FieldError(field, "tls_unusable", message=str(err)) from None
+
+
+def _take(hass: HomeAssistant, file_id: str) -> bytes:
+    """Give the content of an uploaded file, which is gone afterwards."""
+    with process_uploaded_file(hass, file_id) as path, path.open("rb") as file:
+        return file.read(_MOST_BYTES)
+
+
+def _look_at(files: Mapping[str, str]) -> None:
+    """Check what the files are, and that key and certificate belong together."""
+    found = {
+        field: _certificates(field, files[field])
+        for field in (TLS_CA, TLS_CERTIFICATE, TLS_CLIENT_CA)
+        if files[field]
+    }
+    chain, key = found.get(TLS_CERTIFICATE), files[TLS_KEY]
+    if key and chain is None:
+        raise FieldError(TLS_CERTIFICATE, "tls_certificate_missing")
+    if chain is None:
+        return
+    if not key and _KEY not in files[TLS_CERTIFICATE]:
+        raise FieldError(TLS_KEY, "tls_key_missing")
+    try:
+        # The key may stand in the file of the certificate.
+        secret = load_pem_private_key((key or files[TLS_CERTIFICATE]).encode(), None)
+        fits = secret.public_key() == chain[0].public_key()
+    except TypeError:
+        raise FieldError(TLS_KEY, "tls_key_encrypted") from None
+    except ValueError, UnsupportedAlgorithm:
+        raise FieldError(TLS_KEY, "tls_key_not_pem") from None
+    if not fits:
+        raise FieldError(TLS_KEY, "tls_key_mismatch")
+
+
+def _certificates(field: str, text: str) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(text.encode())
+    except ValueError:
+        raise FieldError(field, f"{field}_not_pem") from None
