@@ -143,11 +143,6 @@ class SharedConnectionUpstream(Upstream):
         self._loop = asyncio.get_running_loop()
         self._closed = False
 
-    @property
-    @override
-    def reusable(self) -> bool:
-        return True
-
     @override
     async def open(self) -> None:
         """Open nothing: Home Assistant connects at the first request."""

@@ -11,6 +11,8 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     DownstreamCodec,
     DownstreamEvent,
     Request,
+    UpstreamCodec,
+    UpstreamEvent,
 )
 
 
@@ -22,7 +24,13 @@ def pieces(draw: st.DrawFn, data: bytes) -> list[bytes]:
 
 
 def received(codec: DownstreamCodec[Any], data: bytes) -> list[DownstreamEvent]:
-    """Give all that a downstream codec makes of `data`, up to a close."""
+    """Give all that a downstream codec makes of `data`.
+
+    Up to a close, and the short way first, as the engine does.
+    """
+    request = codec.whole_request(data)
+    if request is not None:
+        return [request]
     codec.receive_data(data)
     events: list[DownstreamEvent] = []
     while (event := codec.next_event()) is not None:
@@ -30,6 +38,12 @@ def received(codec: DownstreamCodec[Any], data: bytes) -> list[DownstreamEvent]:
         if isinstance(event, Close):
             break
     return events
+
+
+def fed(codec: UpstreamCodec[Any], data: bytes) -> list[UpstreamEvent[Any]]:
+    """Give all that an upstream codec makes of `data`, the short way first."""
+    answer = codec.whole_answer(data)
+    return codec.feed(data) if answer is None else [answer]
 
 
 def payloads(events: Iterable[DownstreamEvent]) -> list[bytes]:

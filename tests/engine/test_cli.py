@@ -46,14 +46,14 @@ sys.exit(main())
 # A fault that nobody should ever see: a request that is never done with.
 STUCK_LOOP = """
 import sys
-from tcp_multiplexer import cli, pool
+from tcp_multiplexer import cli, dispatcher
 
 def submit(self, exchange):
     print("stuck", file=sys.stderr, flush=True)
     while True:
         pass
 
-pool.UpstreamPool.submit = submit
+dispatcher.Dispatcher.submit = submit
 sys.exit(cli.main())
 """
 

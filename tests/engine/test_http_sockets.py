@@ -14,7 +14,7 @@ import pytest
 from custom_components.tcp_multiplexer.multiplexer import (
     Multiplexer,
     Settings,
-    listener,
+    client,
 )
 
 type Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -313,7 +313,7 @@ async def test_refused_client_cannot_stay(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has read why, and neither closes nor stops sending."""
-    monkeypatch.setattr(listener, "_LINGER_SECONDS", 0.2)
+    monkeypatch.setattr(client, "_LINGER_SECONDS", 0.2)
     async with (
         sharing(device.port) as multiplexer,
         connected(multiplexer) as (reader, writer),

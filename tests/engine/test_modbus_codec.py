@@ -35,7 +35,7 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.modbus_pdu import (
 )
 
 from .devices import Frame, exception, read, values, write
-from .streams import payloads, pieces, received
+from .streams import fed, payloads, pieces, received
 
 units = st.integers(0, 255)
 functions = st.integers(1, 127)
@@ -299,7 +299,7 @@ def test_request_is_framed_with_a_header() -> None:
 def test_matching_response_is_passed_on_byte_for_byte(body: str) -> None:
     codec, (mine,), (sent,) = asked(b"\1" + read())
     pdu = b"\3" + bytes.fromhex(body)
-    assert codec.feed(sent._replace(pdu=pdu).encoded()) == [Answer(mine, b"\1" + pdu)]
+    assert fed(codec, sent._replace(pdu=pdu).encoded()) == [Answer(mine, b"\1" + pdu)]
 
 
 @pytest.mark.parametrize("body", ["", "02", "02 0102"])
@@ -307,7 +307,7 @@ def test_exception_is_a_response(body: str) -> None:
     protocol = modbus()
     codec, (mine,), (sent,) = asked(b"\1" + read())
     pdu = b"\x83" + bytes.fromhex(body)
-    ((answered, response),) = answers(codec.feed(sent._replace(pdu=pdu).encoded()))
+    ((answered, response),) = answers(fed(codec, sent._replace(pdu=pdu).encoded()))
     assert answered is mine
     assert response == b"\1" + pdu
     assert protocol.is_exception(response)
@@ -331,12 +331,12 @@ def test_response_that_does_not_match_is_stray_and_the_right_one_still_counts(
     codec, (mine,), (sent,) = asked(b"\1" + read())
     right = sent._replace(pdu=values())
     wrong = right._replace(**change).encoded()
-    stray, answered = codec.feed(wrong + right.encoded())
+    stray, answered = fed(codec, wrong + right.encoded())
     assert isinstance(stray, Stray)
     assert stray[1:] == (wrong, False, lenient)
     assert answered == Answer(mine, b"\1" + right.pdu)
     # A second response is one too many.
-    (stray,) = codec.feed(right.encoded())
+    (stray,) = fed(codec, right.encoded())
     assert isinstance(stray, Stray)
     assert not stray.late
 
@@ -345,7 +345,7 @@ def test_response_after_its_deadline_is_late() -> None:
     codec, (lost, _), (sent, _) = asked(b"\1" + read(1), b"\1" + read(2))
     assert codec.expire(lost)
     frame = sent._replace(pdu=values(1)).encoded()
-    (stray,) = codec.feed(frame)
+    (stray,) = fed(codec, frame)
     assert isinstance(stray, Stray)
     assert stray.data == frame
     assert stray.late
@@ -365,7 +365,7 @@ def test_pieces_and_order_do_not_matter_to_answers(
     }
     order = data.draw(st.permutations(requests))
     stream = b"".join(told[mine].encoded() for mine in order)
-    events = [e for piece in data.draw(pieces(stream)) for e in codec.feed(piece)]
+    events = [e for piece in data.draw(pieces(stream)) for e in fed(codec, piece)]
     assert answers(events) == [
         (mine, bytes((told[mine].unit,)) + told[mine].pdu) for mine in order
     ]
@@ -381,7 +381,7 @@ def test_any_bytes_from_a_device_are_events_and_at_most_one_close(
         stream = sent[0].encoded()[:7] + stream
     open_requests = set(requests)
     for piece in data.draw(pieces(stream)):
-        events = codec.feed(piece)
+        events = fed(codec, piece)
         for event in events:
             assert isinstance(event, Answer | Stray | Close)
             if isinstance(event, Answer):
@@ -411,10 +411,10 @@ def test_what_is_no_frame_closes_at_once(garbage: str, split: bool) -> None:
     codec, (mine,), (sent,) = asked(b"\1" + read())
     right = sent._replace(pdu=values()).encoded()
     if split:
-        assert answers(codec.feed(right)) == [(mine, b"\1" + values())]
-        *_, closed = codec.feed(bytes.fromhex(garbage))
+        assert answers(fed(codec, right)) == [(mine, b"\1" + values())]
+        *_, closed = fed(codec, bytes.fromhex(garbage))
     else:
-        *before, closed = codec.feed(right + bytes.fromhex(garbage))
+        *before, closed = fed(codec, right + bytes.fromhex(garbage))
         assert not answers(before)  # its end cannot be trusted
     assert isinstance(closed, Close)
 
@@ -427,8 +427,8 @@ def test_frame_cut_short_and_followed_by_another_closes(kept: int, behind: str) 
     elif behind == "unknown":
         next_sent = next_sent._replace(transaction=999)
     cut = sent._replace(pdu=values(1)).encoded()[:kept]
-    events = codec.feed(cut)
-    events += codec.feed(next_sent._replace(pdu=values(2)).encoded())
+    events = fed(codec, cut)
+    events += fed(codec, next_sent._replace(pdu=values(2)).encoded())
     assert isinstance(events[-1], Close)
     assert mine not in dict(answers(events))
 
@@ -490,7 +490,7 @@ def test_no_answer_is_made_of_two(
             codec.expire(requests[number])
     events = []
     for piece in stream if apart else [b"".join(stream)]:
-        events += codec.feed(piece)
+        events += fed(codec, piece)
         if events and isinstance(events[-1], Close):
             break
     for mine, response in answers(events):
@@ -502,7 +502,7 @@ def test_response_in_flight_swallowed_by_one_cut_short_closes() -> None:
     codec, (mine, other), (sent, next_sent) = asked(b"\1" + read(1, 9), b"\1" + read(2))
     swallowed = next_sent._replace(pdu=values(2)).encoded()
     whole = sent._replace(pdu=values(1, 9)).encoded()
-    events = codec.feed(whole[: -len(swallowed)] + swallowed)
+    events = fed(codec, whole[: -len(swallowed)] + swallowed)
     assert [type(event) for event in events] == [Close]
     assert mine not in dict(answers(events))
     assert other not in dict(answers(events))
@@ -514,7 +514,7 @@ def test_value_that_looks_like_a_transaction_in_flight_passes() -> None:
     for words in ("0002 0000 0000 0100", "0002 0000 0003 0100", "0002 0000 0005 0104"):
         pdu = b"\3\x0c" + bytes.fromhex(words) + bytes(4)
         codec, (mine, _), (sent, _) = asked(b"\1" + read(1, 6), b"\1" + read(2))
-        assert codec.feed(sent._replace(pdu=pdu).encoded()) == [
+        assert fed(codec, sent._replace(pdu=pdu).encoded()) == [
             Answer(mine, b"\1" + pdu)
         ]
 
@@ -524,13 +524,13 @@ def test_value_that_looks_like_a_transaction_in_flight_passes() -> None:
 
 def test_timeout_within_a_frame_gives_the_connection_up() -> None:
     codec, (mine,), (sent,) = asked(b"\1" + read())
-    codec.feed(sent._replace(pdu=values()).encoded()[:-1])
+    fed(codec, sent._replace(pdu=values()).encoded()[:-1])
     assert codec.expire(mine) is False
 
 
 def test_timeout_between_frames_keeps_the_connection() -> None:
     codec, (mine, other), (_, sent) = asked(b"\1" + read(1), b"\1" + read(2))
-    assert codec.feed(sent._replace(pdu=values(2)).encoded()) == [
+    assert fed(codec, sent._replace(pdu=values(2)).encoded()) == [
         Answer(other, b"\1" + values(2))
     ]
     assert codec.expire(mine) is True
@@ -540,7 +540,7 @@ def test_timeout_between_frames_keeps_the_connection() -> None:
 def test_first_byte_of_a_response_is_noticed(size: int) -> None:
     codec, (mine, other), (sent, _) = asked(b"\1" + read(1), b"\1" + read(2))
     assert not codec.begun(mine)
-    codec.feed(sent._replace(pdu=values(1)).encoded()[:size])
+    fed(codec, sent._replace(pdu=values(1)).encoded()[:size])
     assert codec.begun(mine)
     assert codec.begun(other) is (size == 1)  # both have the same first byte
 
@@ -553,10 +553,50 @@ def test_response_that_was_cut_short_had_begun(apart: bool) -> None:
     behind = next_sent._replace(pdu=values(2)).encoded()
     events = []
     for piece in [cut, behind] if apart else [cut + behind]:
-        events += codec.feed(piece)
+        events += fed(codec, piece)
     assert [type(event) for event in events] == [Close]
     assert codec.begun(mine)
     assert not codec.begun(other)
+
+
+# ---- the short way --------------------------------------------------------------
+
+
+def test_short_way_is_for_one_whole_request_alone() -> None:
+    codec = modbus().downstream()
+    frame = Frame(7, 1, read()).encoded()
+    mine = codec.whole_request(frame)
+    assert mine is not None
+    assert codec.reply(mine, b"\1" + values()) == Frame(7, 1, values()).encoded()
+    for other in (b"", frame[:1], frame[:-1], frame + b"\0", frame * 2):
+        assert codec.whole_request(other) is None
+    assert codec.whole_request(frame[:2] + b"\0\1" + frame[4:]) is None
+    assert codec.whole_request(frame[:4] + b"\0\1" + frame[6:7]) is None
+    assert codec.buffered == 0  # nothing was taken
+    codec.receive_data(frame[:1])
+    assert codec.whole_request(frame) is None
+
+
+def test_short_way_is_for_the_one_answer_that_is_awaited() -> None:
+    codec = modbus().upstream()
+    mine = request(b"\1" + read())
+    number = transaction_of(codec.send(mine))
+    right = Frame(number, 1, values())
+    frame = right.encoded()
+    for other in (b"", frame[:1], frame[:-1], frame + b"\0", frame * 2):
+        assert codec.whole_answer(other) is None
+    for wrong in (
+        right._replace(transaction=number + 1),
+        right._replace(unit=2),
+        right._replace(pdu=b"\4" + values()[1:]),
+    ):
+        assert codec.whole_answer(wrong.encoded()) is None
+    assert codec.whole_answer(frame) == Answer(mine, b"\1" + values())
+    assert codec.whole_answer(frame) is None  # it is not awaited any more
+    assert isinstance(codec.feed(frame)[0], Stray)
+    second = transaction_of(codec.send(mine))
+    assert codec.feed(frame[:1]) == []
+    assert codec.whole_answer(right._replace(transaction=second).encoded()) is None
 
 
 # ---- against a naive model ------------------------------------------------------
@@ -576,7 +616,9 @@ class Matching(RuleBasedStateMachine):
     def feed(self, frame: Frame, cut: int) -> list[UpstreamEvent[bytes]]:
         data = frame.encoded()
         cut %= len(data)
-        return self.codec.feed(data[:cut]) + self.codec.feed(data[cut:])
+        if cut:
+            return fed(self.codec, data[:cut]) + fed(self.codec, data[cut:])
+        return fed(self.codec, data)
 
     @rule(unit=st.integers(1, 3), pdu=st.sampled_from([read(), write(1, 2), b"\7"]))
     def send(self, unit: int, pdu: bytes) -> None:

@@ -31,8 +31,7 @@ class Asker(Requester):
 
     def __init__(self, name: str = "?") -> None:
         """Ask nothing yet."""
-        super().__init__()
-        self.name = name
+        super().__init__(name)
         self.went_on = 0
 
     @override

@@ -35,14 +35,14 @@ def test_reset_begins_again_but_keeps_the_trace() -> None:
     statistics.requests = 9
     statistics.failures[Failure.BUSY] = 3
     statistics.times.add(1, 2)
-    statistics.unit(4).functions[3] += 1
+    statistics.units.asked[b"\4\3"] += 1
     for name in "abc":
         statistics.trace.append((0, name, b"", None, "busy", 0, None))
     statistics.reset(8)
     assert (statistics.since, statistics.requests) == (8, 0)
     assert statistics.failures[Failure.BUSY] == 0
     assert (statistics.times.waits, statistics.times.took) == ([], [])
-    assert not statistics.units
+    assert not statistics.units.snapshot()
     assert [entry[1] for entry in statistics.trace] == ["b", "c"]
 
 
@@ -56,9 +56,12 @@ def test_times_are_those_of_the_last_exchanges() -> None:
 
 def test_unit_is_counted_on_from_its_first_request() -> None:
     statistics = Statistics(trace_size=0, now=0)
-    statistics.unit(7).requests += 1
-    statistics.unit(7).functions[3] += 1
-    (snapshot,) = (unit.snapshot() for unit in statistics.units.values())
-    assert (snapshot.requests, snapshot.functions) == (1, {3: 1})
-    statistics.unit(7).functions[3] += 1
-    assert snapshot.functions == {3: 1}  # a picture of that moment
+    statistics.units.asked[b"\7\3"] += 2
+    statistics.units.asked[b"\7\6"] += 1
+    statistics.units.responses[7] += 1
+    snapshot = statistics.units.snapshot()
+    assert list(snapshot) == [7]
+    told = snapshot[7]
+    assert (told.requests, told.responses, told.failures) == (3, 1, 0)
+    statistics.units.asked[b"\7\3"] += 1
+    assert told.functions == {3: 2, 6: 1}  # a picture of that moment

@@ -19,7 +19,6 @@ from .stage import (
     asks,
     at,
     begins,
-    begins_and_resets,
     excuse,
     hangs_up,
     resets,
@@ -435,26 +434,6 @@ def test_what_is_retry_safe_is_sent_once_more_and_not_again() -> None:
         assert client.heard[1:] == [(at(0.2), 2, excuse(asks(2), NO_ANSWER))]
 
 
-def test_what_is_retry_safe_is_not_sent_again_once_its_response_has_begun() -> None:
-    with stage() as scene:
-        client = scene.hand()
-        scene.puppet.script += [answers(), begins_and_resets]
-        scene.at(0, client.ask, asks(1), asks(2))
-        scene.run_to(10)
-        assert len(scene.puppet.asked) == 2
-        assert client.heard[1:] == [(at(0.2), 2, excuse(asks(2), NO_ANSWER))]
-
-
-def test_what_is_retry_safe_is_not_sent_again_for_a_client_that_has_left() -> None:
-    with stage() as scene:
-        client = scene.hand()
-        scene.puppet.script += [answers(), resets(0.05)]
-        scene.at(0, client.ask, asks(1), asks(2))
-        scene.at(0.12, client.leave)
-        scene.run_to(10)
-        assert len(scene.puppet.asked) == 2
-
-
 def test_what_is_sent_once_more_goes_before_what_waited_meanwhile() -> None:
     with stage(max_in_flight=2) as scene:
         first, second, third = (scene.hand() for _ in range(3))
@@ -840,65 +819,6 @@ def test_a_read_joins_none_that_was_sent_before_a_write_to_its_unit_was_queued()
         bodies = [asked.body for asked in scene.puppet.asked]
         assert bodies == [asks(1), sets(9), asks(1)]
         assert third.heard[0].at == at(0.3)
-
-
-def test_a_read_joins_none_that_was_sent_before_a_write_to_its_unit_ended() -> None:
-    """Whether the write was sent before it or after: its value may be the older."""
-    for writes_at, reads_at in ((0.05, 0), (0, 0.05)):
-        with stage(max_in_flight=4) as scene:
-            reader, writer, third = (scene.hand() for _ in range(3))
-            slow, quick = answers(0.5), answers(0.1)
-            scene.puppet.script += [slow, quick] if writes_at else [quick, slow]
-            scene.at(reads_at, reader.ask, asks(1))
-            scene.at(writes_at, writer.ask, sets(9))
-            scene.at(0.2, third.ask, asks(1))
-            scene.run_to(1)
-            assert scene.puppet.asked[2:] == [(at(0.2), 1, asks(1))]
-            assert [heard.at for heard in third.heard] == [at(0.3)]
-
-
-def test_a_read_joins_none_while_a_write_to_its_unit_is_queued() -> None:
-    with stage() as scene:
-        first, second, writer, third = (scene.hand() for _ in range(4))
-        scene.at(0, first.ask, asks(1))
-        scene.at(0.02, second.ask, asks(2))
-        scene.at(0.04, writer.ask, sets(9))
-        scene.at(0.06, third.ask, asks(2))
-        scene.run_to(1)
-        bodies = [asked.body for asked in scene.puppet.asked]
-        assert bodies == [asks(1), sets(9), asks(2), asks(2)]
-
-
-def test_a_client_with_a_write_unanswered_joins_nobody() -> None:
-    """Not even where it reads another unit: it may know that they are one device."""
-    with stage(max_in_flight=4) as scene:
-        first, second = scene.hand(), scene.hand()
-        scene.puppet.script += [answers(0.4), answers(0.5), answers()]
-        scene.at(0, first.ask, asks(1))
-        scene.at(0.1, second.ask, sets(9, unit=2))
-        scene.at(0.2, second.ask, asks(1))
-        scene.run_to(1)
-        assert scene.puppet.asked[2:] == [(at(0.2), 1, asks(1))]
-
-
-def test_a_read_does_not_wait_behind_the_others_of_whom_it_could_join() -> None:
-    with stage(queue_size=1000, timeout=HOUR) as scene:
-        greedy, modest = scene.hand(), scene.hand()
-        scene.at(0, greedy.ask, *(asks(n) for n in range(500)))
-        scene.at(1.05, modest.ask, asks(499))
-        scene.run_to(2)
-        assert modest.heard == [(at(1.2), 1, answer(scene, asks(499)))]
-
-
-def test_a_response_that_a_write_overtook_is_not_remembered() -> None:
-    with stage(max_in_flight=4, cache_ttl=60) as scene:
-        reader, writer = scene.hand(), scene.hand()
-        scene.puppet.script += [answers(0.5), answers(0.1)]
-        scene.at(0, reader.ask, asks(1))
-        scene.at(0.1, writer.ask, sets(9))
-        scene.at(1, reader.ask, asks(1))
-        scene.run_to(2)
-        assert len(scene.puppet.asked) == 3
 
 
 def test_a_read_that_follows_one_without_a_response_asks_itself() -> None:

@@ -14,7 +14,6 @@ from .policy import HOST_ADDRESS
 if TYPE_CHECKING:
     from .policy import Address
     from .protocols.base import Failure, Request
-    from .statistics import UnitCounters
     from .upstream import Upstream
 
 
@@ -35,8 +34,6 @@ class Exchange:
         "requester",
         "sent",
         "turn",
-        "unit",
-        "writes_before",
     )
 
     def __init__(
@@ -54,10 +51,6 @@ class Exchange:
         """Its own, where it was put back; 0 stands for its requester's."""
         self.followers: list[Exchange] = NOBODY
         """Identical reads that its response answers too."""
-        self.writes_before = 0
-        """How many writes to what it reads were known when it was sent."""
-        self.unit: UnitCounters | None = None
-        """Where it is counted, beside the totals."""
         self.outcome: Any = None
         """What an ordered client has yet to be told, once its turn has come."""
 
@@ -65,17 +58,34 @@ class Exchange:
 class Requester(ABC):
     """Whoever places requests; the queue is fair between these."""
 
-    name: str
-    """For logs and traces."""
-    address: str | None = None
-    """Where it is, for events; None for a part of the program."""
-    peer: Address = HOST_ADDRESS
-    """The same, for rules."""
+    # Slots, because an instance with more than 30 attributes is slow without.
+    __slots__ = (
+        "address",
+        "blocked",
+        "gone",
+        "held",
+        "in_flight",
+        "joined",
+        "name",
+        "peer",
+        "pending",
+        "queued",
+        "turn",
+        "upstream",
+        "writing",
+    )
+
     counted = True
     """Its requests count in statistics."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         """Start with nothing asked."""
+        self.name = name
+        """For logs and traces."""
+        self.address: str | None = None
+        """Where it is, for events; None for a part of the program."""
+        self.peer: Address = HOST_ADDRESS
+        """The same, for rules."""
         self.pending: deque[Exchange] = deque()
         """Its requests not yet sent, in their order."""
         self.joined = 0

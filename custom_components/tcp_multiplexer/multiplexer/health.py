@@ -26,7 +26,8 @@ class Health:
     def __init__(self, rng: random.Random | None = None) -> None:
         """Know nothing bad yet."""
         self._rng = rng or random.Random()  # noqa: S311 - spreads attempts, no secret
-        self._count = 0
+        self.count = 0
+        """Exchanges that ended; who hands on a response adds one here."""
         self._failures: deque[int] = deque(maxlen=BAD)
         self.outage_since: float | None = None
         self.next_attempt = 0.0
@@ -37,16 +38,12 @@ class Health:
     @property
     def degraded(self) -> bool:
         """At least `BAD` of the last `WINDOW` exchanges got no answer."""
-        return len(self._failures) == BAD and self._count - self._failures[0] < WINDOW
-
-    def succeeded(self) -> None:
-        """Count an exchange that was answered."""
-        self._count += 1
+        return len(self._failures) == BAD and self.count - self._failures[0] < WINDOW
 
     def failed(self, reason: str) -> None:
         """Count an exchange that the device did not answer."""
-        self._count += 1
-        self._failures.append(self._count)
+        self.count += 1
+        self._failures.append(self.count)
         self.reason = reason
 
     def attempt_failed(

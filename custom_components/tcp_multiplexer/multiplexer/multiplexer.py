@@ -1,8 +1,8 @@
 """The multiplexer: owns the parts, and is all that the rest of the world sees of them.
 
-    client ─▶ Client ─▶ RequestQueue ─▶ UpstreamPool ─▶ SocketUpstream ─▶ device
-       ▲                                    │
-       └──────────── the response ──────────┘
+    client ─▶ Client ─▶ RequestQueue ─▶ Dispatcher ─▶ SocketUpstream ─▶ device
+       ▲                                    │  ▲
+       └──────────── the response ──────────┘  └─ UpstreamPool: the connections
 
 All of it runs in one event loop, in plain calls. The only tasks are one connection
 attempt at a time and what the owner awaits.
@@ -114,15 +114,16 @@ class Multiplexer:
             self._events,
             self._make_socket_upstream
             if make_upstream is None
-            else lambda: make_upstream(self._pool),
+            else lambda: make_upstream(self._dispatcher),
             paused=paused,
             name=name or f"{settings.host}:{settings.port}",
         )
+        self._dispatcher = self._pool.dispatcher
         self._listener = Listener(
             settings,
             self._protocol,
             self._queue,
-            self._pool,
+            self._dispatcher,
             self._statistics,
             self._events,
         )
@@ -133,7 +134,7 @@ class Multiplexer:
     def _make_socket_upstream(self) -> Upstream:
         settings = self._settings
         return SocketUpstream(
-            self._pool,
+            self._dispatcher,
             self._protocol.upstream(),
             (settings.host, settings.port),
             batch=settings.max_in_flight > 1,
@@ -220,14 +221,14 @@ class Multiplexer:
         self._hosts.add(host)
         self._statistics.requests += 1
         deadline = now + self._settings.timeout
-        self._pool.submit(Exchange(request, host, now, deadline))
-        self._pool.dispatch(now)
+        self._dispatcher.submit(Exchange(request, host, now, deadline))
+        self._dispatcher.dispatch(now)
         try:
             return await host.result
         finally:
             host.gone = True
             self._hosts.discard(host)
-            self._pool.leave(host)
+            self._dispatcher.leave(host)
 
     def disconnect_client(self, address: str | None = None) -> int:
         """Close the connections of a client's address, or all; give how many."""
@@ -277,7 +278,7 @@ class Multiplexer:
         health = pool.status
         opened = [upstream.opened_at for upstream in pool.upstreams]
         waits, took = statistics.times.waits, statistics.times.took
-        last = pool.last_response
+        last = self._dispatcher.last_response
         return Snapshot(
             health=health,
             health_reason=pool.health.reason if health.value in _UNWELL else None,
@@ -319,9 +320,7 @@ class Multiplexer:
             response_seconds_p95=percentile(took, 0.95),
             wait_seconds_median=percentile(waits, 0.5),
             wait_seconds_p95=percentile(waits, 0.95),
-            units={
-                number: unit.snapshot() for number, unit in statistics.units.items()
-            },
+            units=statistics.units.snapshot(),
             since=statistics.since + clock,
         )
 
@@ -369,11 +368,11 @@ _UNWELL = frozenset(("degraded", "unreachable"))
 class _Host(Requester):
     """The host program, for one request."""
 
-    name = "host"
+    __slots__ = ("result",)
 
     def __init__(self, result: asyncio.Future[bytes]) -> None:
         """Resolve `result` with the response."""
-        super().__init__()
+        super().__init__("host")
         self.result = result
 
     @override

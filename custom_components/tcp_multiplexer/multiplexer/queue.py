@@ -164,16 +164,17 @@ class RequestQueue:
         """
         passed: list[Requester] = []
         taken = None
-        while turns := self._whose_turns():
+        while turns := (self._write_turns and self._whose_turns()) or self._turns:
             requester = heappop(turns)[1]
             requester.queued = False
-            if not requester.pending or requester.held:
+            pending = requester.pending
+            if not pending or requester.held:
                 continue
             upstream = requester.upstream
             if upstream is not None and not upstream.ready:
                 upstream.waiting.append(requester)
                 continue
-            exchange = requester.pending[0]
+            exchange = pending[0]
             if retry_safe and not exchange.request.retry_safe:
                 passed.append(requester)
                 continue
@@ -186,7 +187,12 @@ class RequestQueue:
                 self._writes_in_a_row = 0
             elif self._turns:
                 self._writes_in_a_row += 1
-            self._remove_first(requester)
+            pending.popleft()
+            self.depth -= 1
+            self._count += 1
+            requester.turn = self._count
+            if pending or requester.gone or requester.blocked:
+                self._go_on(requester)
             break
         for requester in passed:
             self.offer(requester)
@@ -194,17 +200,12 @@ class RequestQueue:
 
     def _whose_turns(self) -> list[tuple[int, Requester]]:
         """Give the turns to serve from: those of writes, or of all others."""
-        if self._write_turns and (
-            not self._turns or self._writes_in_a_row < WRITES_IN_A_ROW
-        ):
+        if not self._turns or self._writes_in_a_row < WRITES_IN_A_ROW:
             return self._write_turns
         return self._turns
 
-    def _remove_first(self, requester: Requester) -> None:
-        requester.pending.popleft()
-        self.depth -= 1
-        self._count += 1
-        requester.turn = self._count
+    def _go_on(self, requester: Requester) -> None:
+        """See what becomes of a requester whose first request was taken."""
         if requester.pending:
             self.offer(requester)
         elif requester.gone:

@@ -42,18 +42,15 @@ class Recorder:
     def asked(self, exchange: Exchange) -> None:
         """Count a request to its unit."""
         if self._has_units:
-            payload = exchange.request.payload
-            exchange.unit = unit = self._statistics.unit(payload[0])
-            unit.requests += 1
-            unit.functions[payload[1]] += 1
+            self._statistics.units.asked[exchange.request.payload[:2]] += 1
 
     def answered(self, exchange: Exchange, response: Any, now: float) -> None:
         """Count a response that a requester gets."""
         statistics = self._statistics
         request = exchange.request
         statistics.responses += 1
-        if exchange.unit is not None:
-            exchange.unit.responses += 1
+        if self._has_units:
+            statistics.units.responses[request.payload[0]] += 1
         if self._is_exception(response):
             statistics.exceptions += 1
         elif request.retry_safe:
@@ -69,8 +66,8 @@ class Recorder:
         statistics.failures[failure] += 1
         if failure is Failure.NO_RESPONSE:
             statistics.timeouts += 1
-        if exchange.unit is not None:
-            exchange.unit.failures += 1
+        if self._has_units:
+            statistics.units.failed[exchange.request.payload[0]] += 1
         self._trace(exchange, failure.value, None, now)
         self._tell(EventType.REQUEST_REFUSED, exchange, failure.value)
 
@@ -78,8 +75,8 @@ class Recorder:
         """Count a request that the owner's rules do not let pass."""
         statistics = self._statistics
         statistics.failures[failure] += 1
-        if exchange.unit is not None:
-            exchange.unit.refused += 1
+        if self._has_units:
+            statistics.units.refused[exchange.request.payload[0]] += 1
         self._trace(exchange, failure.value, None, exchange.arrived)
         if exchange.request.writes is None:
             self._tell(EventType.REQUEST_REFUSED, exchange, failure.value)

@@ -11,7 +11,6 @@ Who joins follows a leader. The leader's end is the followers' end when there is
 response; when there is none, the first follower whose deadline allows it leads.
 """
 
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from .exchange import NOBODY
@@ -32,9 +31,8 @@ class SharedReads:
         """Join identical reads if `share`, remember responses for `ttl` seconds."""
         self.share = share
         self.ttl = ttl
-        self._leaders: dict[Hashable, Exchange] = {}
-        self._writes: defaultdict[Hashable, int] = defaultdict(int)
-        """Per scope, how often a write began or ended."""
+        self.leaders: dict[tuple[Hashable, Hashable], Exchange] = {}
+        """Reads asked and not answered, but for those that a write has made old."""
         self._remembered: dict[Hashable, dict[Hashable, tuple[float, Any]]] = {}
 
     def recall(self, key: tuple[Hashable, Hashable], now: float) -> Any | None:
@@ -49,43 +47,30 @@ class SharedReads:
 
     def leader(self, key: tuple[Hashable, Hashable]) -> Exchange | None:
         """Give the exchange that an identical read may join."""
-        leader = self._leaders.get(key)
-        if leader is None:
+        leader = self.leaders.get(key)
+        if leader is None or not self.share:
             return None
-        if leader.attempts:
-            current = leader.writes_before == self._writes[key[0]]
-        else:
+        if not leader.attempts:
             # not behind others of its requester's, nor of one that is not served
             # (nor on its way from the queue to a connection, at this very moment)
             requester = leader.requester
             pending = requester.pending
-            current = bool(pending) and pending[0] is leader and not requester.held
-        return leader if current else None
-
-    def lead(self, exchange: Exchange) -> None:
-        """Let identical reads join `exchange` from now on."""
-        key = exchange.request.share_key
-        if key is not None and self.share:
-            self._leaders[key] = exchange
-
-    def sent(self, exchange: Exchange) -> None:
-        """Note which writes came before a read is sent."""
-        key = exchange.request.share_key
-        if key is not None:
-            exchange.writes_before = self._writes[key[0]]
+            if not pending or pending[0] is not leader or requester.held:
+                return None
+        return leader
 
     def wrote(self, scope: Hashable) -> None:
         """Note that a write to `scope` was taken, or has ended."""
-        self._writes[scope] += 1
         self._remembered.pop(scope, None)
+        for key, leader in tuple(self.leaders.items()):
+            if key[0] == scope and leader.attempts:
+                del self.leaders[key]
 
     def answered(self, exchange: Exchange, response: Any, now: float) -> None:
         """Remember a response, unless a write may have made it old."""
         key = exchange.request.share_key
-        if key is None or not self.ttl:
-            return
-        scope, what = key
-        if exchange.writes_before == self._writes[scope]:
+        if key is not None and self.leaders.get(key) is exchange:
+            scope, what = key
             remembered = self._remembered.setdefault(scope, {})
             remembered.pop(what, None)
             remembered[what] = (now + self.ttl, response)
@@ -95,8 +80,8 @@ class SharedReads:
     def ended(self, exchange: Exchange) -> list[Exchange]:
         """Note that `exchange` leads no more; give those who followed it."""
         key = exchange.request.share_key
-        if self._leaders.get(key) is exchange:
-            del self._leaders[key]
+        if key is not None and self.leaders.get(key) is exchange:
+            del self.leaders[key]
         followers = exchange.followers
         if followers:
             exchange.followers = NOBODY

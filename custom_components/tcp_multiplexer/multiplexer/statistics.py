@@ -19,27 +19,33 @@ PAYLOAD_KEPT = 512
 
 
 class UnitCounters:
-    """What was asked of one unit."""
+    """What was asked of each unit, and what came of it."""
 
-    __slots__ = ("failures", "functions", "refused", "requests", "responses")
+    __slots__ = ("asked", "failed", "refused", "responses")
 
     def __init__(self) -> None:
         """Start at nothing."""
-        self.requests = 0
-        self.responses = 0
-        self.failures = 0
-        self.refused = 0
-        self.functions: defaultdict[int, int] = defaultdict(int)
+        self.asked: defaultdict[bytes, int] = defaultdict(int)
+        """By unit and function, as they stand in a request: one look-up counts both."""
+        self.responses: defaultdict[int, int] = defaultdict(int)
+        self.failed: defaultdict[int, int] = defaultdict(int)
+        self.refused: defaultdict[int, int] = defaultdict(int)
 
-    def snapshot(self) -> ScopeSnapshot:
-        """Give the counters as they are now."""
-        return ScopeSnapshot(
-            requests=self.requests,
-            responses=self.responses,
-            failures=self.failures,
-            refused=self.refused,
-            functions=dict(self.functions),
-        )
+    def snapshot(self) -> dict[int, ScopeSnapshot]:
+        """Give the counters of each unit as they are now."""
+        functions: defaultdict[int, dict[int, int]] = defaultdict(dict)
+        for (unit, function), count in self.asked.items():
+            functions[unit][function] = count
+        return {
+            unit: ScopeSnapshot(
+                requests=sum(asked.values()),
+                responses=self.responses.get(unit, 0),
+                failures=self.failed.get(unit, 0),
+                refused=self.refused.get(unit, 0),
+                functions=asked,
+            )
+            for unit, asked in functions.items()
+        }
 
 
 type TraceEntry = tuple[float, str, bytes, bytes | None, str, float, float | None]
@@ -113,14 +119,7 @@ class Statistics:
         self.bytes_from_upstream = 0
         self.bytes_to_upstream = 0
         self.times = Times()
-        self.units: dict[int, UnitCounters] = {}
-
-    def unit(self, number: int) -> UnitCounters:
-        """Give the counters of a unit, new ones at its first request."""
-        counters = self.units.get(number)
-        if counters is None:
-            counters = self.units[number] = UnitCounters()
-        return counters
+        self.units = UnitCounters()
 
 
 def percentile(values: list[float], share: float) -> float | None:

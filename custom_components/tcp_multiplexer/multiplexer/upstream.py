@@ -102,10 +102,7 @@ class Upstream(ABC):
         self.on_trial = False
         self.retiring: CloseReason | None = None
         """It gets no further request and closes, for this reason, when empty."""
-
-    @property
-    @abstractmethod
-    def reusable(self) -> bool:
+        self.reusable = True
         """False once it must not carry another request."""
 
     @property
@@ -171,14 +168,7 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         self._tick: asyncio.TimerHandle | None = None
         self._out: list[bytes] = []
         self._open = False
-        self._doomed = False
-        """It is about to be closed."""
         self._told = False
-
-    @property
-    @override
-    def reusable(self) -> bool:
-        return self._codec.reusable and not self._doomed
 
     @property
     @override
@@ -247,6 +237,12 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         self.timeouts_in_a_row = 0
         self.last_received = self._loop.time()
         self._statistics.bytes_from_upstream += len(data)
+        answer = self._codec.whole_answer(data)
+        if answer is not None:
+            request, response = answer
+            self.responses += 1
+            self.owner.answered(self, self.in_flight.pop(request), response)
+            return
         self._handle(self._codec.feed(data))
         if self._framed_by_silence:
             self._set_tick()
@@ -267,13 +263,8 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         self._set_tick()
 
     def _handle(self, events: list[UpstreamEvent[Any]]) -> None:
-        if len(events) == 1 and type(event := events[0]) is Answer:  # as a rule
-            exchange = self.in_flight.pop(event.request)
-            self.responses += 1
-            self.owner.answered(self, exchange, event.response)
-            return
-        if events and type(events[-1]) is Close:
-            self._doomed = True  # what is answered first must free nothing for others
+        if not self._codec.reusable or (events and type(events[-1]) is Close):
+            self.reusable = False  # what is answered first must free nothing for others
         for event in events:
             kind = type(event)
             if kind is Answer:
@@ -300,7 +291,7 @@ class SocketUpstream(Upstream, asyncio.Protocol):
     @override
     def eof_received(self) -> bool:
         if not self._told:
-            self._doomed = True
+            self.reusable = False
             self.last_received = self._loop.time()
             self._handle(self._codec.eof())
             self.close(CloseReason.CLOSED_BY_DEVICE)
@@ -321,7 +312,9 @@ class SocketUpstream(Upstream, asyncio.Protocol):
     def expire(self, exchange: Exchange) -> bool:
         del self.in_flight[exchange.request]
         self.timeouts_in_a_row += 1
-        return self._codec.expire(exchange.request)
+        keep = self._codec.expire(exchange.request)
+        self.reusable = self.reusable and self._codec.reusable
+        return keep
 
     @override
     def close(self, reason: CloseReason, detail: str = "") -> None:

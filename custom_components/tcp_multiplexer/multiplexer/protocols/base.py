@@ -65,10 +65,10 @@ class Request:
         self,
         payload: bytes,
         context: Any = None,
-        *,
         retry_safe: bool = False,
         share_key: tuple[Hashable, Hashable] | None = None,
         writes: Hashable | None = None,
+        *,
         expects_reply: bool = True,
     ) -> None:
         """Keep what a codec read; nothing is checked here."""
@@ -171,6 +171,14 @@ class DownstreamCodec[ResponseT](ABC):
     def next_event(self) -> DownstreamEvent | None:
         """Give the next message, or None when more bytes are needed."""
 
+    def whole_request(self, data: bytes) -> Request | None:  # noqa: ARG002
+        """Give the request that `data` is, whole and alone, as it is as a rule.
+
+        The short way past `receive_data` and `next_event`, where a codec has one. None
+        says that nothing was taken: `data` must go the long way.
+        """
+        return None
+
     @abstractmethod
     def reply(self, request: Request, response: ResponseT) -> bytes:
         """Give the bytes that answer `request`.
@@ -200,10 +208,8 @@ class UpstreamCodec[ResponseT](ABC):
     """After a timeout, send nothing for so many seconds: a late response must not
     be taken for the next one's. What arrives meanwhile is discarded."""
 
-    @property
-    def reusable(self) -> bool:
-        """False once this connection must not carry another request."""
-        return True
+    reusable: bool = True
+    """False once this connection must not carry another request."""
 
     @abstractmethod
     def send(self, request: Request) -> bytes:
@@ -212,6 +218,14 @@ class UpstreamCodec[ResponseT](ABC):
     @abstractmethod
     def feed(self, data: bytes) -> list[UpstreamEvent[ResponseT]]:
         """Take bytes from the device, give what they mean; never raises."""
+
+    def whole_answer(self, data: bytes) -> Answer[ResponseT] | None:  # noqa: ARG002
+        """Give the answer that `data` is, whole and alone, as it is as a rule.
+
+        The short way past `feed`, where a codec has one. None says that nothing was
+        taken: `data` must go the long way.
+        """
+        return None
 
     @abstractmethod
     def begun(self, request: Request) -> bool:

@@ -232,15 +232,15 @@ class _Upstream(UpstreamCodec[HttpResponse]):
         "_protocol",
         "_reader",
         "_request",
-        "_reusable",
         "_to_head",
+        "reusable",
     )
 
     def __init__(self, protocol: HttpProtocol) -> None:
         self._protocol = protocol
         self._reader = Reader(protocol.options.max_body)
         self._connection = h11.Connection(h11.CLIENT)
-        self._reusable = True
+        self.reusable = True
         self._request: Request | None = None
         """The one awaited."""
         self._to_head = False
@@ -251,11 +251,6 @@ class _Upstream(UpstreamCodec[HttpResponse]):
         """The interim responses to it, ready for the client."""
         self._head: ResponseHead | None = None
         """Of its final response, whose body is awaited."""
-
-    @property
-    @override
-    def reusable(self) -> bool:
-        return self._reusable
 
     @override
     def send(self, request: Request) -> bytes:
@@ -282,7 +277,7 @@ class _Upstream(UpstreamCodec[HttpResponse]):
     def expire(self, request: Request) -> bool:
         """Give up: the late response would look like the next request's."""
         self._request = None
-        self._reusable = False
+        self.reusable = False
         return False
 
     @override
@@ -296,21 +291,21 @@ class _Upstream(UpstreamCodec[HttpResponse]):
                 answer = self._read_answer(request)
             except MessageError as err:
                 self._request = None
-                self._reusable = False
+                self.reusable = False
                 failed = Failed(request, Failure.INVALID_RESPONSE, err.reason)
                 return [failed, Close(err.reason)]
             if answer is None:
                 return []
             events.append(answer)
         if unasked := self._reader.take_all():
-            self._reusable = False
+            self.reusable = False
             reason = "data that nobody asked for"
             events += (Stray(reason, unasked), Close(reason))
         return events
 
     @override
     def eof(self) -> list[UpstreamEvent[HttpResponse]]:
-        self._reusable = False
+        self.reusable = False
         request, head = self._request, self._head
         if request is None or head is None or not head.until_close:
             return []
@@ -342,7 +337,7 @@ class _Upstream(UpstreamCodec[HttpResponse]):
             return None
         head, self._head = self._head, None
         self._request = None
-        self._reusable = head.reusable
+        self.reusable = head.reusable
         if request.payload.startswith(_PING):
             self._protocol.ping_works = head.status not in _NO_OPTIONS
         return Answer(request, head.response(self._interim, body))

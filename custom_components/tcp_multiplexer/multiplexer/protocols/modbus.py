@@ -51,6 +51,7 @@ MAX_LENGTH = 254
 _PREFIX = 6
 """Header bytes that `length` does not count."""
 _MIN_FRAME = _PREFIX + MIN_LENGTH
+_MAX_FRAME = _PREFIX + MAX_LENGTH
 
 # The middle of a header, for each length: protocol 0 and the length itself.
 _MIDDLE = tuple(b"\0\0" + length.to_bytes(2) for length in range(MAX_LENGTH + 1))
@@ -104,6 +105,17 @@ class ModbusDownstream(DownstreamCodec[bytes]):
         return modbus_request(buffer[start + _PREFIX : end], buffer[start : start + 2])
 
     @override
+    def whole_request(self, data: bytes) -> Request | None:
+        size = len(data)
+        if (
+            self._buffer
+            or not _MIN_FRAME <= size <= _MAX_FRAME
+            or data[2:_PREFIX] != _MIDDLE[size - _PREFIX]
+        ):
+            return None
+        return modbus_request(data[_PREFIX:], data[:2])
+
+    @override
     def reply(self, request: Request, response: bytes) -> bytes:
         transaction: bytes = request.context
         return transaction + _MIDDLE[len(response)] + response
@@ -118,31 +130,49 @@ class ModbusDownstream(DownstreamCodec[bytes]):
 class ModbusUpstream(UpstreamCodec[bytes]):
     """Faces one connection to a Modbus/TCP device."""
 
-    __slots__ = ("_buffer", "_expired", "_in_flight", "_protocol")
+    __slots__ = ("_buffer", "_expired", "_in_flight", "_protocol", "reusable")
 
     def __init__(self, protocol: ModbusProtocol) -> None:
         """Continue the protocol's count of requests, which outlives connections."""
         self._protocol = protocol
-        self._in_flight: dict[int, Request] = {}
-        self._expired: dict[int, Request] = {}
+        self._in_flight: dict[bytes, Request] = {}
+        """By transaction identifier, as it stands in a frame."""
+        self._expired: dict[bytes, Request] = {}
         self._buffer = b""
-
-    @property
-    @override
-    def reusable(self) -> bool:
-        return len(self._expired) < _EXPIRED_LIMIT
+        self.reusable = True
 
     @override
     def send(self, request: Request) -> bytes:
-        transaction = self._protocol.transaction
+        protocol = self._protocol
         while True:
-            transaction = transaction % 0xFFFF + 1
+            protocol.transaction = protocol.transaction % 0xFFFF + 1
+            transaction = protocol.transaction.to_bytes(2)
             if transaction not in self._in_flight and transaction not in self._expired:
                 break
-        self._protocol.transaction = transaction
         self._in_flight[transaction] = request
         payload = request.payload
-        return transaction.to_bytes(2) + _MIDDLE[len(payload)] + payload
+        return transaction + _MIDDLE[len(payload)] + payload
+
+    @override
+    def whole_answer(self, data: bytes) -> Answer[bytes] | None:
+        size = len(data)
+        in_flight = self._in_flight
+        if (
+            self._buffer
+            or self._expired
+            or len(in_flight) != 1
+            or not _MIN_FRAME <= size <= _MAX_FRAME
+            or data[2:_PREFIX] != _MIDDLE[size - _PREFIX]
+        ):
+            return None
+        request = in_flight.get(data[:2])
+        if request is None:
+            return None
+        payload = request.payload
+        if data[6] != payload[0] or (data[7] ^ payload[1]) & ~EXCEPTION_BIT:
+            return None
+        in_flight.clear()
+        return Answer(request, data[_PREFIX:])
 
     @override
     def feed(self, data: bytes) -> list[UpstreamEvent[bytes]]:
@@ -150,11 +180,13 @@ class ModbusUpstream(UpstreamCodec[bytes]):
             data = self._buffer + data
         events: list[UpstreamEvent[bytes]] = []
         start, size = 0, len(data)
-        while size - start >= _MIN_FRAME and _may_begin(data, start):
+        begins = _may_begin(data, 0)
+        while begins and size - start >= _MIN_FRAME:
             end = start + _PREFIX + data[start + 5]
             if end > size:
                 break
-            if (end < size and not _may_begin(data, end)) or (
+            begins = _may_begin(data, end)
+            if not begins or (
                 (len(self._in_flight) > 1 or self._expired)
                 and self._holds_another(data, start, end)
             ):
@@ -164,13 +196,13 @@ class ModbusUpstream(UpstreamCodec[bytes]):
             events.append(self._match(data if size == end - start else data[start:end]))
             start = end
         self._buffer = data[start:]
-        if start < size and not _may_begin(data, start):
+        if not begins:
             events.append(Close("not a Modbus/TCP frame"))
         return events
 
     def _match(self, frame: bytes) -> UpstreamEvent[bytes]:
         """Find the request that a whole frame answers."""
-        transaction = frame[0] << 8 | frame[1]
+        transaction = frame[:2]
         request = self._in_flight.get(transaction)
         if request is None:
             if transaction in self._expired:
@@ -198,7 +230,7 @@ class ModbusUpstream(UpstreamCodec[bytes]):
         """
         at = data.find(b"\0\0\0", start + _PREFIX + 2, end)
         while at != -1:
-            transaction = data[at - 2] << 8 | data[at - 1]
+            transaction = data[at - 2 : at]
             other = self._in_flight.get(transaction) or self._expired.get(transaction)
             if other is not None and _heads_response(data[at + 3 : at + 6], other):
                 return True
@@ -208,9 +240,7 @@ class ModbusUpstream(UpstreamCodec[bytes]):
     @override
     def begun(self, request: Request) -> bool:
         head = self._buffer[:2]
-        return bool(head) and (
-            len(head) < 2 or self._in_flight.get(int.from_bytes(head)) is request
-        )
+        return bool(head) and (len(head) < 2 or self._in_flight.get(head) is request)
 
     @override
     def expire(self, request: Request) -> bool:
@@ -219,6 +249,7 @@ class ModbusUpstream(UpstreamCodec[bytes]):
                 del self._in_flight[transaction]
                 self._expired[transaction] = request
                 break
+        self.reusable = len(self._expired) < _EXPIRED_LIMIT
         return not self._buffer
 
 
@@ -242,6 +273,10 @@ class LenientUpstream(ModbusUpstream):
     def send(self, request: Request) -> bytes:
         self._given_up = False
         return super().send(request)
+
+    @override
+    def whole_answer(self, data: bytes) -> None:
+        """There is no short way to see what a response without a number answers."""
 
     @override
     def _match(self, frame: bytes) -> UpstreamEvent[bytes]:

@@ -86,9 +86,7 @@ def modbus_request(payload: bytes, context: object) -> Request:
     What writes to unit 0 is a broadcast, to which devices on a serial line are silent.
     """
     if payload[1] in _PLAIN_READS:  # as a rule
-        return Request(
-            payload, context, retry_safe=True, share_key=(payload[0], payload)
-        )
+        return Request(payload, context, True, (payload[0], payload))
     retry_safe = is_retry_safe(payload)
     writes = payload[0] if is_write(payload) else None
     return Request(
