@@ -18,7 +18,7 @@ import ssl
 from typing import Any, Final, NamedTuple
 
 from .identify import FURTHER_UNITS, Ask, Identity, identify
-from .multiplexer import Failure, Multiplexer, RequestError
+from .multiplexer import Multiplexer, RequestError
 from .multiplexer.protocols import PROTOCOLS, Protocol, ProtocolOptions
 from .multiplexer.protocols.base import (
     Answer,
@@ -244,15 +244,12 @@ async def ask_running(multiplexer: Multiplexer, units: Sequence[int]) -> Meeting
     answering.sort(key=lambda number: number != settings.unit_id)
 
     async def ask(payload: bytes) -> bytes | None:
-        try:
+        with suppress(RequestError):
             return await multiplexer.request(payload)
-        except RequestError as err:
-            if err.failure is not Failure.NO_RESPONSE:
-                raise
-            return None
+        return None
 
     others = [settings.unit_id, *units, *FURTHER_UNITS]
-    with suppress(RequestError, TimeoutError):
+    with suppress(TimeoutError):
         async with asyncio.timeout(ANSWER_SECONDS):
             return Meeting(identity=await identify(ask, answering or others))
     return Meeting()

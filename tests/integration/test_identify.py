@@ -4,22 +4,29 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 import struct
+from typing import Any, override
 
+from homeassistant.config_entries import SOURCE_RECONFIGURE, ConfigEntryState
 from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import FlowResultType
 from homeassistant.helpers import device_registry as dr
 from pymodbus.pdu.mei_message import ReadDeviceInformationResponse
 import pytest
+from pytest_homeassistant_custom_component.common import MockConfigEntry
 
+from custom_components.tcp_multiplexer import probe
 from custom_components.tcp_multiplexer.identify import Identity, identify
-from custom_components.tcp_multiplexer.multiplexer import Settings
+from custom_components.tcp_multiplexer.multiplexer import Multiplexer, Settings
 from custom_components.tcp_multiplexer.probe import (
     DeviceError,
     DeviceProblem,
+    Meeting,
     ask_device,
+    ask_running,
 )
 
 from .dialogs import Dialog
+from .peers import ModbusClient, ModbusDevice, read_registers, registers
 from .ports import free_port
 
 
@@ -219,3 +226,173 @@ async def test_a_unit_that_was_found_is_kept(hass: HomeAssistant) -> None:
         assert page["title"] == "Garage"
         assert page["options"] == {"timeout": 0.3, "unit_id": 247}
         await hass.config_entries.async_unload(page["result"].entry_id)
+
+
+# Through an entry that runs
+
+
+class Inverter(ModbusDevice):
+    """Has one slot, and says who it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said = Device(registers={40000: SOLAREDGE})
+
+    @override
+    def answer(self, request: bytes) -> bytes:
+        if request[1] == 0x2B or request[2:4] >= (40000).to_bytes(2):
+            return self.said.answer(request) or b""
+        return super().answer(request)
+
+
+@pytest.fixture
+async def inverter() -> AsyncGenerator[Inverter]:
+    """Return an inverter that is switched on."""
+    inverter = Inverter()
+    await inverter.start()
+    yield inverter
+    await inverter.stop()
+
+
+async def add_at_night(
+    hass: HomeAssistant, inverter: Inverter, **typed: Any
+) -> MockConfigEntry:
+    """Add the inverter while it is off, then switch it on."""
+    await inverter.stop()
+    dialog = Dialog(hass)
+    await dialog.start()
+    await dialog.send(
+        host="127.0.0.1",
+        port=inverter.port,
+        listen_port=free_port(),
+        listen_host="127.0.0.1",
+        connect_on_demand=True,
+        **typed,
+    )
+    page = await dialog.choose("add_anyway")
+    await inverter.start()
+    entry: MockConfigEntry = page["result"]
+    return entry
+
+
+async def reconfigure(hass: HomeAssistant, entry: MockConfigEntry) -> Dialog:
+    """Open the dialog that reconfigures an entry."""
+    dialog = Dialog(hass)
+    await dialog.start(source=SOURCE_RECONFIGURE, entry_id=entry.entry_id)
+    return dialog
+
+
+async def test_a_device_in_use_is_asked_through_its_entry(
+    hass: HomeAssistant, inverter: Inverter, device_registry: dr.DeviceRegistry
+) -> None:
+    """Its one slot stays where it is, and so do the clients."""
+    entry = await add_at_night(hass, inverter)
+    states: list[ConfigEntryState] = []
+    async with ModbusClient(entry.data["listen_port"]) as client:
+        assert await client.ask(read_registers()) == registers()
+        slot = inverter.connection
+        entry.async_on_state_change(lambda: states.append(entry.state))
+        dialog = await reconfigure(hass, entry)
+        page = await dialog.send()
+        assert page["step_id"] == "identified"
+        assert page["description_placeholders"] == {
+            "device": "SolarEdge SE10K",
+            "answer": "SolarEdge SE10K, 4.18, 7F123456",
+        }
+        assert dialog.values == {
+            "name": "SolarEdge SE10K",
+            "profile": "solaredge",
+            "unit_id": 1,
+        }
+        page = await dialog.send(profile="generic")
+        assert page["reason"] == "reconfigure_successful"
+        await hass.async_block_till_done()
+        assert await client.ask(read_registers()) == registers()
+        assert inverter.connection is slot
+        assert states == []
+        (shown,) = dr.async_entries_for_config_entry(device_registry, entry.entry_id)
+        assert shown.name == entry.title == "SolarEdge SE10K"
+        assert shown.model == "SolarEdge SE10K (Modbus/TCP)"
+        assert shown.serial_number == "7F123456"
+        # What is known is no news.
+        dialog = await reconfigure(hass, entry)
+        page = await dialog.send()
+        assert page["reason"] == "reconfigure_successful"
+        assert inverter.connection is slot
+
+
+async def test_what_its_owner_calls_it_is_kept(
+    hass: HomeAssistant, inverter: Inverter
+) -> None:
+    entry = await add_at_night(hass, inverter, name="Roof", profile="fronius")
+    dialog = await reconfigure(hass, entry)
+    await dialog.send()
+    assert dialog.values["name"] == "Roof"
+    assert dialog.values["profile"] == "fronius"
+    dialog.abandon()
+    await hass.async_block_till_done()
+    assert "identity" not in entry.data
+
+
+async def test_another_device_is_not_taken_for_the_one_before(
+    hass: HomeAssistant, inverter: Inverter, device: ModbusDevice
+) -> None:
+    entry = await add_at_night(hass, inverter)
+    dialog = await reconfigure(hass, entry)
+    await dialog.send()
+    await dialog.send()
+    await hass.async_block_till_done()
+    assert entry.data["identity"]["serial"] == "7F123456"
+    dialog = await reconfigure(hass, entry)
+    page = await dialog.send(port=device.port)
+    assert page["reason"] == "reconfigure_successful"
+    await hass.async_block_till_done()
+    assert "identity" not in entry.data
+
+
+async def test_units_that_answer_are_asked_first() -> None:
+    """Nobody waits for a silent unit while another one is known to answer."""
+    device = Device(unit=7, registers={0: bytes(8), 40000: SOLAREDGE})
+    async with device.serve() as port:
+        multiplexer = Multiplexer(
+            Settings(host="127.0.0.1", port=port, listen_port=0, timeout=0.3)
+        )
+        await multiplexer.start()
+        assert await multiplexer.request(bytes((7, *read_registers())))
+        device.asked.clear()
+        met = await ask_running(multiplexer, ())
+        assert met.identity is not None
+        assert met.identity.unit == 7
+        assert {payload[0] for payload in device.asked} == {7}
+        await multiplexer.stop()
+
+
+async def test_units_of_a_device_in_use_in_the_usual_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = Device(unit=3, identification=MEI)
+    async with device.serve() as port:
+        multiplexer = Multiplexer(
+            Settings(
+                host="127.0.0.1",
+                port=port,
+                listen_port=0,
+                timeout=0.3,
+                reconnect_backoff=0.1,
+            )
+        )
+        await multiplexer.start()
+        met = await ask_running(multiplexer, (71,))
+        assert met.identity is not None
+        assert met.identity.unit == 3
+        units = list(dict.fromkeys(payload[0] for payload in device.asked))
+        assert units == [1, 71, 0, 255, 247, 3]
+        # One that is left alone says nothing, and neither does one that takes too long.
+        await multiplexer.pause()
+        assert await ask_running(multiplexer, ()) == Meeting()
+        multiplexer.resume()
+        monkeypatch.setattr(probe, "ANSWER_SECONDS", 0.1)
+        device.unit = 99
+        multiplexer.reset_statistics()
+        assert await ask_running(multiplexer, ()) == Meeting()
+        await multiplexer.stop()
