@@ -41,6 +41,7 @@ from .const import (
 )
 from .entry_settings import settings_from_entry
 from .multiplexer import Event, EventType, Multiplexer, Snapshot, __version__
+from .outage import Refusals
 from .shared_connection import Units, async_prepare, make_upstream
 
 type TcpMultiplexerConfigEntry = ConfigEntry[TcpMultiplexerCoordinator]
@@ -126,15 +127,16 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
         self.data = self.counters = self.multiplexer.snapshot()
         self._interval: float | None = None
         self._stop_interval: Callable[[], None] | None = None
-        self._stop_events: Callable[[], None] | None = self.multiplexer.subscribe(
-            self._async_handle_event
-        )
         self._state_pace = Pace(1, burst=10)
         self._state_timer: Callable[[], None] | None = None
         self._event_pace = Pace(1, burst=20)
         self._event_timer: Callable[[], None] | None = None
         self._held_events: deque[Event] = deque()
         self._event_listeners: list[Callable[[Event], None]] = []
+        self._refusals = Refusals(hass.loop, self._async_show_event)
+        self._stop_events: Callable[[], None] | None = self.multiplexer.subscribe(
+            self._async_handle_event
+        )
 
     async def async_start(self) -> None:
         """Start to listen, whether the device is there or not.
@@ -156,6 +158,7 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
     async def async_shutdown(self) -> None:
         """Stop everything and free the port. The entry's unloading calls this."""
         await super().async_shutdown()
+        self._refusals.end()
         for cancel in (
             self._stop_events,
             self._stop_interval,
@@ -307,6 +310,11 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
         """Take an event from the engine, in the middle of its work: be brief."""
         if event.type in _STATE_EVENTS:
             self._async_state_changed()
+        self._refusals.take(event)
+
+    @callback
+    def _async_show_event(self, event: Event) -> None:
+        """Keep an event for those who listen, if it is one of theirs."""
         if event.type in SHOWN_EVENTS and self._event_listeners:
             self._async_hold_event(event)
 
