@@ -109,6 +109,8 @@ class Manners:
     """How a device behaves; times are seconds, shares are of all requests."""
 
     service: tuple[float, float] = (0.001, 0.01)
+    dawdle: tuple[float, float] = (0.0, 0.0)
+    """How long an answer, already made, is kept back: meanwhile it may become old."""
     order: Order = Order.CONNECTION
     slots: int = UNLIMITED
     """Connections that it serves."""
@@ -353,14 +355,25 @@ class DeviceConnection(asyncio.Protocol):
         device = self.device
         fault = device.draw()
         if fault is None:
-            self._send(self._execute(tid, body))
-            self._answered(tid)
-            self._done.append(tid)
+            answer = self._execute(tid, body)
+            low, high = device.manners.dawdle
+            if high:
+                when = self.loop.time() + low + (high - low) * device.rng.random()
+                self.loop.post(when, self._answer, tid, answer)
+            else:
+                self._answer(tid, answer)
             return
         device.count(fault)
         self._misbehave(fault, tid, body)
         if fault is not Fault.LATE:
             self._answered(tid)
+
+    def _answer(self, tid: int, answer: bytes) -> None:
+        """Send a right answer."""
+        if not self.mute:
+            self._send(answer)
+            self._answered(tid)
+            self._done.append(tid)
 
     def _execute(self, tid: int, body: bytes) -> bytes:
         """Carry a request out, and give the answer's bytes."""

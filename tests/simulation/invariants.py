@@ -48,6 +48,7 @@ class Question:
         "ask",
         "asked",
         "asker",
+        "begun",
         "due",
         "ended",
         "gone_turn",
@@ -56,6 +57,7 @@ class Question:
         "number",
         "sent_turn",
         "tid",
+        "upstream_tid",
         "verdict",
     )
 
@@ -82,6 +84,10 @@ class Question:
         self.sent_turn = 0
         self.links: list[Link] = []
         """The upstream connections on which it was sent."""
+        self.upstream_tid = 0
+        """Its identifier there."""
+        self.begun = False
+        """The connection ended within the response to it."""
         self.ended: float | None = None
         """When it was answered, or nobody waited for an answer any more."""
         self.gone_turn: int | None = None
@@ -404,20 +410,29 @@ class Watch:
         assert isinstance(end, ProgramEndpoint)
         opened = self.loop.time()
         buffer = bytearray()
+        heard = bytearray()
         self._flying[link] = {}
         self._refused_at = None
 
         def wrote(data: bytes) -> None:
             buffer.extend(data)
-            for _, body in self.dialect.cut(buffer):
-                self._sent(link, body, opened)
+            for tid, body in self.dialect.cut(buffer):
+                self._sent(link, tid, body, opened)
             if buffer:
                 raise Violation(f"{bytes(buffer)!r} went upstream, and is no request")
 
-        def read(_: bytes) -> None:
+        def read(data: bytes) -> None:
             self._read_turn[link] = self.loop.turns
+            heard.extend(data)
+            for _ in self.dialect.cut(heard):
+                pass
 
         def gone() -> None:
+            tid = int.from_bytes(heard[:2]) if len(heard) > 1 else -1
+            for question in self._flying[link]:
+                question.begun = (
+                    self.dialect.correlated and tid == question.upstream_tid
+                )
             # What was handed to the connection and not seen may be asked again.
             for question in self._pending:
                 question.handed = True
@@ -450,7 +465,7 @@ class Watch:
         """Note that the owner wants a connection at once, whatever happened before."""
         self._refused_at = None
 
-    def _sent(self, link: Link, body: bytes, opened: float) -> None:
+    def _sent(self, link: Link, tid: int, body: bytes, opened: float) -> None:
         """Look at a request that goes upstream."""
         now = self.loop.time()
         if now < opened + self.connect_delay - _TINY:
@@ -491,6 +506,7 @@ class Watch:
         for other in self._open[body]:
             other.asker.sure = not (question.alike or question.handed)
         question.links.append(link)
+        question.upstream_tid = tid
         question.sent_turn = self.loop.turns
         self._pending.pop(question, None)
         flying = self._flying[link]
@@ -537,6 +553,15 @@ class Watch:
             raise Violation(f"{question} was sent too often")
         if not question.links[0].dialled.is_closing():
             raise Violation(f"{question} was sent again, though it may be answered")
+        if question.begun:
+            raise Violation(f"{question} was sent again, though its answer had begun")
+        if (
+            self.max_connections == 1
+            and self.dialect.drops_reads
+            and question.gone_turn is not None
+            and self.loop.turns > question.gone_turn + 2
+        ):
+            raise Violation(f"{question} was sent again, though its client had left")
 
     def _check_turn(self, question: Question) -> None:
         """Look whether somebody else should have gone first."""

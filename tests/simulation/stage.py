@@ -137,6 +137,12 @@ def begins(line: Line, tid: int, body: bytes) -> None:
     line.say(line.stage.pack(tid, line.stage.dialect.execute(body, 0.0))[:-1])
 
 
+def begins_and_resets(line: Line, tid: int, body: bytes) -> None:
+    """Begin to answer, and break the connection off within the answer."""
+    begins(line, tid, body)
+    line.later(SERVICE, line.link.reset)
+
+
 class Puppet:
     """A device that does what the scene says."""
 

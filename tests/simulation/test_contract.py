@@ -19,6 +19,7 @@ from .stage import (
     asks,
     at,
     begins,
+    begins_and_resets,
     excuse,
     hangs_up,
     resets,
@@ -434,6 +435,26 @@ def test_what_is_retry_safe_is_sent_once_more_and_not_again() -> None:
         assert client.heard[1:] == [(at(0.2), 2, excuse(asks(2), NO_ANSWER))]
 
 
+def test_what_is_retry_safe_is_not_sent_again_once_its_response_has_begun() -> None:
+    with stage() as scene:
+        client = scene.hand()
+        scene.puppet.script += [answers(), begins_and_resets]
+        scene.at(0, client.ask, asks(1), asks(2))
+        scene.run_to(10)
+        assert len(scene.puppet.asked) == 2
+        assert client.heard[1:] == [(at(0.2), 2, excuse(asks(2), NO_ANSWER))]
+
+
+def test_what_is_retry_safe_is_not_sent_again_for_a_client_that_has_left() -> None:
+    with stage() as scene:
+        client = scene.hand()
+        scene.puppet.script += [answers(), resets(0.05)]
+        scene.at(0, client.ask, asks(1), asks(2))
+        scene.at(0.12, client.leave)
+        scene.run_to(10)
+        assert len(scene.puppet.asked) == 2
+
+
 def test_what_is_sent_once_more_goes_before_what_waited_meanwhile() -> None:
     with stage(max_in_flight=2) as scene:
         first, second, third = (scene.hand() for _ in range(3))
@@ -613,6 +634,21 @@ def test_another_connection_is_opened_as_load_asks_for_it_and_runs_beside() -> N
         assert scene.puppet.asked[1:] == [(at(1), 1, asks(2)), (at(1.02), 2, asks(3))]
 
 
+def test_a_client_stays_with_its_connection_while_it_has_one_in_flight() -> None:
+    with stage(max_connections=2, max_in_flight=2) as scene:
+        clients = [scene.hand() for _ in range(3)]
+        for number, client in enumerate(clients):
+            scene.at(0, client.ask, asks(number))
+        scene.run_to(1)
+        assert {asked.line for asked in scene.puppet.asked} == {1, 2}
+        scene.puppet.script.append(answers(0.5))
+        for moment in (1, 1.1):  # at the second, the other one has less to do
+            scene.at(moment, clients[0].ask, asks(9 + round(moment * 10)))
+        scene.run_to(2)
+        one, other = scene.puppet.asked[3:]
+        assert (one.line, one.at, other.at) == (other.line, at(1), at(1.1))
+
+
 def test_an_extra_connection_s_first_exchange_is_a_retry_safe_read() -> None:
     with stage(max_connections=2) as scene:
         first, second, third = (scene.hand() for _ in range(3))
@@ -735,6 +771,19 @@ def test_probes_never_open_a_connection() -> None:
         assert not scene.puppet.dials
 
 
+def test_nor_does_a_probe_that_waits_when_its_connection_ends() -> None:
+    with stage(
+        health_check_interval=1, request_delay=60, connect_on_demand=True
+    ) as scene:
+        client = scene.hand()
+        scene.at(0, client.ask, asks(1))
+        scene.at(2, scene.puppet.hang_up, 1)
+        scene.run_to(1.5)
+        assert scene.mux.snapshot().queue_depth == 1
+        scene.run_to(HOUR)
+        assert scene.puppet.dials == [at(0)]
+
+
 # ---- what the owner may ask -----------------------------------------------------
 
 
@@ -819,6 +868,65 @@ def test_a_read_joins_none_that_was_sent_before_a_write_to_its_unit_was_queued()
         bodies = [asked.body for asked in scene.puppet.asked]
         assert bodies == [asks(1), sets(9), asks(1)]
         assert third.heard[0].at == at(0.3)
+
+
+def test_a_read_joins_none_that_was_sent_before_a_write_to_its_unit_ended() -> None:
+    """Whether the write was sent before it or after: its value may be the older."""
+    for writes_at, reads_at in ((0.05, 0), (0, 0.05)):
+        with stage(max_in_flight=4) as scene:
+            reader, writer, third = (scene.hand() for _ in range(3))
+            slow, quick = answers(0.5), answers(0.1)
+            scene.puppet.script += [slow, quick] if writes_at else [quick, slow]
+            scene.at(reads_at, reader.ask, asks(1))
+            scene.at(writes_at, writer.ask, sets(9))
+            scene.at(0.2, third.ask, asks(1))
+            scene.run_to(1)
+            assert scene.puppet.asked[2:] == [(at(0.2), 1, asks(1))]
+            assert [heard.at for heard in third.heard] == [at(0.3)]
+
+
+def test_a_read_joins_none_while_a_write_to_its_unit_is_queued() -> None:
+    with stage() as scene:
+        first, second, writer, third = (scene.hand() for _ in range(4))
+        scene.at(0, first.ask, asks(1))
+        scene.at(0.02, second.ask, asks(2))
+        scene.at(0.04, writer.ask, sets(9))
+        scene.at(0.06, third.ask, asks(2))
+        scene.run_to(1)
+        bodies = [asked.body for asked in scene.puppet.asked]
+        assert bodies == [asks(1), sets(9), asks(2), asks(2)]
+
+
+def test_a_client_with_a_write_unanswered_joins_nobody() -> None:
+    """Not even where it reads another unit: it may know that they are one device."""
+    with stage(max_in_flight=4) as scene:
+        first, second = scene.hand(), scene.hand()
+        scene.puppet.script += [answers(0.4), answers(0.5), answers()]
+        scene.at(0, first.ask, asks(1))
+        scene.at(0.1, second.ask, sets(9, unit=2))
+        scene.at(0.2, second.ask, asks(1))
+        scene.run_to(1)
+        assert scene.puppet.asked[2:] == [(at(0.2), 1, asks(1))]
+
+
+def test_a_read_does_not_wait_behind_the_others_of_whom_it_could_join() -> None:
+    with stage(queue_size=1000, timeout=HOUR) as scene:
+        greedy, modest = scene.hand(), scene.hand()
+        scene.at(0, greedy.ask, *(asks(n) for n in range(500)))
+        scene.at(1.05, modest.ask, asks(499))
+        scene.run_to(2)
+        assert modest.heard == [(at(1.2), 1, answer(scene, asks(499)))]
+
+
+def test_a_response_that_a_write_overtook_is_not_remembered() -> None:
+    with stage(max_in_flight=4, cache_ttl=60) as scene:
+        reader, writer = scene.hand(), scene.hand()
+        scene.puppet.script += [answers(0.5), answers(0.1)]
+        scene.at(0, reader.ask, asks(1))
+        scene.at(0.1, writer.ask, sets(9))
+        scene.at(1, reader.ask, asks(1))
+        scene.run_to(2)
+        assert len(scene.puppet.asked) == 3
 
 
 def test_a_read_that_follows_one_without_a_response_asks_itself() -> None:

@@ -132,7 +132,7 @@ def test_no_read_gives_what_a_write_has_replaced(
     settings: dict[str, Any], seed: int
 ) -> None:
     """Whoever reads after a write was answered sees it, shared or remembered or not."""
-    manners = Manners(service=(0.001, 0.03), order=Order.CONNECTION)
+    manners = Manners(service=(0.001, 0.01), dawdle=(0.0, 0.03), order=Order.PARALLEL)
     with World(f"edit {seed}", manners=manners, **settings) as world:
         world.start()
         for number in range(1, 7):

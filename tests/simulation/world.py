@@ -187,6 +187,7 @@ class Life(World):
             stall=rng.choice((0.0, 0.003, 0.03)),
             manners=Manners(
                 service=rng.choice(((0.0, 0.001), (0.001, 0.01), (0.02, 0.03))),
+                dawdle=rng.choice(((0.0, 0.0), (0.0, 0.0), (0.0, 0.02))),
                 order=rng.choice(tuple(Order)),
                 slots=slots,
                 beyond=rng.choice(tuple(Slots)),
