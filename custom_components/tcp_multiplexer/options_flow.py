@@ -265,7 +265,9 @@ class TcpMultiplexerOptionsFlow(OptionsFlow):
                 mode=SelectSelectorMode.LIST,
             )
         )
-        schema = vol.Schema({vol.Required(_CHOSEN): selector})
+        # The frontend would choose the first one by itself: not for removal.
+        nothing: dict[str, Any] = {"suggested_value": []} if multiple else {}
+        schema = vol.Schema({vol.Required(_CHOSEN, description=nothing): selector})
         return self.async_show_form(step_id=step_id, data_schema=schema)
 
     @callback

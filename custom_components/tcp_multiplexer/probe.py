@@ -319,9 +319,8 @@ async def _ask(
                     data = b""
                 for event in codec.feed(data) if data else codec.eof():
                     match event:
-                        case Answer(request=asked, response=response):
-                            if asked is request:
-                                return bytes(response)
+                        case Answer(response=response):  # nothing else is in flight
+                            return bytes(response)
                         case SendBack(data=owed):
                             writer.write(owed)
                         case Stray():

@@ -1,6 +1,7 @@
 """Further listeners of an entry: added, used, changed and removed in the options."""
 
 import asyncio
+from contextlib import ExitStack
 from pathlib import Path
 import socket
 import ssl
@@ -21,6 +22,8 @@ from custom_components.tcp_multiplexer.const import (
     CONF_LISTEN_PORT,
     CONF_MORE_LISTENERS,
 )
+from custom_components.tcp_multiplexer.local_ports import async_which_failed
+from custom_components.tcp_multiplexer.multiplexer import ListenerSettings, Settings
 from custom_components.tcp_multiplexer.probe import try_listen
 from tests.engine.certificates import Authority
 
@@ -196,6 +199,10 @@ async def test_one_of_several(hass: HomeAssistant, running: MockConfigEntry) -> 
     for port in (ports[0], new, ports[2]):
         await assert_serves(port)
     dialog = await open_options(hass, running, "remove_listener")
+    assert dialog.values == {"listener": []}
+    await dialog.send()
+    assert len(running.options[CONF_MORE_LISTENERS]) == 3
+    dialog = await open_options(hass, running, "remove_listener")
     await dialog.send(listener=["0", "2"])
     await hass.async_block_till_done()
     await assert_serves(new)
@@ -332,3 +339,20 @@ async def test_reconfiguring_knows_further_ports(
     assert page["errors"] == {"base": "invalid_more_listeners"}
     page = await dialog.send(protocol="modbus")
     assert page["reason"] == "reconfigure_successful"
+
+
+@pytest.mark.parametrize("taken", [None, 0, 1, 2])
+async def test_which_port_kept_it_from_starting(taken: int | None) -> None:
+    """Asked a moment later, none may be to blame any more; then it is the first."""
+    ports = [free_port() for _ in range(3)]
+    first, *more = ports
+    settings = Settings(
+        host="192.0.2.1",
+        listen_port=first,
+        more_listeners=tuple(ListenerSettings(port=port) for port in more),
+    )
+    with ExitStack() as stack:
+        if taken is not None:
+            stack.enter_context(socket.create_server(("", ports[taken])))
+        failed = await async_which_failed(settings)
+    assert failed == (ports[taken or 0], bool(taken))

@@ -14,7 +14,7 @@ from aiohttp import web
 import pytest
 
 from custom_components.tcp_multiplexer import probe
-from custom_components.tcp_multiplexer.multiplexer.settings import Settings
+from custom_components.tcp_multiplexer.multiplexer import Settings, TlsUpstream
 from custom_components.tcp_multiplexer.probe import (
     DeviceError,
     DeviceProblem,
@@ -330,3 +330,41 @@ async def test_the_right_answer_counts_whatever_comes_before_it() -> None:
     async with device(answer) as (port, _):
         said = (await ask_device(settings(port))).answer
     assert said == "unit 1 read holding registers 0 count 1 -> values 42"
+
+
+# TLS
+
+
+@pytest.mark.parametrize(
+    ("reaction", "detail"),
+    [
+        (lambda _: None, "connection closed"),
+        (lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n", "WRONG_VERSION_NUMBER"),
+        (lambda _: b"", "no answer"),
+    ],
+)
+async def test_a_handshake_that_fails(
+    reaction: Reaction, detail: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The dialog goes on, and the connection is closed."""
+    monkeypatch.setattr(probe, "CONNECT_SECONDS", 0.5)
+    async with device(reaction) as (port, heard):
+        with pytest.raises(DeviceError) as caught:
+            await ask_device(settings(port, tls=TlsUpstream(verify=False)))
+        assert caught.value.problem is DeviceProblem.NO_TLS
+        assert caught.value.detail == detail
+        assert heard[0][:2] == b"\x16\3"  # a handshake (RFC 8446, 5.1)
+
+
+async def test_a_device_that_hangs_up_when_asked_who_it_is() -> None:
+    """What it said before counts."""
+
+    def answer(request: bytes) -> bytes | None:
+        if request[7] != 3:
+            return None
+        return request[:4] + b"\0\5" + request[6:8] + b"\2\0\1"
+
+    async with device(answer) as (port, _):
+        said, identity = await ask_device(settings(port))
+    assert said is not None
+    assert identity is None
