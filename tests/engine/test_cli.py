@@ -546,6 +546,17 @@ async def test_debug_logs_every_exchange(device: Device) -> None:
     )
 
 
+async def test_debug_logs_no_response_where_there_is_none(device: Device) -> None:
+    async with program(
+        *("-p=modbus", "-t", f"127.0.0.1:{device.port}", "-d"),
+        "--allowed-functions=4",
+    ) as running:
+        await use_and_leave(await running.port())
+        await running.logs("Client .* disconnected")
+        await running.stop()
+    assert running.logged(r"DEBUG .*, refused, .* ms; 01 03 00 00 00 01\n")
+
+
 async def test_refused_client_is_told_about_once(device: Device) -> None:
     async with program(
         *("-p=modbus", "-t", f"127.0.0.1:{device.port}"),

@@ -27,8 +27,11 @@ from custom_components.tcp_multiplexer.multiplexer.cli_options import (
     target,
 )
 from custom_components.tcp_multiplexer.multiplexer.profiles import PROFILES
+from custom_components.tcp_multiplexer.multiplexer.protocols import PROTOCOLS
 
 FIELDS = {field.name: field.default for field in dataclasses.fields(Settings)}
+
+MODBUS = ("-p", "modbus")
 
 # A flag for each field of Settings, and what it sets.
 FLAGS: dict[str, tuple[list[str], Any]] = {
@@ -57,29 +60,41 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
     "queue_size": (["--queue-size", "64"], 64),
     "health_check_interval": (["--health-check-interval", "0"], 0.0),
     "probe": (["--probe", "70 69 6e 67 0a"], b"ping\n"),
-    "unit_id": (["--unit-id", "247"], 247),
-    "matching": (["--matching", "lenient"], "lenient"),
-    "quiet": (["--quiet-time", "2"], 2.0),
-    "share_reads": (["--no-share-reads"], False),
-    "cache_ttl": (["--cache-ttl", "1s"], 1.0),
-    "writes_first": (["--no-writes-first"], False),
-    "write_policy": (["--write-policy", "deny"], "deny"),
+    "unit_id": ([*MODBUS, "--unit-id", "247"], 247),
+    "matching": ([*MODBUS, "--matching", "lenient"], "lenient"),
+    "quiet": ([*MODBUS, "--quiet-time", "2"], 2.0),
+    "share_reads": ([*MODBUS, "--no-share-reads"], False),
+    "cache_ttl": ([*MODBUS, "--cache-ttl", "1s"], 1.0),
+    "writes_first": ([*MODBUS, "--no-writes-first"], False),
+    "write_policy": ([*MODBUS, "--write-policy", "deny"], "deny"),
     "write_networks": (
-        ["--write-networks", "192.0.2.1,2001:db8::/32"],
+        [*MODBUS, "--write-networks", "192.0.2.1,2001:db8::/32"],
         (ip_network("192.0.2.1"), ip_network("2001:db8::/32")),
     ),
-    "allowed_functions": (["--allowed-functions", "3,0x04"], (3, 4)),
-    "allowed_units": (["--allowed-units", "1,2"], (1, 2)),
-    "max_read_registers": (["--max-read-registers", "25"], 25),
-    "unit_map": (["--unit-map", "1:11, 2:12"], ((1, 11), (2, 12))),
+    "allowed_functions": ([*MODBUS, "--allowed-functions", "3,0x04"], (3, 4)),
+    "allowed_units": ([*MODBUS, "--allowed-units", "1,2"], (1, 2)),
+    "max_read_registers": ([*MODBUS, "--max-read-registers", "25"], 25),
+    "unit_map": ([*MODBUS, "--unit-map", "1:11, 2:12"], ((1, 11), (2, 12))),
     "allowed_networks": (["--allowed-networks", "::/0"], (ip_network("::/0"),)),
     "max_clients": (["--max-clients", "8"], 8),
-    "on_failure": (["--on-failure", "close"], "close"),
-    "max_body": (["--max-body", "1024"], 1024),
+    "on_failure": ([*MODBUS, "--on-failure", "close"], "close"),
+    "max_body": (["-p", "http", "--max-body", "1024"], 1024),
     "trace_size": (["--trace-size", "0"], 0),
-    "max_in_flight": (["-p", "modbus", "--max-in-flight", "4"], 4),
-    "framing": (["-p", "modbus", "--framing", "rtu"], "rtu"),
+    "max_in_flight": ([*MODBUS, "--max-in-flight", "4"], 4),
+    "framing": ([*MODBUS, "--framing", "rtu"], "rtu"),
 }
+
+
+# The fields that not every protocol reads, and those that do.
+ONLY_FOR: dict[str, tuple[str, ...]] = {
+    "probe": ("iso8583", "mpu", "echo"),
+    "max_body": ("http",),
+    **dict.fromkeys(
+        (field for field, (flags, _) in FLAGS.items() if flags[:2] == [*MODBUS]),
+        ("modbus",),
+    ),
+}
+del ONLY_FOR["protocol"]
 
 
 @pytest.fixture
@@ -130,6 +145,22 @@ def test_flag_named_in_errors_exists(parser: Parser, field: str) -> None:
     assert len(actions) == 1
     arguments, _ = FLAGS[field]
     assert {*actions[0].option_strings}.intersection(arguments)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("field", FIELDS)
+def test_flag_means_something_or_is_refused(
+    parser: Parser, field: str, protocol: str
+) -> None:
+    """A field that the protocol reads is none that its flag is refused for."""
+    arguments, value = FLAGS[field]
+    given = parser.parse_args([*arguments, "-p", protocol])
+    refused = field in ONLY_FOR and protocol not in ONLY_FOR[field]
+    if refused:
+        with pytest.raises(ValueError, match=f"{flag_of(field)}: "):
+            make_settings(given)
+    elif field != "protocol":
+        assert getattr(make_settings(given), field) == value
 
 
 def test_help_tells_the_defaults_that_hold(parser: Parser) -> None:
@@ -268,14 +299,25 @@ def test_what_is_no_target(text: str) -> None:
         (["server", "--max-connections", "0"], "--max-connections: must be between"),
         (["server", "--max-connections", "x"], "invalid int value: 'x'"),
         (["server", "--max-in-flight", "2"], "--max-in-flight: echo can have only 1"),
-        (["server", "--quiet-time", "99"], "--quiet-time: must be between"),
+        (["server", *MODBUS, "--quiet-time", "99"], "--quiet-time: must be between"),
         (["server", "--probe", "xyz"], "no row of hexadecimal digits"),
         (["server", "--probe", "7069"], "--probe: the echo message is incomplete"),
         (["server", "--unit-map", "1-2"], "write 1:11,2:12"),
-        (["server", "--unit-map", "1:256"], "--unit-map: must be between"),
+        (["server", *MODBUS, "--unit-map", "1:256"], "--unit-map: must be between"),
         (["server", "--allowed-units", "one"], "write 3,4"),
         (["server", "--allowed-networks", "lan"], "write 192.168.1.0/24"),
-        (["server", "--write-policy", "maybe"], "must be allow or deny or acknowledge"),
+        (
+            ["server", *MODBUS, "--write-policy", "maybe"],
+            "must be allow or deny or acknowledge",
+        ),
+        (
+            ["server", "--framing", "rtu"],
+            "--framing: means nothing to echo; use it with modbus",
+        ),
+        (["server", "-p", "http", "--quiet-time", "1"], "--quiet-time: means nothing"),
+        (["server", "-p", "mpu", "--no-share-reads"], "--share-reads: means nothing"),
+        (["server", *MODBUS, "--max-body", "1024"], "use it with http"),
+        (["server", *MODBUS, "--probe", "00"], "use it with iso8583, mpu, echo"),
         (["server", "--tls-ca", "/nowhere"], "/nowhere cannot be read: No such file"),
         (["server", "--profile", "toaster"], "invalid choice: 'toaster'"),
         (["server", "--profile", "sma", "-p", "http"], "--profile is for -p modbus"),

@@ -19,6 +19,7 @@ from custom_components.tcp_multiplexer.multiplexer import (
     Multiplexer,
     RequestError,
     Settings,
+    SettingsError,
     upstream,
 )
 
@@ -123,6 +124,18 @@ async def test_stop_frees_the_port_and_may_be_called_again(
     assert first.snapshot().listen_addresses == ()
     second = await multiplex(listen_port=port)
     assert await (await connect(second)).ask(read()) == values()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "probe"), [("echo", b"ping"), ("mpu", b"0009ping"), ("iso8583", b"x")]
+)
+async def test_probe_that_is_no_message_is_an_error_of_that_setting(
+    protocol: str, probe: bytes
+) -> None:
+    settings = Settings(host="127.0.0.1", protocol=protocol, probe=probe)
+    with pytest.raises(SettingsError, match="incomplete") as error:
+        Multiplexer(settings)
+    assert error.value.field == "probe"
 
 
 async def test_stop_before_start_is_nothing() -> None:

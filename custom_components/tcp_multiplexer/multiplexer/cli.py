@@ -17,11 +17,11 @@ import threading
 from types import FrameType
 
 from . import __version__
-from .cli_options import Parser, add_flags, make_settings
+from .cli_options import Parser, add_flags, flag_of, make_settings
 from .events import Event, EventType
 from .multiplexer import Multiplexer
 from .protocols import PROTOCOLS
-from .settings import Settings
+from .settings import Settings, SettingsError
 
 PROGRAM = "tcp-multiplexer"
 _GC_THRESHOLD = 50_000
@@ -107,8 +107,8 @@ async def _serve(settings: Settings, level: int) -> None:
     target = _address(settings.host, settings.port)
     try:
         multiplexer = Multiplexer(settings, name=target)
-    except ValueError as err:
-        message = f"--probe: {err}"
+    except SettingsError as err:
+        message = f"{flag_of(err.field)}: {err.message}"
         raise ValueError(message) from err
     multiplexer.subscribe(_EventLog(target, level))
     stop = _stop_signal()

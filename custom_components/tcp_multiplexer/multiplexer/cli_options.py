@@ -452,6 +452,31 @@ _FLAGS = {
     "quiet": "--quiet-time",
 }
 
+_ONLY_FOR: dict[str, tuple[str, ...]] = {
+    "probe": ("iso8583", "mpu", "echo"),
+    "max_body": ("http",),
+    **dict.fromkeys(
+        (
+            "framing",
+            "matching",
+            "quiet",
+            "unit_id",
+            "unit_map",
+            "allowed_units",
+            "allowed_functions",
+            "max_read_registers",
+            "write_policy",
+            "write_networks",
+            "writes_first",
+            "share_reads",
+            "cache_ttl",
+            "on_failure",
+        ),
+        ("modbus",),
+    ),
+}
+"""Fields that mean something to some protocols only."""
+
 
 def flag_of(field: str) -> str:
     """Name the flag that sets a field of `Settings`."""
@@ -474,6 +499,7 @@ def make_settings(given: argparse.Namespace) -> Settings:
             raise ValueError("--profile is for -p modbus alone")
     for name in ("command", "profile", "verbose", "debug"):
         values.pop(name, None)
+    _check_meaning(given, values["protocol"])
     if "target" in values:
         values["host"], values["port"] = values.pop("target")
     if "listen" in values:
@@ -485,6 +511,19 @@ def make_settings(given: argparse.Namespace) -> Settings:
     except SettingsError as err:
         message = f"{flag_of(err.field)}: {err.message}"
         raise ValueError(message) from err
+
+
+def _check_meaning(given: argparse.Namespace, protocol: str) -> None:
+    """Refuse flags that would do nothing.
+
+    Raises:
+        ValueError: a flag means nothing to the protocol; the text begins with it.
+
+    """
+    for field, protocols in _ONLY_FOR.items():
+        if field in given and protocol in PROTOCOLS and protocol not in protocols:
+            message = f"means nothing to {protocol}; use it with {', '.join(protocols)}"
+            raise ValueError(f"{flag_of(field)}: {message}")
 
 
 def _take(values: dict[str, Any], prefix: str, names: Sequence[str]) -> dict[str, Any]:

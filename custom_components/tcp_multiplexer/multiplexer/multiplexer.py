@@ -19,6 +19,7 @@ from .pcap import to_pcap
 from .pool import UpstreamPool
 from .protocols import PROTOCOLS, ProtocolOptions
 from .queue import RequestQueue
+from .settings import SettingsError
 from .snapshot import Snapshot, TraceRecord
 from .statistics import Statistics, percentile
 from .upstream import SocketUpstream
@@ -85,6 +86,10 @@ class Multiplexer:
 
         `name` is what logs call the upstream, else its host and port.
         `make_upstream` makes connections of another kind than a codec on a socket.
+
+        Raises:
+            SettingsError: the probe is no message of the protocol.
+
         """
         self._settings = settings
         self._loop = asyncio.get_running_loop()
@@ -105,7 +110,10 @@ class Multiplexer:
             quiet=settings.quiet,
             unit_map=settings.unit_map,
         )
-        self._protocol: Protocol[Any] = PROTOCOLS[settings.protocol](options)
+        try:
+            self._protocol: Protocol[Any] = PROTOCOLS[settings.protocol](options)
+        except ValueError as err:  # the only option that a protocol judges itself
+            raise SettingsError("probe", str(err)) from err
         self._pool = UpstreamPool(
             settings,
             self._protocol,

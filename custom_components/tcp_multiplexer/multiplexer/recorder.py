@@ -134,13 +134,15 @@ class Recorder:
     ) -> None:
         request = exchange.request.payload
         sent = exchange.sent if exchange.attempts else now
+        data = request[:PAYLOAD_KEPT].hex(" ")
+        if response is not None:
+            data += f" -> {response[:PAYLOAD_KEPT].hex(' ')}"
         LOGGER.debug(
-            "%s: %s, %s, waited %.1f ms, took %.1f ms; %s -> %s",
+            "%s: %s, %s, waited %.1f ms, took %.1f ms; %s",
             exchange.requester.name,
             self._protocol.describe(request, response),
             outcome,
             (sent - exchange.arrived) * 1e3,
             (now - sent) * 1e3,
-            request[:PAYLOAD_KEPT].hex(" "),
-            response and response[:PAYLOAD_KEPT].hex(" "),
+            data,
         )
