@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
+    Answer,
     Close,
     DownstreamCodec,
     DownstreamEvent,
@@ -43,7 +44,7 @@ def received(codec: DownstreamCodec[Any], data: bytes) -> list[DownstreamEvent]:
 def fed(codec: UpstreamCodec[Any], data: bytes) -> list[UpstreamEvent[Any]]:
     """Give all that an upstream codec makes of `data`, the short way first."""
     answer = codec.whole_answer(data)
-    return codec.feed(data) if answer is None else [answer]
+    return codec.feed(data) if answer is None else [Answer(*answer)]
 
 
 def payloads(events: Iterable[DownstreamEvent]) -> list[bytes]:

@@ -591,7 +591,7 @@ def test_short_way_is_for_the_one_answer_that_is_awaited() -> None:
         right._replace(pdu=b"\4" + values()[1:]),
     ):
         assert codec.whole_answer(wrong.encoded()) is None
-    assert codec.whole_answer(frame) == Answer(mine, b"\1" + values())
+    assert codec.whole_answer(frame) == (mine, b"\1" + values())
     assert codec.whole_answer(frame) is None  # it is not awaited any more
     assert isinstance(codec.feed(frame)[0], Stray)
     second = transaction_of(codec.send(mine))

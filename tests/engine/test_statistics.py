@@ -32,14 +32,14 @@ def test_reset_begins_again_but_keeps_the_trace() -> None:
     statistics = Statistics(trace_size=2, now=5)
     assert statistics.since == 5
     assert statistics.failures == dict.fromkeys(Failure, 0)
-    statistics.requests = 9
+    statistics.gone.requests = 9
     statistics.failures[Failure.BUSY] = 3
     statistics.times.add(1, 2)
     statistics.units.asked[b"\4\3"] += 1
     for name in "abc":
         statistics.trace.append((0, name, b"", None, "busy", 0, None))
     statistics.reset(8)
-    assert (statistics.since, statistics.requests) == (8, 0)
+    assert (statistics.since, statistics.gone.requests) == (8, 0)
     assert statistics.failures[Failure.BUSY] == 0
     assert (statistics.times.waits, statistics.times.took) == ([], [])
     assert not statistics.units.snapshot()

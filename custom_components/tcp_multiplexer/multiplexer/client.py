@@ -55,6 +55,7 @@ class Client(asyncio.Protocol, Requester):
         "_read_at_once",
         "_reading",
         "_statistics",
+        "_time",
         "_tls",
         "_transport",
         "bytes_in",
@@ -81,6 +82,7 @@ class Client(asyncio.Protocol, Requester):
         self._dispatcher = listener.dispatcher
         self._statistics = listener.statistics
         self._loop = asyncio.get_running_loop()
+        self._time = self._loop.time
         self._codec = codec
         self._ordered = ordered
         self._read_at_once = listener.protocol.read_while_held // 2 or _READ_AT_ONCE
@@ -210,13 +212,11 @@ class Client(asyncio.Protocol, Requester):
     def data_received(self, data: bytes) -> None:
         if self._closed:
             return
-        size = len(data)
-        self.bytes_in += size
-        self._statistics.bytes_from_clients += size
+        self.bytes_in += len(data)
         if not (self.pending or self.joined or self.blocked or self.held):
             request = self._codec.whole_request(data)
             if request is not None:
-                now = self._loop.time()
+                now = self._time()
                 self._ask(request, now)
                 self._dispatcher.dispatch(now)
                 return
@@ -258,7 +258,6 @@ class Client(asyncio.Protocol, Requester):
 
     def _ask(self, request: Request, now: float) -> None:
         self.requests += 1
-        self._statistics.requests += 1
         self.last_request = now
         timeout = self._listener.settings.timeout
         exchange = Exchange(request, self, now, now + timeout)
@@ -415,9 +414,7 @@ class Client(asyncio.Protocol, Requester):
         transport = self._transport
         if self._closed or transport.is_closing() or not data:
             return
-        size = len(data)
-        self.bytes_out += size
-        self._statistics.bytes_to_clients += size
+        self.bytes_out += len(data)
         transport.write(data)
         if self.held:
             self._listener.unread(self, transport.get_write_buffer_size())

@@ -211,10 +211,14 @@ class Dispatcher:
         queue = self._queue
         if self._dispatching or not queue.depth:
             return  # the loop below goes on until nothing is left to do
+        upstreams = self._upstreams
         self._dispatching = True
         try:
-            while (upstream := self._ready_upstream()) is not None:
-                exchange = queue.take(retry_safe=upstream.on_trial)
+            while True:
+                upstream = upstreams[0] if len(upstreams) == 1 else self._best()
+                if upstream is None or not upstream.ready:
+                    break
+                exchange = queue.take(upstream.on_trial)
                 if exchange is None:
                     return
                 self._send(exchange.requester.upstream or upstream, exchange, now)
@@ -224,17 +228,13 @@ class Dispatcher:
                     return
         finally:
             self._dispatching = False
-        if len(self._upstreams) < self._pool.limit:
+        if len(upstreams) < self._pool.limit:
             self._pool.connect()
 
-    def _ready_upstream(self) -> Upstream | None:
-        """Give the connection with the fewest requests, one on trial last."""
-        upstreams = self._upstreams
-        if len(upstreams) == 1:
-            upstream = upstreams[0]
-            return upstream if upstream.ready else None
+    def _best(self) -> Upstream | None:
+        """Give the ready connection with the fewest requests, one on trial last."""
         best = None
-        for upstream in upstreams:
+        for upstream in self._upstreams:
             if upstream.ready and (
                 best is None
                 or best.on_trial > upstream.on_trial
@@ -299,9 +299,10 @@ class Dispatcher:
         upstream.on_trial = False
         followers = NOBODY
         if request.share_key is not None:
-            if self._sharing.ttl and not self._protocol.is_exception(response):
-                self._sharing.answered(exchange, response, now)
-            followers = self._sharing.ended(exchange)
+            sharing = self._sharing
+            if sharing.ttl and not self._protocol.is_exception(response):
+                sharing.answered(exchange, response, now)
+            followers = sharing.ended(exchange)
         elif request.writes is not None:
             requester.writing -= 1
             self._sharing.wrote(request.writes)  # nobody sees what was before it

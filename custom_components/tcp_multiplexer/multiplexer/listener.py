@@ -151,7 +151,8 @@ class Listener:
 
     def forget(self, client: Client) -> None:
         """Note that a client's connection is gone."""
-        self.clients.pop(client, None)
+        del self.clients[client]
+        self.statistics.gone.add(client)
         self._starved.pop(client, None)
         self._begun.pop(client, None)
         self._unread.pop(client, None)

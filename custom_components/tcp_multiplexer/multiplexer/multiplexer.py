@@ -227,7 +227,7 @@ class Multiplexer:
         host = _Host(self._loop.create_future())
         self._queue.join(host)
         self._hosts.add(host)
-        self._statistics.requests += 1
+        self._statistics.gone.requests += 1
         deadline = now + self._settings.timeout
         self._dispatcher.submit(Exchange(request, host, now, deadline))
         self._dispatcher.dispatch(now)
@@ -252,6 +252,8 @@ class Multiplexer:
     def reset_statistics(self) -> None:
         """Count from now on."""
         self._statistics.reset(self._loop.time())
+        for client in self._listener.clients:
+            self._statistics.gone.add(client, -1)
         self._queue.peak = self._queue.depth
         self._statistics.clients_peak = len(self._listener.clients)
 
@@ -287,6 +289,7 @@ class Multiplexer:
         opened = [upstream.opened_at for upstream in pool.upstreams]
         waits, took = statistics.times.waits, statistics.times.took
         last = self._dispatcher.last_response
+        traffic = statistics.gone.with_those_here(self._listener.clients)
         return Snapshot(
             health=health,
             health_reason=pool.health.reason if health.value in _UNWELL else None,
@@ -302,7 +305,7 @@ class Multiplexer:
             queue_depth=queue.depth,
             queue_peak=queue.peak,
             in_flight=sum(len(upstream.in_flight) for upstream in pool.upstreams),
-            requests=statistics.requests,
+            requests=traffic.requests,
             responses=statistics.responses,
             exceptions=statistics.exceptions,
             failures={
@@ -320,8 +323,8 @@ class Multiplexer:
             clients_refused=statistics.clients_refused,
             connection_attempts=statistics.connection_attempts,
             reconnects=statistics.reconnects,
-            bytes_from_clients=statistics.bytes_from_clients,
-            bytes_to_clients=statistics.bytes_to_clients,
+            bytes_from_clients=traffic.bytes_in,
+            bytes_to_clients=traffic.bytes_out,
             bytes_from_upstream=statistics.bytes_from_upstream,
             bytes_to_upstream=statistics.bytes_to_upstream,
             response_seconds_median=percentile(took, 0.5),

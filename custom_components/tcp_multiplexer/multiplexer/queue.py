@@ -157,14 +157,14 @@ class RequestQueue:
         self._withdraw(requester)
         self.offer(requester)
 
-    def take(self, *, retry_safe: bool = False) -> Exchange | None:
+    def take(self, retry_safe: bool = False) -> Exchange | None:
         """Give the request whose turn it is, if any may go now.
 
         With `retry_safe`, only one that may be sent twice: others keep their turn.
         """
         passed: list[Requester] = []
         taken = None
-        while turns := (self._write_turns and self._whose_turns()) or self._turns:
+        while turns := self._whose_turns() if self._write_turns else self._turns:
             requester = heappop(turns)[1]
             requester.queued = False
             pending = requester.pending

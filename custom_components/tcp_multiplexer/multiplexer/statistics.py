@@ -8,9 +8,15 @@ of day.
 from array import array
 from collections import defaultdict, deque
 from math import ceil
+from typing import TYPE_CHECKING
 
 from .protocols.base import Failure
 from .snapshot import ScopeSnapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .client import Client
 
 WINDOW = 1000
 """Exchanges over which times are judged."""
@@ -86,6 +92,32 @@ class Times:
         return sorted(self._took[: self._count])
 
 
+class Traffic:
+    """What clients count themselves, summed up over all that ever came."""
+
+    __slots__ = ("bytes_in", "bytes_out", "requests")
+
+    def __init__(self) -> None:
+        """Start at nothing."""
+        self.requests = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+
+    def add(self, client: Client | Traffic, sign: int = 1) -> None:
+        """Add what a client that is gone has counted; -1: leave out what it has."""
+        self.requests += sign * client.requests
+        self.bytes_in += sign * client.bytes_in
+        self.bytes_out += sign * client.bytes_out
+
+    def with_those_here(self, clients: Iterable[Client]) -> Traffic:
+        """Give the sum with clients that are still counting."""
+        total = Traffic()
+        total.add(self)
+        for client in clients:
+            total.add(client)
+        return total
+
+
 class Statistics:
     """The counters of one multiplexer, since the start or the last reset."""
 
@@ -97,7 +129,8 @@ class Statistics:
     def reset(self, now: float) -> None:
         """Begin again; the trace and what is connected stay."""
         self.since = now
-        self.requests = 0
+        self.gone = Traffic()
+        """Of clients that are gone, less what others had counted before a reset."""
         self.responses = 0
         self.exceptions = 0
         self.failures: dict[Failure, int] = dict.fromkeys(Failure, 0)
@@ -114,8 +147,6 @@ class Statistics:
         self.clients_peak = 0
         self.connection_attempts = 0
         self.reconnects = 0
-        self.bytes_from_clients = 0
-        self.bytes_to_clients = 0
         self.bytes_from_upstream = 0
         self.bytes_to_upstream = 0
         self.times = Times()

@@ -219,7 +219,10 @@ class UpstreamCodec[ResponseT](ABC):
     def feed(self, data: bytes) -> list[UpstreamEvent[ResponseT]]:
         """Take bytes from the device, give what they mean; never raises."""
 
-    def whole_answer(self, data: bytes) -> Answer[ResponseT] | None:  # noqa: ARG002
+    def whole_answer(
+        self,
+        data: bytes,  # noqa: ARG002
+    ) -> tuple[Request, ResponseT] | None:
         """Give the answer that `data` is, whole and alone, as it is as a rule.
 
         The short way past `feed`, where a codec has one. None says that nothing was

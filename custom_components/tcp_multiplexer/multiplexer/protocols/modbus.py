@@ -51,10 +51,13 @@ MAX_LENGTH = 254
 _PREFIX = 6
 """Header bytes that `length` does not count."""
 _MIN_FRAME = _PREFIX + MIN_LENGTH
-_MAX_FRAME = _PREFIX + MAX_LENGTH
 
 # The middle of a header, for each length: protocol 0 and the length itself.
 _MIDDLE = tuple(b"\0\0" + length.to_bytes(2) for length in range(MAX_LENGTH + 1))
+# The same, for each size of a whole frame.
+_MIDDLE_OF_FRAME = {
+    _PREFIX + length: _MIDDLE[length] for length in range(MIN_LENGTH, MAX_LENGTH + 1)
+}
 
 _EXPIRED_LIMIT = 4096
 """Identifiers a connection may lose to timeouts before it is renewed."""
@@ -106,12 +109,7 @@ class ModbusDownstream(DownstreamCodec[bytes]):
 
     @override
     def whole_request(self, data: bytes) -> Request | None:
-        size = len(data)
-        if (
-            self._buffer
-            or not _MIN_FRAME <= size <= _MAX_FRAME
-            or data[2:_PREFIX] != _MIDDLE[size - _PREFIX]
-        ):
+        if self._buffer or data[2:_PREFIX] != _MIDDLE_OF_FRAME.get(len(data)):
             return None
         return modbus_request(data[_PREFIX:], data[:2])
 
@@ -154,25 +152,26 @@ class ModbusUpstream(UpstreamCodec[bytes]):
         return transaction + _MIDDLE[len(payload)] + payload
 
     @override
-    def whole_answer(self, data: bytes) -> Answer[bytes] | None:
-        size = len(data)
+    def whole_answer(self, data: bytes) -> tuple[Request, bytes] | None:
         in_flight = self._in_flight
+        request = in_flight.get(data[:2])
         if (
-            self._buffer
+            request is None
+            or len(in_flight) > 1
+            or self._buffer
             or self._expired
-            or len(in_flight) != 1
-            or not _MIN_FRAME <= size <= _MAX_FRAME
-            or data[2:_PREFIX] != _MIDDLE[size - _PREFIX]
+            or data[2:_PREFIX] != _MIDDLE_OF_FRAME.get(len(data))
         ):
             return None
-        request = in_flight.get(data[:2])
-        if request is None:
-            return None
+        response = data[_PREFIX:]
         payload = request.payload
-        if data[6] != payload[0] or (data[7] ^ payload[1]) & ~EXCEPTION_BIT:
+        # one comparison where the device does not say no
+        if response[:2] != payload[:2] and (
+            response[0] != payload[0] or response[1] != payload[1] | EXCEPTION_BIT
+        ):
             return None
         in_flight.clear()
-        return Answer(request, data[_PREFIX:])
+        return request, response
 
     @override
     def feed(self, data: bytes) -> list[UpstreamEvent[bytes]]:
