@@ -35,11 +35,9 @@ from .snapshot import Health
 from .upstream import CloseReason
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
     from .events import Events
     from .pool import UpstreamPool
-    from .protocols.base import Protocol, Request, Stray
+    from .protocols.base import Protocol, Request, ShareKey, Stray
     from .queue import RequestQueue
     from .settings import Settings
     from .statistics import Statistics
@@ -127,7 +125,7 @@ class Dispatcher:
         elif request.writes is not None:
             exchange.requester.writing += 1
             self._sharing.wrote(request.writes)
-        self._place(exchange)
+        self._place(exchange, key)
 
     def _turn_down(self, exchange: Exchange, verdict: Verdict) -> None:
         """Answer a request that the owner's rules do not let pass."""
@@ -143,7 +141,7 @@ class Dispatcher:
         self.recorder.refused(exchange, failure)
         requester.failed(exchange, failure)
 
-    def _place(self, exchange: Exchange) -> None:
+    def _place(self, exchange: Exchange, key: ShareKey | None) -> None:
         """Let a request wait for its turn, unless that would be in vain."""
         if not self._upstreams or self._pool.paused:
             failure = self._in_vain(exchange)
@@ -151,7 +149,6 @@ class Dispatcher:
                 self._fail(exchange, failure)
                 return
         self._queue.put(exchange)
-        key = exchange.request.share_key
         if key is not None:
             self._sharing.leaders[key] = exchange
         if exchange.deadline < self._alarm.at:
@@ -167,7 +164,7 @@ class Dispatcher:
             return Failure.NO_CONNECTION
         return None
 
-    def _share(self, exchange: Exchange, key: tuple[Hashable, Hashable]) -> bool:
+    def _share(self, exchange: Exchange, key: ShareKey) -> bool:
         """Serve a read by what is known or already asked, if that is right."""
         requester = exchange.requester
         if requester.writing or self._pool.paused or self._queue.writing(key[0]):
@@ -345,7 +342,7 @@ class Dispatcher:
                 self._queue.relieve(requester)
                 continue
             exchange.followers = followers
-            self._place(exchange)
+            self._place(exchange, exchange.request.share_key)
             return
 
     def unanswerable(

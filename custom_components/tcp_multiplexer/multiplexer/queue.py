@@ -123,11 +123,11 @@ class RequestQueue:
         self.depth += 1
         if self.depth > self.peak:  # noqa: PLR1730 - max() costs more, on the hot path
             self.peak = self.depth
-        scope = exchange.request.writes
-        if scope is not None:
+        if (scope := exchange.request.writes) is not None:
             self._writes.setdefault(scope, deque()).append(exchange)
         if not requester.queued:
-            self.offer(requester)
+            if not requester.held:
+                self._queue(requester, pending[0])
         elif pending[0] is exchange:
             # it waits for the turn of one that was dropped, perhaps of another kind
             self._offer_anew(requester)
@@ -146,11 +146,15 @@ class RequestQueue:
     def offer(self, requester: Requester) -> None:
         """Let a requester wait for its turn, if it has something to ask."""
         if requester.pending and not requester.queued and not requester.held:
-            requester.queued = True
-            exchange = requester.pending[0]
-            first = self.writes_first and exchange.request.writes is not None
-            turns = self._write_turns if first else self._turns
-            heappush(turns, (exchange.turn or requester.turn, requester))
+            self._queue(requester, requester.pending[0])
+
+    def _queue(self, requester: Requester, exchange: Exchange) -> None:
+        """Let a requester wait for its turn with `exchange`, its first."""
+        requester.queued = True
+        turns = self._turns
+        if exchange.request.writes is not None and self.writes_first:
+            turns = self._write_turns
+        heappush(turns, (exchange.turn or requester.turn, requester))
 
     def _offer_anew(self, requester: Requester) -> None:
         """Let a requester wait where its next request belongs, which is another now."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from .exchange import Exchange
+    from .protocols.base import ShareKey
 
 _REMEMBERED = 4096
 """Responses remembered of one scope, at most."""
@@ -31,11 +32,11 @@ class SharedReads:
         """Join identical reads if `share`, remember responses for `ttl` seconds."""
         self.share = share
         self.ttl = ttl
-        self.leaders: dict[tuple[Hashable, Hashable], Exchange] = {}
+        self.leaders: dict[ShareKey, Exchange] = {}
         """Reads asked and not answered, but for those that a write has made old."""
         self._remembered: dict[Hashable, dict[Hashable, tuple[float, Any]]] = {}
 
-    def recall(self, key: tuple[Hashable, Hashable], now: float) -> Any | None:
+    def recall(self, key: ShareKey, now: float) -> Any | None:
         """Give a response that is still fresh."""
         if not self.ttl:
             return None
@@ -45,7 +46,7 @@ class SharedReads:
         until, response = remembered.get(key[1], (0.0, None))
         return response if now < until else None
 
-    def leader(self, key: tuple[Hashable, Hashable]) -> Exchange | None:
+    def leader(self, key: ShareKey) -> Exchange | None:
         """Give the exchange that an identical read may join."""
         leader = self.leaders.get(key)
         if leader is None or not self.share:

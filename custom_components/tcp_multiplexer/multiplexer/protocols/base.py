@@ -49,6 +49,10 @@ class Failure(enum.Enum):
         return self in {Failure.REFUSED, Failure.TOO_LARGE}
 
 
+type ShareKey = tuple[Hashable, Hashable]
+"""The scope that a request reads, and what of it."""
+
+
 class Request:
     """One complete request, in the form that does not depend on who asked."""
 
@@ -66,7 +70,7 @@ class Request:
         payload: bytes,
         context: Any = None,
         retry_safe: bool = False,
-        share_key: tuple[Hashable, Hashable] | None = None,
+        share_key: ShareKey | None = None,
         writes: Hashable | None = None,
         *,
         expects_reply: bool = True,
@@ -79,8 +83,7 @@ class Request:
         self.retry_safe = retry_safe
         """May be sent twice without changing anything at the device."""
         self.share_key = share_key
-        """The scope that it reads, and what of it: requests of equal key may be
-        answered by one response. None: never."""
+        """Requests of equal key may be answered by one response. None: never."""
         self.writes = writes
         """The scope that it changes (Modbus: the unit), or None for a read."""
         self.expects_reply = expects_reply

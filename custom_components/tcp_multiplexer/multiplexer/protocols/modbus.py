@@ -59,6 +59,9 @@ _MIDDLE_OF_FRAME = {
     _PREFIX + length: _MIDDLE[length] for length in range(MIN_LENGTH, MAX_LENGTH + 1)
 }
 
+# All of them, and what may have come of them so far.
+_MIDDLES = frozenset((*_MIDDLE_OF_FRAME.values(), b"", b"\0", b"\0\0", b"\0\0\0"))
+
 _EXPIRED_LIMIT = 4096
 """Identifiers a connection may lose to timeouts before it is renewed."""
 
@@ -184,7 +187,7 @@ class ModbusUpstream(UpstreamCodec[bytes]):
             end = start + _PREFIX + data[start + 5]
             if end > size:
                 break
-            begins = _may_begin(data, end)
+            begins = end == size or _may_begin(data, end)
             if not begins or (
                 (len(self._in_flight) > 1 or self._expired)
                 and self._holds_another(data, start, end)
@@ -208,12 +211,14 @@ class ModbusUpstream(UpstreamCodec[bytes]):
                 return Stray("the response came after its deadline", frame, late=True)
             return self._stray("no request has this transaction identifier", frame)
         payload = request.payload
-        if frame[6] != payload[0]:
-            return self._stray("the unit identifier is another one's", frame)
-        if (frame[7] ^ payload[1]) & ~EXCEPTION_BIT:
-            return Stray("the function code is another one's", frame)
+        response = frame[_PREFIX:]
+        if response[:2] != payload[:2]:
+            if response[0] != payload[0]:
+                return self._stray("the unit identifier is another one's", frame)
+            if response[1] != payload[1] | EXCEPTION_BIT:
+                return Stray("the function code is another one's", frame)
         del self._in_flight[transaction]
-        return Answer(request, frame[_PREFIX:])
+        return Answer(request, response)
 
     def _stray(self, reason: str, frame: bytes) -> Stray:
         """Discard a frame; note whether lenient matching would not."""
@@ -384,7 +389,4 @@ def _heads_response(head: bytes, request: Request) -> bool:
 
 def _may_begin(data: bytes, at: int) -> bool:
     """Tell whether the bytes from `at` on can be the beginning of a header."""
-    head = data[at + 2 : at + 6]
-    if len(head) == 4:
-        return head[:3] == b"\0\0\0" and MIN_LENGTH <= head[3] <= MAX_LENGTH
-    return not any(head)
+    return data[at + 2 : at + _PREFIX] in _MIDDLES
