@@ -137,6 +137,16 @@ def begins(line: Line, tid: int, body: bytes) -> None:
     line.say(line.stage.pack(tid, line.stage.dialect.execute(body, 0.0))[:-1])
 
 
+def says_before(change: Callable[[bytes], bytes], after: float = SERVICE) -> Reaction:
+    """Say something like the answer at once, and then the answer."""
+
+    def react(line: Line, tid: int, body: bytes) -> None:
+        line.say(change(line.stage.pack(tid, line.stage.dialect.execute(body, 0.0))))
+        answers(after)(line, tid, body)
+
+    return react
+
+
 def begins_and_resets(line: Line, tid: int, body: bytes) -> None:
     """Begin to answer, and break the connection off within the answer."""
     begins(line, tid, body)

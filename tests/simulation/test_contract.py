@@ -11,6 +11,7 @@ import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import EventType
 
+from .dialects import read
 from .network import Refusal
 from .stage import (
     SERVICE,
@@ -23,6 +24,7 @@ from .stage import (
     excuse,
     hangs_up,
     resets,
+    says_before,
     says_nothing,
     sets,
     stage,
@@ -176,6 +178,25 @@ def test_a_client_with_nothing_pending_may_always_place_one_request() -> None:
         assert len(scene.puppet.asked) == 7
 
 
+def test_a_client_that_does_not_read_gets_no_more_and_holds_up_nobody() -> None:
+    with stage(queue_size=1000, timeout=HOUR) as scene:
+        slow, other = scene.hand(), scene.hand()
+        slow.link.narrow(1000)
+        slow.link.dialled.pause_reading()
+        long_reads = [read(1, 3, n, 100).body for n in range(900)]
+        scene.at(0, slow.ask, *long_reads)
+        scene.run_to(80)
+        responses = scene.mux.snapshot().responses
+        assert responses < 400  # 64 KiB, and what was in flight when that was full
+        scene.at(80, other.ask, asks(1))
+        scene.run_to(85)
+        assert scene.mux.snapshot().responses == responses + 1
+        assert [heard.at for heard in other.heard] == [at(80.1)]
+        slow.link.dialled.resume_reading()
+        scene.run_to(200)
+        assert [heard.tid for heard in slow.heard] == list(range(1, 901))
+
+
 # ---- deadlines ------------------------------------------------------------------
 
 
@@ -303,6 +324,25 @@ def test_other_protocols_have_no_words_for_it_and_close_at_the_deadline(
 
 
 # ---- matching -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [1, 6, 7], ids=["transaction", "unit", "function"])
+def test_a_response_counts_only_if_transaction_unit_and_function_match(
+    place: int,
+) -> None:
+    """Anything else is a stray, counted and discarded, and the connection stays."""
+
+    def change(frame: bytes) -> bytes:
+        return frame[:place] + bytes((frame[place] ^ 0x40,)) + frame[place + 1 :]
+
+    with stage() as scene:
+        client = scene.hand()
+        scene.puppet.script.append(says_before(change, 0.5))
+        scene.at(0, client.ask, asks(1))
+        scene.run_to(1)
+        assert client.heard == [(at(0.5), 1, answer(scene, asks(1)))]
+        assert scene.mux.snapshot().stray_responses == 1
+        assert not scene.puppet.ended
 
 
 def test_transaction_identifiers_count_on_across_connections() -> None:
@@ -938,6 +978,18 @@ def test_a_read_that_follows_one_without_a_response_asks_itself() -> None:
         scene.run_to(5)
         assert first.heard == [(at(2), 1, excuse(asks(1), NO_ANSWER))]
         assert second.heard == [(at(2.1), 1, answer(scene, asks(1)))]
+
+
+def test_a_read_that_follows_one_whose_client_left_is_asked_for_itself() -> None:
+    with stage() as scene:
+        first, second, third = (scene.hand() for _ in range(3))
+        scene.at(0, first.ask, asks(1))
+        scene.at(0.02, second.ask, asks(2))
+        scene.at(0.04, third.ask, asks(2))
+        scene.at(0.06, second.leave)
+        scene.run_to(1)
+        assert third.heard == [(at(0.2), 1, answer(scene, asks(2)))]
+        assert len(scene.puppet.asked) == 2
 
 
 def test_a_response_is_remembered_for_cache_ttl() -> None:
