@@ -430,9 +430,8 @@ class Watch:
         def gone() -> None:
             tid = int.from_bytes(heard[:2]) if len(heard) > 1 else -1
             for question in self._flying[link]:
-                question.begun = (
-                    self.dialect.correlated and tid == question.upstream_tid
-                )
+                # (On a line there are no identifiers; elsewhere none is 0.)
+                question.begun = tid == question.upstream_tid != 0
             # What was handed to the connection and not seen may be asked again.
             for question in self._pending:
                 question.handed = True
