@@ -423,9 +423,10 @@ class Watch:
 
         def read(data: bytes) -> None:
             self._read_turn[link] = self.loop.turns
-            heard.extend(data)
-            for _ in self.dialect.cut(heard):
-                pass
+            if self.dialect.correlated:
+                heard.extend(data)
+                for _ in self.dialect.cut(heard):
+                    pass
 
         def gone() -> None:
             tid = int.from_bytes(heard[:2]) if len(heard) > 1 else -1
