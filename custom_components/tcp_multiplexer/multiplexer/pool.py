@@ -415,8 +415,10 @@ class UpstreamPool:
                 moments.append(upstream.opened_at + settings.max_lifetime)
             busy = upstream.in_flight or self._queue.depth
             if settings.idle_timeout:
-                since = now if busy else upstream.last_used
-                moments.append(since + settings.idle_timeout)
+                due = upstream.last_used + settings.idle_timeout
+                # if it is due and busy, look again later
+                later = now + settings.idle_timeout
+                moments.append(later if busy and due <= now else due)
             if settings.health_check_interval:
                 since = now if busy else upstream.last_received
                 moments.append(since + settings.health_check_interval)
