@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+import json
 import os
 from pathlib import Path
 import re
@@ -73,6 +74,7 @@ class Program:
         return cls(
             await asyncio.create_subprocess_exec(
                 *(sys.executable, *how, "server", *arguments),
+                stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
             )
         )
@@ -555,6 +557,24 @@ async def test_debug_logs_no_response_where_there_is_none(device: Device) -> Non
         await running.logs("Client .* disconnected")
         await running.stop()
     assert running.logged(r"DEBUG .*, refused, .* ms; 01 03 00 00 00 01\n")
+
+
+async def test_report_tells_what_passed(device: Device) -> None:
+    async with (
+        program("-p", "modbus", "-t", f"127.0.0.1:{device.port}") as running,
+        AsyncModbusTcpClient("127.0.0.1", port=await running.port()) as client,
+    ):
+        await client.read_holding_registers(107, count=2)
+        running.process.send_signal(signal.SIGUSR1)
+        assert running.process.stdout is not None
+        told = json.loads(await running.process.stdout.readline())
+        assert (told["health"], told["requests"]) == ("healthy", 1)
+        assert told["units"]["1"]["functions"] == {"3": 1}
+        assert [client["address"] for client in told["clients"]] == ["127.0.0.1"]
+        (exchange,) = told["trace"]
+        assert exchange["request"] == "01 03 00 6b 00 02"
+        assert "read holding registers 107 count 2" in exchange["description"]
+        assert await running.stop() < 2
 
 
 async def test_refused_client_is_told_about_once(device: Device) -> None:

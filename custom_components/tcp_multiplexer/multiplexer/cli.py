@@ -1,8 +1,9 @@
 """The command line: `tcp-multiplexer server`, `list` and `version`.
 
 It reads as that of the Go program of the same name did, and goes on: there is a flag
-for everything that can be set. What is logged goes to stderr, one line each. Exit
-status: 0 after a clean stop, 2 when it could not start, with one line that says why.
+for everything that can be set. What is logged goes to stderr, one line each; SIGUSR1
+asks for a report, which goes to stdout. Exit status: 0 after a clean stop, 2 when it
+could not start, with one line that says why.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from types import FrameType
 
 from . import __version__
 from .cli_options import Parser, add_flags, flag_of, make_settings
+from .cli_report import report
 from .events import Event, EventType
 from .multiplexer import Multiplexer
 from .protocols import PROTOCOLS
@@ -60,7 +62,8 @@ def _parser() -> Parser:
         usage=f"{PROGRAM} server [flags]",
         help="accept clients, and carry their requests to the device",
         description="Accept any number of clients, and carry their requests to one "
-        "device over one connection, or a few.",
+        "device over one connection, or a few. SIGUSR1 prints statistics and the last "
+        "exchanges as JSON.",
         epilog=f"example: {PROGRAM} server -p modbus -t 192.168.1.22:502 -l 5020 -v",
     )
     add_flags(server)
@@ -112,6 +115,7 @@ async def _serve(settings: Settings, level: int) -> None:
         raise ValueError(message) from err
     multiplexer.subscribe(_EventLog(target, level))
     stop = _stop_signal()
+    _report_on_signal(multiplexer)
     try:
         await multiplexer.start()
     except OSError as err:
@@ -150,6 +154,15 @@ def _stop_signal() -> asyncio.Future[str]:
         # Not the loop's own way: that would wait for a loop that is stuck.
         signal.signal(each, on_signal)
     return stop
+
+
+def _report_on_signal(multiplexer: Multiplexer) -> None:
+    """Print a report at SIGUSR1, on systems that have it."""
+    number = getattr(signal, "SIGUSR1", None)
+    if number is not None:
+        asyncio.get_running_loop().add_signal_handler(
+            number, lambda: print(report(multiplexer), flush=True)
+        )
 
 
 def _address(host: str, port: int) -> str:
