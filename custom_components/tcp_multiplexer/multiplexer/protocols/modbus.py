@@ -131,7 +131,14 @@ class ModbusDownstream(DownstreamCodec[bytes]):
 class ModbusUpstream(UpstreamCodec[bytes]):
     """Faces one connection to a Modbus/TCP device."""
 
-    __slots__ = ("_buffer", "_expired", "_in_flight", "_protocol", "reusable")
+    __slots__ = (
+        "_buffer",
+        "_cut_short",
+        "_expired",
+        "_in_flight",
+        "_protocol",
+        "reusable",
+    )
 
     def __init__(self, protocol: ModbusProtocol) -> None:
         """Continue the protocol's count of requests, which outlives connections."""
@@ -140,6 +147,8 @@ class ModbusUpstream(UpstreamCodec[bytes]):
         """By transaction identifier, as it stands in a frame."""
         self._expired: dict[bytes, Request] = {}
         self._buffer = b""
+        self._cut_short = False
+        """What is buffered cannot be told apart any more."""
         self.reusable = True
 
     @override
@@ -193,6 +202,7 @@ class ModbusUpstream(UpstreamCodec[bytes]):
                 and self._holds_another(data, start, end)
             ):
                 self._buffer = data[start:]
+                self._cut_short = True
                 events.append(Close("a frame was cut short"))
                 return events
             events.append(self._match(data if size == end - start else data[start:end]))
@@ -243,7 +253,13 @@ class ModbusUpstream(UpstreamCodec[bytes]):
 
     @override
     def begun(self, request: Request) -> bool:
-        head = self._buffer[:2]
+        buffer = self._buffer
+        if self._cut_short:  # so that it may have begun anywhere
+            return any(
+                other is request and transaction in buffer
+                for transaction, other in self._in_flight.items()
+            )
+        head = buffer[:2]
         return bool(head) and (len(head) < 2 or self._in_flight.get(head) is request)
 
     @override
