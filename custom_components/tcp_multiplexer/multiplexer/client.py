@@ -116,7 +116,9 @@ class Client(asyncio.Protocol, Requester):
         self._transport = cast("asyncio.Transport", transport)
         listener = self._listener
         peer = transport.get_extra_info("peername")
-        if not peer:  # gone before it was accepted
+        if (
+            not peer or listener.stopping
+        ):  # it is gone before it was accepted, or we are
             self.abort()
             return
         address = parse_peer(peer[0])
@@ -153,6 +155,7 @@ class Client(asyncio.Protocol, Requester):
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
+        self._closed = True
         if not self._accepted:
             return
         if self._linger is not None:

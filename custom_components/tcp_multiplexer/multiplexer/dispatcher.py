@@ -143,7 +143,7 @@ class Dispatcher:
 
     def _place(self, exchange: Exchange, key: ShareKey | None) -> None:
         """Let a request wait for its turn, unless that would be in vain."""
-        if not self._upstreams or self._pool.paused:
+        if not self._upstreams or self._pool.paused or self._pool.stopped:
             failure = self._in_vain(exchange)
             if failure is not None:
                 self._fail(exchange, failure)

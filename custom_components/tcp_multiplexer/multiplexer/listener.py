@@ -53,6 +53,8 @@ class Listener:
         self.events = events
         self.clients: dict[Client, None] = {}
         """In the order in which they came, so that a run can be repeated exactly."""
+        self.stopping = False
+        """Nobody is accepted any more, though a handshake may yet come to its end."""
         self.buffered = 0
         """Bytes that large messages occupy, over all clients."""
         self._incomplete = 0
@@ -135,6 +137,7 @@ class Listener:
 
     async def stop(self) -> None:
         """Close the port and every client, whatever they do."""
+        self.stopping = True
         servers = tuple(self._servers)
         self._close_servers()
         if self._timer is not None:
@@ -205,6 +208,8 @@ class Listener:
         """Note whether a message of the client's has begun and is not complete."""
         if not incomplete:
             self._begun.pop(client, None)
+            if self._starved:
+                self.occupy(0)  # another one is the oldest now
         elif client not in self._begun:
             self._begun[client] = self._loop.time()
             if self._timer is None:

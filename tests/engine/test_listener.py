@@ -1,0 +1,102 @@
+"""The listener in moments that real sockets cannot be made to hit."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any, override
+
+import pytest
+
+from custom_components.tcp_multiplexer.multiplexer import Multiplexer, Settings
+from custom_components.tcp_multiplexer.multiplexer.client import Client
+from custom_components.tcp_multiplexer.multiplexer.listener import (
+    BUFFER_LIMIT,
+    Listener,
+)
+
+
+class Wire(asyncio.Transport):
+    """A connection of which a test says when it ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closing = False
+
+    @override
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("127.0.0.1", 5) if name == "peername" else default
+
+    @override
+    def is_closing(self) -> bool:
+        return self.closing
+
+    @override
+    def abort(self) -> None:
+        self.closing = True
+
+    @override
+    def pause_reading(self) -> None:
+        pass
+
+    @override
+    def resume_reading(self) -> None:
+        assert not self.closing
+
+
+@pytest.fixture
+async def there() -> AsyncGenerator[Listener]:
+    """Return a listener that was not started: its clients come by `accept`."""
+    settings = Settings(protocol="http", host="127.0.0.1", port=9)
+    multiplexer = Multiplexer(settings)
+    there = multiplexer._listener  # noqa: SLF001 - the moment is within
+    yield there
+    for client in tuple(there.clients):
+        client.connection_lost(None)
+    await multiplexer.stop()
+
+
+def accept(there: Listener) -> Client:
+    """Have a client whose connection, and handshake, is ready now."""
+    client = Client(there, there.protocol.downstream(), ordered=True)
+    client.connection_made(Wire())
+    return client
+
+
+async def test_client_whose_handshake_ends_during_the_stop_is_not_waited_for(
+    there: Listener,
+) -> None:
+    first = accept(there)
+    stop = asyncio.create_task(there.stop())
+    await asyncio.sleep(0)
+    late = accept(there)
+    first.connection_lost(None)
+    async with asyncio.timeout(5):
+        await stop
+    late.connection_lost(None)
+    assert not there.clients
+
+
+async def test_memory_of_a_client_lost_while_it_waits_for_some_is_given_back(
+    there: Listener,
+) -> None:
+    client = accept(there)
+    there.occupy(BUFFER_LIMIT)  # a complete request of somebody else
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n"
+    client.data_received(head + bytes(200_000))
+    assert there.buffered > BUFFER_LIMIT
+    client.connection_lost(ConnectionResetError())
+    assert there.buffered == BUFFER_LIMIT
+
+
+async def test_next_oldest_may_grow_once_the_oldest_reads_no_more(
+    there: Listener,
+) -> None:
+    oldest, second = accept(there), accept(there)
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99000000\r\n\r\n"
+    oldest.data_received(head.replace(b"99", b"16", 1) + bytes(100_000))
+    second.data_received(head.replace(b"99", b"16", 1) + bytes(100_000))
+    there.occupy(BUFFER_LIMIT, incomplete=True)
+    second.data_received(bytes(1000))
+    assert not there.has_memory(second)
+    oldest.pause_writing()
+    assert there.has_memory(second)
+    assert second not in there._starved  # noqa: SLF001
