@@ -35,7 +35,7 @@ def test_reset_begins_again_but_keeps_the_trace() -> None:
     statistics.gone.requests = 9
     statistics.failures[Failure.BUSY] = 3
     statistics.times.add(1, 2)
-    statistics.units.asked[b"\4\3"] += 1
+    statistics.units.answered[b"\4\3"] += 1
     for name in "abc":
         statistics.trace.append((0, name, b"", None, "busy", 0, None))
     statistics.reset(8)
@@ -56,12 +56,14 @@ def test_times_are_those_of_the_last_exchanges() -> None:
 
 def test_unit_is_counted_on_from_its_first_request() -> None:
     statistics = Statistics(trace_size=0, now=0)
-    statistics.units.asked[b"\7\3"] += 2
-    statistics.units.asked[b"\7\6"] += 1
-    statistics.units.responses[7] += 1
+    statistics.units.answered[b"\7\3"] += 2
+    statistics.units.failed[b"\7\6"] += 1
+    statistics.units.refused[b"\7\6"] += 3
+    statistics.units.acknowledged[b"\7\6"] += 4
     snapshot = statistics.units.snapshot()
     assert list(snapshot) == [7]
     told = snapshot[7]
-    assert (told.requests, told.responses, told.failures) == (3, 1, 0)
-    statistics.units.asked[b"\7\3"] += 1
-    assert told.functions == {3: 2, 6: 1}  # a picture of that moment
+    assert (told.requests, told.responses) == (10, 2)
+    assert (told.failures, told.refused) == (1, 3)
+    statistics.units.answered[b"\7\3"] += 1
+    assert told.functions == {3: 2, 6: 8}  # a picture of that moment

@@ -83,7 +83,7 @@ class Dispatcher:
         self._events = events
         self._loop = asyncio.get_running_loop()
         self._sharing = SharedReads(share=settings.share_reads, ttl=settings.cache_ttl)
-        self._dispatching = False
+        self._admitting = False
         self._misfits = 0
         """Requests in a row that lenient matching would have seen answered."""
         self._misfit_sent = 0.0
@@ -110,7 +110,6 @@ class Dispatcher:
 
     def submit(self, exchange: Exchange) -> None:
         """Take a request; `dispatch` must follow, once for several."""
-        self.recorder.asked(exchange)
         request = exchange.request
         if self._policy.active:
             verdict = self._policy.judge(request, exchange.requester.peer)
@@ -205,28 +204,31 @@ class Dispatcher:
 
     def dispatch(self, now: float) -> None:
         """Send what can be sent; have a connection opened where that helps."""
-        queue = self._queue
-        if self._dispatching or not queue.depth:
+        if self._admitting:
             return  # the loop below goes on until nothing is left to do
-        upstreams = self._upstreams
-        self._dispatching = True
+        queue, upstreams = self._queue, self._upstreams
+        while queue.depth:
+            upstream = upstreams[0] if len(upstreams) == 1 else self._best()
+            if upstream is None or not upstream.ready:
+                if len(upstreams) < self._pool.limit:
+                    self._pool.connect()
+                return
+            exchange = queue.take(upstream.on_trial)
+            if exchange is None:
+                return
+            requester = exchange.requester
+            self._send(requester.upstream or upstream, exchange, now)
+            if queue.blocked:
+                self._admit(requester)
+
+    def _admit(self, requester: Requester) -> None:
+        """Let those place requests for whom there is room now; `dispatch` goes on."""
+        self._admitting = True
         try:
-            while True:
-                upstream = upstreams[0] if len(upstreams) == 1 else self._best()
-                if upstream is None or not upstream.ready:
-                    break
-                exchange = queue.take(upstream.on_trial)
-                if exchange is None:
-                    return
-                self._send(exchange.requester.upstream or upstream, exchange, now)
-                if queue.blocked:
-                    queue.admit()
-                if not queue.depth:
-                    return
+            self._queue.relieve(requester)
+            self._queue.admit()
         finally:
-            self._dispatching = False
-        if len(upstreams) < self._pool.limit:
-            self._pool.connect()
+            self._admitting = False
 
     def _best(self) -> Upstream | None:
         """Give the ready connection with the fewest requests, one on trial last."""

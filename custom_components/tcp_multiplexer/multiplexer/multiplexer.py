@@ -306,7 +306,7 @@ class Multiplexer:
             queue_peak=queue.peak,
             in_flight=sum(len(upstream.in_flight) for upstream in pool.upstreams),
             requests=traffic.requests,
-            responses=statistics.responses,
+            responses=statistics.times.count,
             exceptions=statistics.exceptions,
             failures={
                 failure.value: count for failure, count in statistics.failures.items()

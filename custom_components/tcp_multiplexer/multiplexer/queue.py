@@ -1,8 +1,9 @@
 """The requests that wait, and whose turn it is.
 
 Fairness is between requesters, not requests: each keeps its own requests in their
-order, and of those who have one pending, the one served longest ago goes next. A heap
-of turns gives that one; a requester has at most one place in it.
+order, and of those who have one pending, the one served longest ago goes next. They
+stand in a line, each at most once. Who comes to it was as a rule served later than all
+who stand there, and goes to its end; who was not goes where it belongs.
 
 Three things can keep a requester from its turn. While it has a request in flight on a
 connection that is full, it waits there (its requests must not overtake each other).
@@ -20,9 +21,9 @@ The bound: a requester with nothing pending may always place one request; beyond
 come first served, when there is some.
 """
 
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
-from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,9 +48,10 @@ class RequestQueue:
         """Of these, reads that need no connection: they wait for another's response."""
         self._count = 0
         """Of turns given, so that each is later than all before."""
-        self._turns: list[tuple[int, Requester]] = []
-        self._write_turns: list[tuple[int, Requester]] = []
-        """The turns of those whose next request is a write, if these go first."""
+        self._line: deque[tuple[int, Requester]] = deque()
+        """Who waits for a turn, each with the count of its last, which sorts them."""
+        self._write_line: deque[tuple[int, Requester]] = deque()
+        """The line of those whose next request is a write, if these go first."""
         self._writes_in_a_row = 0
         self.blocked: dict[Requester, None] = {}
         """Requesters that found no room, in the order in which they came."""
@@ -97,9 +99,11 @@ class RequestQueue:
         """Let a requester wait for its turn no more."""
         if requester.queued:
             requester.queued = False
-            for turns in (self._turns, self._write_turns):
-                turns[:] = [turn for turn in turns if turn[1] is not requester]
-                heapify(turns)
+            for line in (self._line, self._write_line):
+                for place in line:
+                    if place[1] is requester:
+                        line.remove(place)
+                        return
 
     def has_room(self, requester: Requester) -> bool:
         """Tell whether `requester` may place another request now."""
@@ -126,8 +130,7 @@ class RequestQueue:
         if (scope := exchange.request.writes) is not None:
             self._writes.setdefault(scope, deque()).append(exchange)
         if not requester.queued:
-            if not requester.held:
-                self._queue(requester, pending[0])
+            self.offer(requester)
         elif pending[0] is exchange:
             # it waits for the turn of one that was dropped, perhaps of another kind
             self._offer_anew(requester)
@@ -145,16 +148,19 @@ class RequestQueue:
 
     def offer(self, requester: Requester) -> None:
         """Let a requester wait for its turn, if it has something to ask."""
-        if requester.pending and not requester.queued and not requester.held:
-            self._queue(requester, requester.pending[0])
-
-    def _queue(self, requester: Requester, exchange: Exchange) -> None:
-        """Let a requester wait for its turn with `exchange`, its first."""
+        pending = requester.pending
+        if not pending or requester.queued or requester.held:
+            return
         requester.queued = True
-        turns = self._turns
+        exchange = pending[0]
+        line = self._line
         if exchange.request.writes is not None and self.writes_first:
-            turns = self._write_turns
-        heappush(turns, (exchange.turn or requester.turn, requester))
+            line = self._write_line
+        place = (exchange.turn or requester.turn, requester)
+        if line and line[-1] > place:
+            insort(line, place)
+        else:
+            line.append(place)
 
     def _offer_anew(self, requester: Requester) -> None:
         """Let a requester wait where its next request belongs, which is another now."""
@@ -162,14 +168,14 @@ class RequestQueue:
         self.offer(requester)
 
     def take(self, retry_safe: bool = False) -> Exchange | None:
-        """Give the request whose turn it is, if any may go now.
+        """Give the request whose turn it is, if any may go now; `relieve` must follow.
 
         With `retry_safe`, only one that may be sent twice: others keep their turn.
         """
         passed: list[Requester] = []
         taken = None
-        while turns := self._whose_turns() if self._write_turns else self._turns:
-            requester = heappop(turns)[1]
+        while line := self._whose_turn() if self._write_line else self._line:
+            requester = line.popleft()[1]
             requester.queued = False
             pending = requester.pending
             if not pending or requester.held:
@@ -187,35 +193,28 @@ class RequestQueue:
                 self._after_write.setdefault(scope, []).append(requester)
                 continue
             taken = exchange
-            if turns is self._turns:
+            if line is self._line:
                 self._writes_in_a_row = 0
-            elif self._turns:
+            elif self._line:
                 self._writes_in_a_row += 1
             pending.popleft()
             self.depth -= 1
             self._count += 1
             requester.turn = self._count
-            if pending or requester.gone or requester.blocked:
-                self._go_on(requester)
+            if pending:
+                self.offer(requester)
+            elif requester.gone:
+                self._forget(requester)
             break
         for requester in passed:
             self.offer(requester)
         return taken
 
-    def _whose_turns(self) -> list[tuple[int, Requester]]:
-        """Give the turns to serve from: those of writes, or of all others."""
-        if not self._turns or self._writes_in_a_row < WRITES_IN_A_ROW:
-            return self._write_turns
-        return self._turns
-
-    def _go_on(self, requester: Requester) -> None:
-        """See what becomes of a requester whose first request was taken."""
-        if requester.pending:
-            self.offer(requester)
-        elif requester.gone:
-            self._forget(requester)
-        elif requester.blocked and not requester.joined:
-            self._unblock(requester)
+    def _whose_turn(self) -> deque[tuple[int, Requester]]:
+        """Give the line to serve from: that of writes, or of all others."""
+        if not self._line or self._writes_in_a_row < WRITES_IN_A_ROW:
+            return self._write_line
+        return self._line
 
     def attach(self, requester: Requester) -> None:
         """Count a read that waits for another's response."""

@@ -39,18 +39,12 @@ class Recorder:
         self.last_good: Request | None = None
         """The last request that the device answered and that may be repeated."""
 
-    def asked(self, exchange: Exchange) -> None:
-        """Count a request to its unit."""
-        if self._has_units:
-            self._statistics.units.asked[exchange.request.payload[:2]] += 1
-
     def answered(self, exchange: Exchange, response: Any, now: float) -> None:
         """Count a response that a requester gets."""
         statistics = self._statistics
         request = exchange.request
-        statistics.responses += 1
         if self._has_units:
-            statistics.units.responses[request.payload[0]] += 1
+            statistics.units.answered[request.payload[:2]] += 1
         if self._is_exception(response):
             statistics.exceptions += 1
         elif request.retry_safe:
@@ -58,7 +52,7 @@ class Recorder:
         sent = exchange.sent
         statistics.times.add(sent - exchange.arrived, now - sent)
         if self._traces:
-            self._trace(exchange, "answered", bytes(response), now)
+            self._trace(exchange, "answered", response, now)
 
     def failed(self, exchange: Exchange, failure: Failure, now: float) -> None:
         """Count a request that gets no response."""
@@ -67,7 +61,7 @@ class Recorder:
         if failure is Failure.NO_RESPONSE:
             statistics.timeouts += 1
         if self._has_units:
-            statistics.units.failed[exchange.request.payload[0]] += 1
+            statistics.units.failed[exchange.request.payload[:2]] += 1
         self._trace(exchange, failure.value, None, now)
         self._tell(EventType.REQUEST_REFUSED, exchange, failure.value)
 
@@ -76,7 +70,7 @@ class Recorder:
         statistics = self._statistics
         statistics.failures[failure] += 1
         if self._has_units:
-            statistics.units.refused[exchange.request.payload[0]] += 1
+            statistics.units.refused[exchange.request.payload[:2]] += 1
         self._trace(exchange, failure.value, None, exchange.arrived)
         if exchange.request.writes is None:
             self._tell(EventType.REQUEST_REFUSED, exchange, failure.value)
@@ -86,8 +80,11 @@ class Recorder:
 
     def acknowledged(self, exchange: Exchange, response: Any) -> None:
         """Count a write that is answered as if it had been carried out."""
-        self._statistics.writes_acknowledged += 1
-        self._trace(exchange, "acknowledged", bytes(response), exchange.arrived)
+        statistics = self._statistics
+        statistics.writes_acknowledged += 1
+        if self._has_units:
+            statistics.units.acknowledged[exchange.request.payload[:2]] += 1
+        self._trace(exchange, "acknowledged", response, exchange.arrived)
         self._tell_write(EventType.WRITE_ACKNOWLEDGED, exchange, "acknowledged")
 
     def stray(self, event: Stray, now: float) -> None:
@@ -114,20 +111,23 @@ class Recorder:
         self._events.tell_merged(Event(kind, address, reason, words, writes=writes))
 
     def _trace(
-        self, exchange: Exchange, outcome: str, response: bytes | None, now: float
+        self, exchange: Exchange, outcome: str, response: Any, now: float
     ) -> None:
-        request = exchange.request.payload
+        if response is not None:
+            response = bytes(response)[:PAYLOAD_KEPT]
+        self._statistics.trace.append(
+            (
+                now,
+                exchange.requester.name,
+                exchange.request.payload[:PAYLOAD_KEPT],
+                response,
+                outcome,
+                exchange.arrived,
+                exchange.sent if exchange.attempts else None,
+            )
+        )
         if self._debug:
             self._log(exchange, outcome, response, now)
-        if len(request) > PAYLOAD_KEPT:
-            request = request[:PAYLOAD_KEPT]
-        if response is not None and len(response) > PAYLOAD_KEPT:
-            response = response[:PAYLOAD_KEPT]
-        sent = exchange.sent if exchange.attempts else None
-        name = exchange.requester.name
-        self._statistics.trace.append(
-            (now, name, request, response, outcome, exchange.arrived, sent)
-        )
 
     def _log(
         self, exchange: Exchange, outcome: str, response: bytes | None, now: float
@@ -136,7 +136,7 @@ class Recorder:
         sent = exchange.sent if exchange.attempts else now
         data = request[:PAYLOAD_KEPT].hex(" ")
         if response is not None:
-            data += f" -> {response[:PAYLOAD_KEPT].hex(' ')}"
+            data += f" -> {response.hex(' ')}"
         LOGGER.debug(
             "%s: %s, %s, waited %.1f ms, took %.1f ms; %s",
             exchange.requester.name,

@@ -34,14 +34,15 @@ class SharedReads:
         self.ttl = ttl
         self.leaders: dict[ShareKey, Exchange] = {}
         """Reads asked and not answered, but for those that a write has made old."""
-        self._remembered: dict[Hashable, dict[Hashable, tuple[float, Any]]] = {}
+        self._remembered: dict[Hashable, dict[ShareKey, tuple[float, Any]]] = {}
+        """Per scope, responses and until when they are fresh, the oldest first."""
 
     def recall(self, key: ShareKey, now: float) -> Any | None:
         """Give a response that is still fresh."""
         remembered = self._remembered.get(key[0])
         if remembered is None:
             return None
-        until, response = remembered.get(key[1], (0.0, None))
+        until, response = remembered.get(key, (0.0, None))
         return response if now < until else None
 
     def leader(self, key: ShareKey) -> Exchange | None:
@@ -69,10 +70,9 @@ class SharedReads:
         """Remember a response, unless a write may have made it old."""
         key = exchange.request.share_key
         if key is not None and self.leaders.get(key) is exchange:
-            scope, what = key
-            remembered = self._remembered.setdefault(scope, {})
-            remembered.pop(what, None)
-            remembered[what] = (now + self.ttl, response)
+            remembered = self._remembered.setdefault(key[0], {})
+            remembered.pop(key, None)
+            remembered[key] = (now + self.ttl, response)
             if len(remembered) > _REMEMBERED:
                 del remembered[next(iter(remembered))]
 

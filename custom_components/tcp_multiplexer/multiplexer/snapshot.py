@@ -56,7 +56,7 @@ class ClientSnapshot:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScopeSnapshot:
-    """What was asked of one scope (Modbus: a unit), over all clients."""
+    """What was asked of one scope (Modbus: a unit), over all clients, and has ended."""
 
     requests: int
     responses: int

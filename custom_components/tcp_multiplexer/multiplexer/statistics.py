@@ -6,7 +6,7 @@ of day.
 """
 
 from array import array
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -25,33 +25,46 @@ PAYLOAD_KEPT = 512
 
 
 class UnitCounters:
-    """What was asked of each unit, and what came of it."""
+    """What was asked of each unit, by what came of it.
 
-    __slots__ = ("asked", "failed", "refused", "responses")
+    By unit and function, as they stand in a request, so that one look-up counts both.
+    """
+
+    __slots__ = ("acknowledged", "answered", "failed", "refused")
 
     def __init__(self) -> None:
         """Start at nothing."""
-        self.asked: defaultdict[bytes, int] = defaultdict(int)
-        """By unit and function, as they stand in a request: one look-up counts both."""
-        self.responses: defaultdict[int, int] = defaultdict(int)
-        self.failed: defaultdict[int, int] = defaultdict(int)
-        self.refused: defaultdict[int, int] = defaultdict(int)
+        self.answered: defaultdict[bytes, int] = defaultdict(int)
+        self.acknowledged: defaultdict[bytes, int] = defaultdict(int)
+        self.failed: defaultdict[bytes, int] = defaultdict(int)
+        self.refused: defaultdict[bytes, int] = defaultdict(int)
 
     def snapshot(self) -> dict[int, ScopeSnapshot]:
         """Give the counters of each unit as they are now."""
-        functions: defaultdict[int, dict[int, int]] = defaultdict(dict)
-        for (unit, function), count in self.asked.items():
-            functions[unit][function] = count
+        functions: defaultdict[int, Counter[int]] = defaultdict(Counter)
+        for table in (self.answered, self.acknowledged, self.failed, self.refused):
+            for (unit, function), count in table.items():
+                functions[unit][function] += count
+        answered, failed, refused = map(
+            _by_unit, (self.answered, self.failed, self.refused)
+        )
         return {
             unit: ScopeSnapshot(
-                requests=sum(asked.values()),
-                responses=self.responses.get(unit, 0),
-                failures=self.failed.get(unit, 0),
-                refused=self.refused.get(unit, 0),
-                functions=asked,
+                requests=asked.total(),
+                responses=answered[unit],
+                failures=failed[unit],
+                refused=refused[unit],
+                functions=dict(asked),
             )
             for unit, asked in functions.items()
         }
+
+
+def _by_unit(table: dict[bytes, int]) -> Counter[int]:
+    sums: Counter[int] = Counter()
+    for (unit, _), count in table.items():
+        sums[unit] += count
+    return sums
 
 
 type TraceEntry = tuple[float, str, bytes, bytes | None, str, float, float | None]
@@ -66,30 +79,31 @@ class Times:
     thrown away, a thousand exchanges later, when they have left every cache.
     """
 
-    __slots__ = ("_count", "_took", "_waits")
+    __slots__ = ("_took", "_waits", "count")
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._count = 0
+        self.count = 0
+        """How many there ever were."""
         self._took = array("d", bytes(8 * WINDOW))
         self._waits = array("d", bytes(8 * WINDOW))
 
     def add(self, wait: float, took: float) -> None:
         """Add one exchange; the oldest goes."""
-        at = self._count % WINDOW
+        at = self.count % WINDOW
         self._waits[at] = wait
         self._took[at] = took
-        self._count += 1
+        self.count += 1
 
     @property
     def waits(self) -> list[float]:
         """The waits, sorted."""
-        return sorted(self._waits[: self._count])
+        return sorted(self._waits[: self.count])
 
     @property
     def took(self) -> list[float]:
         """The response times, sorted."""
-        return sorted(self._took[: self._count])
+        return sorted(self._took[: self.count])
 
 
 class Traffic:
@@ -131,7 +145,6 @@ class Statistics:
         self.since = now
         self.gone = Traffic()
         """Of clients that are gone, less what others had counted before a reset."""
-        self.responses = 0
         self.exceptions = 0
         self.failures: dict[Failure, int] = dict.fromkeys(Failure, 0)
         self.timeouts = 0

@@ -49,8 +49,8 @@ class Failure(enum.Enum):
         return self in {Failure.REFUSED, Failure.TOO_LARGE}
 
 
-type ShareKey = tuple[Hashable, Hashable]
-"""The scope that a request reads, and what of it."""
+type ShareKey = bytes | tuple[Hashable, ...]
+"""What a request reads: first the scope, as in `Request.writes`, then what of it."""
 
 
 class Request:

@@ -86,14 +86,14 @@ def modbus_request(payload: bytes, context: object) -> Request:
     What writes to unit 0 is a broadcast, to which devices on a serial line are silent.
     """
     if payload[1] in _PLAIN_READS:  # as a rule
-        return Request(payload, context, True, (payload[0], payload))
+        return Request(payload, context, True, payload)
     retry_safe = is_retry_safe(payload)
     writes = payload[0] if is_write(payload) else None
     return Request(
         payload,
         context,
         retry_safe=retry_safe,
-        share_key=(payload[0], payload) if retry_safe else None,
+        share_key=payload if retry_safe else None,
         writes=writes,
         expects_reply=writes != 0,
     )
