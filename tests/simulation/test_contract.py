@@ -5,6 +5,8 @@ answers after `SERVICE` seconds; bytes travel in no time (see `stage.py`).
 """
 
 from dataclasses import replace
+import inspect
+import sys
 from typing import Any
 
 import pytest
@@ -176,6 +178,21 @@ def test_a_client_with_nothing_pending_may_always_place_one_request() -> None:
         bodies = [asked.body for asked in scene.puppet.asked[:3]]
         assert bodies == [asks(0), asks(10), asks(1)]
         assert len(scene.puppet.asked) == 7
+
+
+def test_all_who_found_no_room_go_on_at_once_and_not_from_within_each_other() -> None:
+    with stage(settled=0, queue_size=1, max_in_flight=64, connect_delay=1) as scene:
+        clients = [scene.hand() for _ in range(32)]
+        for number, client in enumerate(clients):
+            scene.at(0.5, client.ask, asks(2 * number), asks(2 * number + 1))
+        deep, limit = len(inspect.stack(0)), sys.getrecursionlimit()
+        sys.setrecursionlimit(deep + 100)
+        try:
+            scene.run_to(1.2)
+        finally:
+            sys.setrecursionlimit(limit)
+        assert [asked.at for asked in scene.puppet.asked] == [at(1)] * 64
+        assert [len(client.heard) for client in clients] == [2] * 32
 
 
 def test_a_client_that_does_not_read_gets_no_more_and_holds_up_nobody() -> None:
