@@ -197,6 +197,7 @@ async def test_no_response_before_the_deadline_is_0b_and_waiting_until_then_06(
     assert device.asked == [read(1)]
     snapshot = multiplexer.snapshot()
     assert (snapshot.timeouts, snapshot.failures["busy"]) == (1, 2)
+    assert (snapshot.units[1].requests, snapshot.units[1].failures) == (3, 3)
 
 
 async def frames(client: Client, count: int) -> list[Frame]:
@@ -1202,6 +1203,9 @@ async def test_acknowledged_write_looks_carried_out_and_is_not(
     ]
     snapshot = multiplexer.snapshot()
     assert (snapshot.writes_acknowledged, snapshot.writes_refused) == (2, 1)
+    unit = snapshot.units[1]
+    assert (unit.requests, unit.responses, unit.failures, unit.refused) == (3, 0, 0, 1)
+    assert unit.functions == {6: 1, 0x10: 1, 0x65: 1}
 
 
 async def test_rules_can_change_and_spare_who_may_write(

@@ -205,7 +205,7 @@ class Dispatcher:
     def dispatch(self, now: float) -> None:
         """Send what can be sent; have a connection opened where that helps."""
         if self._admitting:
-            return  # the loop below goes on until nothing is left to do
+            return  # the loop below, which is at that, goes on when all are let on
         queue, upstreams = self._queue, self._upstreams
         while queue.depth:
             upstream = upstreams[0] if len(upstreams) == 1 else self._best()
