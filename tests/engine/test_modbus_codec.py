@@ -510,6 +510,23 @@ def test_response_in_flight_swallowed_by_one_cut_short_closes() -> None:
     assert codec.begun(other)
 
 
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("come", range(4, 9))
+@pytest.mark.parametrize("within", range(1, 9))
+def test_frame_cut_short_is_not_completed_by_the_beginning_of_another(
+    within: int, come: int, late: bool
+) -> None:
+    """Of whose header no more may have come yet than its first four bytes."""
+    codec, (mine, other), (sent, next_sent) = asked(b"\1" + read(1, 9), b"\1" + read(2))
+    if late:
+        codec.expire(other)
+    whole = sent._replace(pdu=values(1, 9)).encoded()
+    behind = next_sent._replace(pdu=values(2)).encoded()[: max(within, come)]
+    events = fed(codec, whole[:-within] + behind)
+    assert isinstance(events[-1], Close)
+    assert not answers(events)
+
+
 def test_value_that_looks_like_a_transaction_in_flight_passes() -> None:
     codec, (mine, _), (sent, _) = asked(b"\1" + read(1, 6), b"\1" + read(2))
     # 2 is in flight; what follows it here is no header of its response.

@@ -240,15 +240,16 @@ class ModbusUpstream(UpstreamCodec[bytes]):
         """Tell whether another response begins in the frame from `start` to `end`.
 
         So it does when the device cut this frame short, and the response to another
-        request, pipelined or given up, filled it up to its length.
+        request, pipelined or given up, filled it up to its length. Of that response
+        there may be no more yet than the first bytes of its header.
         """
-        at = data.find(b"\0\0\0", start + _PREFIX + 2, end)
+        at = data.find(b"\0\0", start + _PREFIX + 2, end + 3)
         while at != -1:
             transaction = data[at - 2 : at]
             other = self._in_flight.get(transaction) or self._expired.get(transaction)
-            if other is not None and _heads_response(data[at + 3 : at + 6], other):
+            if other is not None and _heads_response(data[at + 2 : at + 6], other):
                 return True
-            at = data.find(b"\0\0\0", at + 1, end)
+            at = data.find(b"\0\0", at + 1, end + 3)
         return False
 
     @override
@@ -394,12 +395,18 @@ class ModbusProtocol(Protocol[bytes]):
 
 
 def _heads_response(head: bytes, request: Request) -> bool:
-    """Tell whether length, unit and function are those of a response to `request`."""
+    """Tell whether length, unit and function are those of a response to `request`.
+
+    `head` may end early: then what there is of it counts.
+    """
+    length, unit, function = head[:2], head[2:3], head[3:4]
+    if len(length) == 2 and not MIN_LENGTH <= int.from_bytes(length) <= MAX_LENGTH:
+        return False
+    payload = request.payload
     return (
-        len(head) == 3
-        and MIN_LENGTH <= head[0] <= MAX_LENGTH
-        and head[1] == request.payload[0]
-        and not (head[2] ^ request.payload[1]) & ~EXCEPTION_BIT
+        length[:1] in {b"", b"\0"}
+        and unit in {b"", payload[:1]}
+        and (not function or not (function[0] ^ payload[1]) & ~EXCEPTION_BIT)
     )
 
 
