@@ -517,7 +517,7 @@ def test_frame_cut_short_is_not_completed_by_the_beginning_of_another(
     within: int, come: int, late: bool
 ) -> None:
     """Of whose header no more may have come yet than its first four bytes."""
-    codec, (mine, other), (sent, next_sent) = asked(b"\1" + read(1, 9), b"\1" + read(2))
+    codec, (_, other), (sent, next_sent) = asked(b"\1" + read(1, 9), b"\1" + read(2))
     if late:
         codec.expire(other)
     whole = sent._replace(pdu=values(1, 9)).encoded()
@@ -562,6 +562,14 @@ def test_first_byte_of_a_response_is_noticed(size: int) -> None:
     fed(codec, sent._replace(pdu=values(1)).encoded()[:size])
     assert codec.begun(mine)
     assert codec.begun(other) is (size == 1)  # both have the same first byte
+
+
+def test_response_behind_bytes_that_are_no_frame_had_begun() -> None:
+    codec, requests, sent = asked(b"\1" + read(1), b"\1" + read(2), b"\1" + read(3))
+    right = sent[1]._replace(pdu=values(2)).encoded()
+    *_, closed = fed(codec, b"\xa8\x19\x77" + right)
+    assert isinstance(closed, Close)
+    assert [codec.begun(mine) for mine in requests] == [False, True, False]
 
 
 @pytest.mark.parametrize("apart", [False, True])

@@ -209,6 +209,7 @@ class ModbusUpstream(UpstreamCodec[bytes]):
             start = end
         self._buffer = data[start:]
         if not begins:
+            self._cut_short = True
             events.append(Close("not a Modbus/TCP frame"))
         return events
 
