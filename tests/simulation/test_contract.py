@@ -739,6 +739,18 @@ def test_a_read_that_an_extra_connection_fails_runs_again_within_its_deadline() 
         assert [asked.at for asked in scene.puppet.asked[3:]] == [at(6), at(6.1)]
 
 
+def test_a_read_that_an_extra_connection_began_to_answer_is_not_asked_again() -> None:
+    with stage(max_connections=2, timeout=4) as scene:
+        first, second = scene.hand(), scene.hand()
+        scene.puppet.script += [answers(0.5), begins]
+        scene.at(0, first.ask, asks(1))
+        scene.at(0.2, second.ask, asks(2))
+        scene.run_to(5)
+        assert scene.puppet.asked[1:] == [(at(0.2), 2, asks(2))]
+        assert second.heard == [(at(4.2), 1, excuse(asks(2), NO_ANSWER))]
+        assert scene.puppet.ended == [(at(4.2), 2)]
+
+
 @pytest.mark.parametrize(("after", "lines"), [(1.9, {2}), (2.1, {2, 3})])
 def test_an_older_connection_that_drops_within_two_seconds_shrinks_the_pool(
     after: float, lines: set[int]

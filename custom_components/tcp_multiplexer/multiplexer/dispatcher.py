@@ -14,8 +14,8 @@ was sent is sent again only if it is `retry_safe`, once, and if no byte of its r
 had come.
 
 An extra connection is on trial until its first response (see `pool`). Its trial begins
-with a request that may be sent twice, and is lost to half of that one's deadline, so
-that the other half is left for doing it right.
+with a request that may be sent twice, and is lost if no response has begun by half of
+that one's deadline, so that the other half is left for doing it right.
 
 `submit`, `dispatch` and `answered` run for every request; what they do in long hand
 and might have left to a method is written so because it was measured.
@@ -497,5 +497,6 @@ def _taken_off(requester: Requester) -> None:
 
 def _due(upstream: Upstream, exchange: Exchange) -> float:
     """Give the moment up to which a response is awaited."""
-    until = upstream.trial_until if upstream.on_trial else None
-    return until or exchange.deadline
+    if upstream.on_trial and not upstream.begun(exchange):
+        return upstream.trial_until or exchange.deadline
+    return exchange.deadline

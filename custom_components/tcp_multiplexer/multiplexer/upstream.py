@@ -98,7 +98,7 @@ class Upstream(ABC):
         self.discarded_for: Exchange | None = None
         """Whose response lenient matching would have seen in the last stray."""
         self.trial_until: float | None = None
-        """An extra connection is on trial: its first response must come by then."""
+        """An extra connection is on trial: its first response must begin by then."""
         self.on_trial = False
         self.retiring: CloseReason | None = None
         """It gets no further request and closes, for this reason, when empty."""
