@@ -54,7 +54,7 @@ def test_times_are_those_of_the_last_exchanges() -> None:
     assert statistics.times.waits == list(range(-WINDOW - 2, -2))
 
 
-def test_unit_is_counted_on_from_its_first_request() -> None:
+def test_unit_is_counted_by_what_came_of_its_requests() -> None:
     statistics = Statistics(trace_size=0, now=0)
     statistics.units.answered[b"\7\3"] += 2
     statistics.units.failed[b"\7\6"] += 1

@@ -335,9 +335,8 @@ class Watch:
             # (A read that was sent and lost may be waiting to be sent again.)
             if body[2] == NO_ANSWER:
                 self._given_up[question.ask.body] = (self.loop.turns, question.asker)
-                if (
-                    not question.links
-                ):  # it was handed to a connection, and had its turn
+                if not question.links:
+                    # It was handed to a connection, and had its turn.
                     question.asker.sure = False
             elif question.links and not question.ask.retry_safe:
                 raise Violation(f"{question} was sent, yet {body.hex(' ')} denies it")
@@ -404,9 +403,8 @@ class Watch:
                 question.gone_turn = self.loop.turns
                 self._await(question, self.loop.time())
                 if question.links and question.ask.retry_safe:
-                    self._good.add(
-                        question.ask.body
-                    )  # if its answer comes, unseen here
+                    # Its answer may come, unseen here.
+                    self._good.add(question.ask.body)
                 if self.dialect.drops_reads and question.ask.writes is None:
                     self._pending.pop(question, None)
 

@@ -116,9 +116,8 @@ class Client(asyncio.Protocol, Requester):
         self._transport = cast("asyncio.Transport", transport)
         listener = self._listener
         peer = transport.get_extra_info("peername")
-        if (
-            not peer or listener.stopping
-        ):  # it is gone before it was accepted, or we are
+        if not peer or listener.stopping:
+            # It is gone before it was accepted, or we are.
             self.abort()
             return
         address = parse_peer(peer[0])

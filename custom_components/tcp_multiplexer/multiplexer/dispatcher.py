@@ -205,7 +205,7 @@ class Dispatcher:
     def dispatch(self, now: float) -> None:
         """Send what can be sent; have a connection opened where that helps."""
         if self._admitting:
-            return  # the loop below, which is at that, goes on when all are let on
+            return  # called by one of those let on: the loop that lets them goes on
         queue, upstreams = self._queue, self._upstreams
         while queue.depth:
             upstream = upstreams[0] if len(upstreams) == 1 else self._best()
@@ -498,5 +498,5 @@ def _taken_off(requester: Requester) -> None:
 def _due(upstream: Upstream, exchange: Exchange) -> float:
     """Give the moment up to which a response is awaited."""
     if upstream.on_trial and not upstream.begun(exchange):
-        return upstream.trial_until or exchange.deadline
+        return upstream.trial_until
     return exchange.deadline

@@ -97,9 +97,10 @@ class Upstream(ABC):
         """Requests given up since the last byte came."""
         self.discarded_for: Exchange | None = None
         """Whose response lenient matching would have seen in the last stray."""
-        self.trial_until: float | None = None
-        """An extra connection is on trial: its first response must begin by then."""
         self.on_trial = False
+        """An extra connection that has not answered yet."""
+        self.trial_until = 0.0
+        """When the response to the request in flight on trial must have begun."""
         self.retiring: CloseReason | None = None
         """It gets no further request and closes, for this reason, when empty."""
         self.reusable = True

@@ -49,8 +49,8 @@ class Failure(enum.Enum):
         return self in {Failure.REFUSED, Failure.TOO_LARGE}
 
 
-type ShareKey = bytes | tuple[Hashable, ...]
-"""What a request reads: first the scope, as in `Request.writes`, then what of it."""
+type ShareKey = bytes
+"""What a request reads; its first byte is the scope, as in `Request.writes`."""
 
 
 class Request:

@@ -248,7 +248,11 @@ class ModbusUpstream(UpstreamCodec[bytes]):
         while at != -1:
             transaction = data[at - 2 : at]
             other = self._in_flight.get(transaction) or self._expired.get(transaction)
-            if other is not None and _heads_response(data[at + 2 : at + 6], other):
+            if (
+                other is not None
+                and _may_begin(data, at - 2)
+                and _may_head(data[at + 4 : at + 6], other)
+            ):
                 return True
             at = data.find(b"\0\0", at + 1, end + 3)
         return False
@@ -395,20 +399,11 @@ class ModbusProtocol(Protocol[bytes]):
         return describe(payload, response)
 
 
-def _heads_response(head: bytes, request: Request) -> bool:
-    """Tell whether length, unit and function are those of a response to `request`.
-
-    `head` may end early: then what there is of it counts.
-    """
-    length, unit, function = head[:2], head[2:3], head[3:4]
-    if len(length) == 2 and not MIN_LENGTH <= int.from_bytes(length) <= MAX_LENGTH:
-        return False
-    payload = request.payload
-    return (
-        length[:1] in {b"", b"\0"}
-        and unit in {b"", payload[:1]}
-        and (not function or not (function[0] ^ payload[1]) & ~EXCEPTION_BIT)
-    )
+def _may_head(head: bytes, request: Request) -> bool:
+    """Tell whether unit and function, as far as they came, answer `request`."""
+    unit, function = request.payload[:2]
+    refusal = bytes((unit, function | EXCEPTION_BIT))
+    return head == refusal or request.payload[:2].startswith(head)
 
 
 def _may_begin(data: bytes, at: int) -> bool:
