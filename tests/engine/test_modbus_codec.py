@@ -510,6 +510,14 @@ def test_response_in_flight_swallowed_by_one_cut_short_closes() -> None:
     assert codec.begun(other)
 
 
+def test_exception_swallowed_by_a_response_cut_short_closes() -> None:
+    codec, _, (sent, next_sent) = asked(b"\1" + read(1, 9), b"\1" + read(2))
+    swallowed = next_sent._replace(pdu=b"\x83\2").encoded()
+    whole = sent._replace(pdu=values(1, 9)).encoded()
+    events = fed(codec, whole[: -len(swallowed)] + swallowed)
+    assert [type(event) for event in events] == [Close]
+
+
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("come", range(4, 9))
 @pytest.mark.parametrize("within", range(1, 9))
@@ -530,7 +538,8 @@ def test_frame_cut_short_is_not_completed_by_the_beginning_of_another(
 def test_value_that_looks_like_a_transaction_in_flight_passes() -> None:
     codec, (mine, _), (sent, _) = asked(b"\1" + read(1, 6), b"\1" + read(2))
     # 2 is in flight; what follows it here is no header of its response.
-    for words in ("0002 0000 0000 0100", "0002 0000 0003 0100", "0002 0000 0005 0104"):
+    unlike = "0002 0000 0000 0100", "0002 0000 0003 0100", "0002 0000 0005 0104"
+    for words in (*unlike, "0002 0000 0103 0103", "0002 0000 0001 0103"):
         pdu = b"\3\x0c" + bytes.fromhex(words) + bytes(4)
         codec, (mine, _), (sent, _) = asked(b"\1" + read(1, 6), b"\1" + read(2))
         assert fed(codec, sent._replace(pdu=pdu).encoded()) == [
