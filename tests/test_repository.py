@@ -27,7 +27,7 @@ import yaml
 
 from custom_components.tcp_multiplexer import multiplexer
 from custom_components.tcp_multiplexer.const import DOMAIN
-from custom_components.tcp_multiplexer.multiplexer.cli_options import add_flags
+from custom_components.tcp_multiplexer.multiplexer.command_line.flags import add_flags
 from custom_components.tcp_multiplexer.multiplexer.protocols.base import Failure
 
 ROOT: Final = Path(__file__).parents[1]

@@ -20,13 +20,7 @@ from typing import Any, Final, NamedTuple
 from .identify import FURTHER_UNITS, Ask, Identity, identify
 from .multiplexer import Multiplexer, RequestError
 from .multiplexer.protocols import PROTOCOLS, Protocol, ProtocolOptions
-from .multiplexer.protocols.base import (
-    Answer,
-    Request,
-    SendBack,
-    Stray,
-    UpstreamCodec,
-)
+from .multiplexer.protocols.base import Answer, Request, SendBack, Stray, UpstreamCodec
 from .multiplexer.settings import Settings
 from .multiplexer.tls import TlsUpstream
 

@@ -26,7 +26,7 @@ from homeassistant.requirements import async_get_integration_with_requirements
 
 from .identify import identify
 from .multiplexer import CloseReason, Failure, Upstream, UpstreamOwner
-from .multiplexer.exchange import Exchange
+from .multiplexer.dispatch.exchange import Exchange
 from .multiplexer.settings import Settings
 from .probe import ANSWER_SECONDS, DeviceError, DeviceProblem, Meeting, make_protocol
 

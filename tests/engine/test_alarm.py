@@ -5,7 +5,7 @@ from math import inf
 
 import pytest
 
-from custom_components.tcp_multiplexer.multiplexer.alarm import Alarm
+from custom_components.tcp_multiplexer.multiplexer.dispatch.timer import Alarm
 
 from .clock import Clock
 

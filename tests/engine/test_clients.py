@@ -12,13 +12,9 @@ from typing import Any
 
 import pytest
 
-from custom_components.tcp_multiplexer.multiplexer import (
-    Event,
-    EventType,
-    Multiplexer,
-    listener,
-    upstream,
-)
+from custom_components.tcp_multiplexer.multiplexer import Event, EventType, Multiplexer
+from custom_components.tcp_multiplexer.multiplexer.downstream import listener
+from custom_components.tcp_multiplexer.multiplexer.sockets import set_keepalive
 
 from .conftest import Connect, Multiplex
 from .devices import (
@@ -663,10 +659,10 @@ async def test_options_that_a_system_lacks_are_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr(socket, "TCP_USER_TIMEOUT")
-    upstream.set_keepalive(asyncio.Transport())  # has no socket at all
+    set_keepalive(asyncio.Transport())  # has no socket at all
     async with running() as device:
         client = await Client.connect(device.port)
-        upstream.set_keepalive(client.writer.transport)
+        set_keepalive(client.writer.transport)
         sock: socket.socket = client.writer.get_extra_info("socket")
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         client.close()
@@ -675,7 +671,7 @@ async def test_options_that_a_system_lacks_are_left_out(
 async def test_dead_peers_are_found_by_the_system() -> None:
     async with running() as device:
         client = await Client.connect(device.port)
-        upstream.set_keepalive(client.writer.transport)
+        set_keepalive(client.writer.transport)
         sock: socket.socket = client.writer.get_extra_info("socket")
 
         def option(level: int, name: int) -> int:

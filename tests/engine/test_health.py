@@ -7,7 +7,7 @@ from typing import override
 from hypothesis import given, strategies as st
 import pytest
 
-from custom_components.tcp_multiplexer.multiplexer.health import Health
+from custom_components.tcp_multiplexer.multiplexer.upstream.health_tracker import Health
 
 BACKOFF, BACKOFF_MAX = 1.0, 30.0
 

@@ -11,11 +11,8 @@ from typing import Any, override
 from aiohttp import ClientSession, TCPConnector, web
 import pytest
 
-from custom_components.tcp_multiplexer.multiplexer import (
-    Multiplexer,
-    Settings,
-    client,
-)
+from custom_components.tcp_multiplexer.multiplexer import Multiplexer, Settings
+from custom_components.tcp_multiplexer.multiplexer.downstream import client
 
 type Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

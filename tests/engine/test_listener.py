@@ -7,8 +7,8 @@ from typing import Any, override
 import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import Multiplexer, Settings
-from custom_components.tcp_multiplexer.multiplexer.client import Client
-from custom_components.tcp_multiplexer.multiplexer.listener import (
+from custom_components.tcp_multiplexer.multiplexer.downstream.client import Client
+from custom_components.tcp_multiplexer.multiplexer.downstream.listener import (
     BUFFER_LIMIT,
     Listener,
 )

@@ -20,7 +20,9 @@ from custom_components.tcp_multiplexer.multiplexer import (
     RequestError,
     Settings,
     SettingsError,
-    upstream,
+)
+from custom_components.tcp_multiplexer.multiplexer.upstream import (
+    socket_upstream as upstream,
 )
 
 from .conftest import Connect, Multiplex

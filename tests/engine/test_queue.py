@@ -18,12 +18,15 @@ from hypothesis.stateful import (
 )
 import pytest
 
-from custom_components.tcp_multiplexer.multiplexer.exchange import Exchange, Requester
+from custom_components.tcp_multiplexer.multiplexer.dispatch.exchange import (
+    Exchange,
+    Requester,
+)
+from custom_components.tcp_multiplexer.multiplexer.dispatch.queue import RequestQueue
 from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Failure,
     Request,
 )
-from custom_components.tcp_multiplexer.multiplexer.queue import RequestQueue
 
 
 class Asker(Requester):

@@ -3,7 +3,7 @@
 import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import Failure
-from custom_components.tcp_multiplexer.multiplexer.statistics import (
+from custom_components.tcp_multiplexer.multiplexer.observe.statistics import (
     WINDOW,
     Statistics,
     percentile,

@@ -16,8 +16,8 @@ from custom_components.tcp_multiplexer.multiplexer import (
     EventType,
     Health,
     Multiplexer,
-    pool,
 )
+from custom_components.tcp_multiplexer.multiplexer.upstream import pool
 
 from .conftest import Connect, Multiplex
 from .devices import (

@@ -5,20 +5,21 @@ standard library and h11, and also runs on its own (`tcp-multiplexer server`). W
 named here is its whole interface.
 """
 
-from .events import Event, EventListener, EventType
+from .dispatch.exchange import CloseReason, Upstream, UpstreamOwner
 from .multiplexer import Multiplexer, RequestError
+from .networks import DEFAULT_NETWORKS, Network
+from .observe.events import Event, EventListener, EventType
+from .observe.snapshot import (
+    ClientSnapshot,
+    Health,
+    ScopeSnapshot,
+    Snapshot,
+    TraceRecord,
+)
 from .protocols import PROTOCOLS
 from .protocols.base import Failure
-from .settings import (
-    DEFAULT_NETWORKS,
-    ListenerSettings,
-    Network,
-    Settings,
-    SettingsError,
-)
-from .snapshot import ClientSnapshot, Health, ScopeSnapshot, Snapshot, TraceRecord
+from .settings import ListenerSettings, Settings, SettingsError
 from .tls import TlsError, TlsListener, TlsUpstream
-from .upstream import CloseReason, Upstream, UpstreamOwner
 
 __all__ = [
     "DEFAULT_NETWORKS",

@@ -12,27 +12,27 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, override
 
-from .events import Events
-from .exchange import Exchange, Requester
-from .listener import Listener
-from .pcap import to_pcap
-from .pool import UpstreamPool
+from .dispatch.exchange import Exchange, Requester
+from .dispatch.queue import RequestQueue
+from .downstream.listener import Listener
+from .observe.events import Events
+from .observe.pcap import to_pcap
+from .observe.snapshot import Snapshot, TraceRecord
+from .observe.statistics import Statistics, percentile
 from .protocols import PROTOCOLS, ProtocolOptions
-from .queue import RequestQueue
 from .settings import SettingsError
-from .snapshot import Snapshot, TraceRecord
-from .statistics import Statistics, percentile
-from .upstream import SocketUpstream
+from .upstream.pool import UpstreamPool
+from .upstream.socket_upstream import SocketUpstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     import ssl
 
-    from .events import EventListener
+    from .dispatch.exchange import Upstream, UpstreamOwner
+    from .observe.events import EventListener
+    from .observe.snapshot import Health
     from .protocols.base import Failure, Protocol
     from .settings import Settings
-    from .snapshot import Health
-    from .upstream import Upstream, UpstreamOwner
 
 _LIVE = frozenset(
     (

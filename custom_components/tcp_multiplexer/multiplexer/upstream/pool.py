@@ -15,24 +15,23 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, override
 
-from .alarm import Alarm
-from .dispatcher import Dispatcher
-from .events import Event, EventType
-from .exchange import Exchange, Requester
-from .health import Health as HealthTracker
-from .protocols.base import Failure
-from .snapshot import Health
-from .upstream import CloseReason
+from ..dispatch.dispatcher import Dispatcher
+from ..dispatch.exchange import CloseReason, Exchange, Requester
+from ..dispatch.timer import Alarm
+from ..observe.events import Event, EventType
+from ..observe.snapshot import Health
+from ..protocols.base import Failure
+from .health_tracker import Health as HealthTracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .events import Events
-    from .protocols.base import Protocol
-    from .queue import RequestQueue
-    from .settings import Settings
-    from .statistics import Statistics
-    from .upstream import Upstream
+    from ..dispatch.exchange import Upstream
+    from ..dispatch.queue import RequestQueue
+    from ..observe.events import Events
+    from ..observe.statistics import Statistics
+    from ..protocols.base import Protocol
+    from ..settings import Settings
 
 LOGGER = logging.getLogger(__name__)
 

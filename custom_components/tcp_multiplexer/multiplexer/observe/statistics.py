@@ -8,15 +8,13 @@ of day.
 from array import array
 from collections import Counter, defaultdict, deque
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol as Interface
 
-from .protocols.base import Failure
+from ..protocols.base import Failure
 from .snapshot import ScopeSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from .client import Client
 
 WINDOW = 1000
 """Exchanges over which times are judged."""
@@ -106,6 +104,14 @@ class Times:
         return sorted(self._took[: self.count])
 
 
+class Counts(Interface):
+    """What something that counts its own traffic shows."""
+
+    requests: int
+    bytes_in: int
+    bytes_out: int
+
+
 class Traffic:
     """What clients count themselves, summed up over all that ever came."""
 
@@ -117,13 +123,13 @@ class Traffic:
         self.bytes_in = 0
         self.bytes_out = 0
 
-    def add(self, client: Client | Traffic, sign: int = 1) -> None:
+    def add(self, client: Counts, sign: int = 1) -> None:
         """Add what a client that is gone has counted; -1: leave out what it has."""
         self.requests += sign * client.requests
         self.bytes_in += sign * client.bytes_in
         self.bytes_out += sign * client.bytes_out
 
-    def with_those_here(self, clients: Iterable[Client]) -> Traffic:
+    def with_those_here(self, clients: Iterable[Counts]) -> Traffic:
         """Give the sum with clients that are still counting."""
         total = Traffic()
         total.add(self)

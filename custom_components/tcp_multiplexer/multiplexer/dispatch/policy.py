@@ -1,25 +1,19 @@
-"""What may pass: which clients, which writes, which functions and units.
+"""What may pass: which writes, which functions and units.
 
 The rules are the owner's; this room only applies them. Whoever asks it counts, tells
 and answers.
 """
 
 import enum
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
-from .protocols.modbus_pdu import MAX_REGISTERS, registers_read
+from ..networks import is_in
+from ..protocols.modbus.pdu import MAX_REGISTERS, registers_read
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from .protocols.base import Request
-    from .settings import Network, Settings
-
-type Address = IPv4Address | IPv6Address
-
-HOST_ADDRESS = IPv4Address("127.0.0.1")
-"""Where the host program's own requests come from."""
+    from ..networks import Address
+    from ..protocols.base import Request
+    from ..settings import Settings
 
 
 class Verdict(enum.Enum):
@@ -69,21 +63,3 @@ class Policy:
         ):
             return Verdict.PASS
         return Verdict.ACKNOWLEDGE if self._writes == "acknowledge" else Verdict.REFUSE
-
-
-def parse_peer(host: str) -> Address:
-    """Give a peer's address, IPv4-mapped ones as IPv4, without its scope.
-
-    Raises:
-        ValueError: `host` is no address.
-
-    """
-    address = ip_address(host.partition("%")[0])
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
-
-
-def is_in(address: Address, networks: Iterable[Network]) -> bool:
-    """Tell whether `address` lies in one of `networks`."""
-    return any(address in network for network in networks)

@@ -28,7 +28,7 @@ from typing import override
 
 import h11
 
-from .base import (
+from ..base import (
     Answer,
     Close,
     DownstreamCodec,
@@ -43,7 +43,7 @@ from .base import (
     UpstreamCodec,
     UpstreamEvent,
 )
-from .http_message import (
+from .message import (
     Asker,
     HttpResponse,
     MessageError,

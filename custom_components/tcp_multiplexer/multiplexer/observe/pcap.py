@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from .policy import Address
+    from ..networks import Address
     from .snapshot import TraceRecord
 
 _MAGIC_NANOSECONDS = 0xA1B23C4D

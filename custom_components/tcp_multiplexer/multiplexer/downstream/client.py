@@ -15,16 +15,16 @@ from collections import deque
 import logging
 from typing import TYPE_CHECKING, Any, cast, override
 
-from .events import Event, EventType
-from .exchange import Exchange, Requester
-from .policy import is_in, parse_peer
-from .protocols.base import Close, Failure, Ignored, Reply, Request
-from .snapshot import ClientSnapshot
-from .upstream import set_keepalive
+from ..dispatch.exchange import Exchange, Requester
+from ..networks import is_in, parse_peer
+from ..observe.events import Event, EventType
+from ..observe.snapshot import ClientSnapshot
+from ..protocols.base import Close, Failure, Ignored, Reply, Request
+from ..sockets import set_keepalive
 
 if TYPE_CHECKING:
+    from ..protocols.base import DownstreamCodec, DownstreamEvent
     from .listener import Listener
-    from .protocols.base import DownstreamCodec, DownstreamEvent
 
 LOGGER = logging.getLogger(__name__)
 

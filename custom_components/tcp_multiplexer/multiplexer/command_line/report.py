@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .multiplexer import Multiplexer
+    from ..multiplexer import Multiplexer
 
 
 def report(multiplexer: Multiplexer) -> str:

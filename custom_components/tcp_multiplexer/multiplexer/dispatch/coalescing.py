@@ -18,8 +18,8 @@ from .exchange import NOBODY
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from ..protocols.base import ShareKey
     from .exchange import Exchange
-    from .protocols.base import ShareKey
 
 _REMEMBERED = 4096
 """Responses remembered of one scope, at most."""

@@ -7,15 +7,15 @@ so that no counter is forgotten and none is added to twice.
 import logging
 from typing import TYPE_CHECKING, Any
 
-from .events import Event, EventType
-from .protocols.base import Failure
-from .statistics import PAYLOAD_KEPT
+from ..observe.events import Event, EventType
+from ..observe.statistics import PAYLOAD_KEPT
+from ..protocols.base import Failure
 
 if TYPE_CHECKING:
-    from .events import Events
+    from ..observe.events import Events
+    from ..observe.statistics import Statistics
+    from ..protocols.base import Protocol, Request, Stray
     from .exchange import Exchange
-    from .protocols.base import Protocol, Request, Stray
-    from .statistics import Statistics
 
 LOGGER = logging.getLogger(__name__)
 

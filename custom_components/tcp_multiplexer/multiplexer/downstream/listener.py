@@ -10,17 +10,17 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
+from ..settings import ListenerSettings
+from ..tls import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS
 from .client import Client
-from .settings import ListenerSettings
-from .tls import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS
 
 if TYPE_CHECKING:
-    from .dispatcher import Dispatcher
-    from .events import Events
-    from .protocols.base import Protocol
-    from .queue import RequestQueue
-    from .settings import Settings
-    from .statistics import Statistics
+    from ..dispatch.dispatcher import Dispatcher
+    from ..dispatch.queue import RequestQueue
+    from ..observe.events import Events
+    from ..observe.statistics import Statistics
+    from ..protocols.base import Protocol
+    from ..settings import Settings
 
 LOGGER = logging.getLogger(__name__)
 

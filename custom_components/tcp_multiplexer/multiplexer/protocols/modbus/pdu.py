@@ -4,7 +4,7 @@ Source: Modbus Application Protocol V1.1b3. A payload here is a unit identifier 
 PDU, as requests carry it; response payloads likewise.
 """
 
-from .base import Failure, Request
+from ..base import Failure, Request
 
 EXCEPTION_BIT = 0x80
 

@@ -27,8 +27,8 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..protocols.base import Request
     from .exchange import Exchange, Requester
-    from .protocols.base import Request
 
 
 WRITES_IN_A_ROW = 4

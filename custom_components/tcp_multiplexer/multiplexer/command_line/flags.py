@@ -15,10 +15,11 @@ from pathlib import Path
 import re
 from typing import Any, NoReturn, override
 
-from .profiles import PROFILES
-from .protocols import PROTOCOLS
-from .settings import ListenerSettings, Network, Settings, SettingsError
-from .tls import TlsListener, TlsUpstream
+from ..networks import Network
+from ..profiles import PROFILES
+from ..protocols import PROTOCOLS
+from ..settings import ListenerSettings, Settings, SettingsError
+from ..tls import TlsListener, TlsUpstream
 
 GO_DEFAULTS: dict[str, Any] = {
     "protocol": "echo",

@@ -1,140 +1,25 @@
-"""One connection to the device, as the pool sees it, and the usual kind of it.
+"""The usual kind of upstream connection: a protocol's upstream codec on a TCP socket.
 
-`Upstream` is what the pool needs of a connection: open it, send an exchange, close
-it, and be told what came of that. `SocketUpstream` is a protocol's upstream codec on a
-TCP socket. It decides nothing: whether to retry, to reopen or to give up is the pool's.
+It decides nothing: whether to retry or to give up is the dispatcher's business, whether
+to reopen the pool's.
 """
 
-from abc import ABC, abstractmethod
 import asyncio
-import contextlib
-import enum
-import socket
-from typing import TYPE_CHECKING, Any, Protocol as Interface, cast, override
+from typing import TYPE_CHECKING, Any, cast, override
 
-from .protocols.base import Answer, Close, Failed, SendBack, Stray
-from .tls import SHUTDOWN_SECONDS
+from ..dispatch.exchange import CloseReason, Upstream
+from ..protocols.base import Answer, Close, Failed, SendBack, Stray
+from ..sockets import set_keepalive
+from ..tls import SHUTDOWN_SECONDS
 
 if TYPE_CHECKING:
     import ssl
 
-    from .exchange import Exchange, Requester
-    from .protocols.base import Failure, Request, UpstreamCodec, UpstreamEvent
-    from .statistics import Statistics
+    from ..dispatch.exchange import Exchange, UpstreamOwner
+    from ..protocols.base import UpstreamCodec, UpstreamEvent
 
 CONNECT_SECONDS = 5.0
 """One attempt lasts at most so long."""
-_KEEPALIVE_IDLE = 30
-_KEEPALIVE_INTERVAL = 10
-_KEEPALIVE_COUNT = 3
-_USER_TIMEOUT_MS = 30_000
-
-
-class CloseReason(enum.Enum):
-    """Why an upstream connection ended."""
-
-    CLOSED_BY_DEVICE = "closed_by_device"
-    RESET = "reset"
-    """The device or the network broke it off."""
-    NO_RESPONSE = "no_response"
-    """We closed it: a response is missing and could still come."""
-    INVALID_DATA = "invalid_data"
-    """We closed it: what the device sent cannot be trusted."""
-    IDLE = "idle"
-    LIFETIME = "lifetime"
-    RECONNECT = "reconnect"
-    PAUSED = "paused"
-    STOPPED = "stopped"
-    SPENT = "spent"
-    """The protocol allows no further request on it."""
-
-
-class UpstreamOwner(Interface):
-    """What a connection tells the pool."""
-
-    statistics: Statistics
-    """Where bytes on the wire are counted."""
-
-    def answered(self, upstream: Upstream, exchange: Exchange, response: Any) -> None:
-        """Hear the response to an exchange."""
-
-    def unanswerable(
-        self, upstream: Upstream, exchange: Exchange, failure: Failure
-    ) -> None:
-        """Hear that an exchange got something that cannot be passed on."""
-
-    def stray(self, upstream: Upstream, event: Stray) -> None:
-        """Hear of bytes that nobody asked for."""
-
-    def lost(self, upstream: Upstream, reason: CloseReason, detail: str) -> None:
-        """Hear that the connection is gone, whoever closed it. Told once."""
-
-
-class Upstream(ABC):
-    """One way to the device, open from the end of `open` until `lost`."""
-
-    def __init__(self, owner: UpstreamOwner) -> None:
-        """Belong to a pool; nothing is opened yet."""
-        self.owner = owner
-        self.in_flight: dict[Request, Exchange] = {}
-        """Sent and neither answered nor given up, the oldest first."""
-        self.waiting: list[Requester] = []
-        """Requesters whose next request must go here, when there is place."""
-        self.ready = False
-        """A request may be sent now; the pool keeps this true."""
-        self.opened_at = 0.0
-        self.not_before = 0.0
-        """No request may be sent earlier."""
-        self.last_used = 0.0
-        """When the last exchange but a probe ended here."""
-        self.last_received = 0.0
-        self.received = False
-        """At least one byte came."""
-        self.responses = 0
-        self.sent = 0
-        """Requests sent."""
-        self.timeouts_in_a_row = 0
-        """Requests given up since the last byte came."""
-        self.discarded_for: Exchange | None = None
-        """Whose response lenient matching would have seen in the last stray."""
-        self.on_trial = False
-        """An extra connection that has not answered yet."""
-        self.trial_until = 0.0
-        """When the response to the request in flight on trial must have begun."""
-        self.retiring: CloseReason | None = None
-        """It gets no further request and closes, for this reason, when empty."""
-        self.reusable = True
-        """False once it must not carry another request."""
-
-    @property
-    def quiet(self) -> float:
-        """Seconds for which nothing may be sent after a timeout."""
-        return 0.0
-
-    @abstractmethod
-    async def open(self) -> None:
-        """Connect.
-
-        Raises:
-            OSError: no connection; the text says why.
-
-        """
-
-    @abstractmethod
-    def send(self, exchange: Exchange) -> None:
-        """Send a request."""
-
-    @abstractmethod
-    def begun(self, exchange: Exchange) -> bool:
-        """Tell whether a byte of its response may have come."""
-
-    @abstractmethod
-    def expire(self, exchange: Exchange) -> bool:
-        """Give up waiting for a response; tell whether the connection may be kept."""
-
-    @abstractmethod
-    def close(self, reason: CloseReason, detail: str = "") -> None:
-        """Close; `lost` follows at once."""
 
 
 class SocketUpstream(Upstream, asyncio.Protocol):
@@ -334,26 +219,3 @@ class SocketUpstream(Upstream, asyncio.Protocol):
             self._told = True
             if self._open:
                 self.owner.lost(self, reason, detail)
-
-
-def set_keepalive(transport: asyncio.BaseTransport) -> None:
-    """Make the system find a dead peer within about a minute.
-
-    Options that this system does not know are left out.
-    """
-    sock = transport.get_extra_info("socket")
-    if sock is None:
-        return
-    options = (
-        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
-        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", _KEEPALIVE_IDLE),
-        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", _KEEPALIVE_INTERVAL),
-        (socket.IPPROTO_TCP, "TCP_KEEPCNT", _KEEPALIVE_COUNT),
-        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", _USER_TIMEOUT_MS),
-        (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
-    )
-    for level, name, value in options:
-        option = getattr(socket, name, None)
-        if option is not None:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(level, option, value)

@@ -20,7 +20,7 @@ all that was received, as a device on a line does; the client will ask again.
 from collections.abc import Iterator
 from typing import override
 
-from .base import (
+from ..base import (
     Answer,
     DownstreamCodec,
     DownstreamEvent,
@@ -31,7 +31,7 @@ from .base import (
     UpstreamCodec,
     UpstreamEvent,
 )
-from .modbus_pdu import (
+from .pdu import (
     EXCEPTION_BIT,
     byte_count,
     exception_response,

@@ -25,23 +25,22 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from .events import Event, EventType
-from .exchange import NOBODY, Exchange, Requester
+from ..observe.events import Event, EventType
+from ..observe.snapshot import Health
+from ..protocols.base import Failure
+from .coalescing import SharedReads
+from .exchange import NOBODY, CloseReason, Exchange, Requester
 from .policy import Policy, Verdict
-from .protocols.base import Failure
 from .recorder import Recorder
-from .sharing import SharedReads
-from .snapshot import Health
-from .upstream import CloseReason
 
 if TYPE_CHECKING:
-    from .events import Events
-    from .pool import UpstreamPool
-    from .protocols.base import Protocol, Request, ShareKey, Stray
+    from ..observe.events import Events
+    from ..observe.statistics import Statistics
+    from ..protocols.base import Protocol, Request, ShareKey, Stray
+    from ..settings import Settings
+    from ..upstream.pool import UpstreamPool
+    from .exchange import Upstream
     from .queue import RequestQueue
-    from .settings import Settings
-    from .statistics import Statistics
-    from .upstream import Upstream
 
 LOGGER = logging.getLogger(__name__)
 

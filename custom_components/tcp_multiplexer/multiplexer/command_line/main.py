@@ -17,13 +17,13 @@ import sys
 import threading
 from types import FrameType
 
-from . import __version__
-from .cli_options import Parser, add_flags, flag_of, make_settings
-from .cli_report import report
-from .events import Event, EventType
-from .multiplexer import Multiplexer
-from .protocols import PROTOCOLS
-from .settings import Settings, SettingsError
+from .. import __version__
+from ..multiplexer import Multiplexer
+from ..observe.events import Event, EventType
+from ..protocols import PROTOCOLS
+from ..settings import Settings, SettingsError
+from .flags import Parser, add_flags, flag_of, make_settings
+from .report import report
 
 PROGRAM = "tcp-multiplexer"
 _GC_THRESHOLD = 50_000

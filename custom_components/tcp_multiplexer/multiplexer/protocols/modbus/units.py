@@ -7,12 +7,12 @@ are. It wraps the codec that faces the client, whatever its framing.
 
 from typing import TYPE_CHECKING, override
 
-from .base import DownstreamCodec, Request
+from ..base import DownstreamCodec, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from .base import DownstreamEvent, Failure, Ignored
+    from ..base import DownstreamEvent, Failure, Ignored
 
 
 class UnitMap(DownstreamCodec[bytes]):

@@ -19,7 +19,7 @@ request in flight, and a response of its function and size is its own.
 
 from typing import override
 
-from .base import (
+from ..base import (
     Answer,
     Close,
     DownstreamCodec,
@@ -33,7 +33,7 @@ from .base import (
     UpstreamCodec,
     UpstreamEvent,
 )
-from .modbus_pdu import (
+from .pdu import (
     EXCEPTION_BIT,
     describe,
     exception_response,
@@ -43,8 +43,8 @@ from .modbus_pdu import (
     modbus_request,
     success_response,
 )
-from .modbus_rtu import RtuDownstream, RtuUpstream
-from .modbus_units import UnitMap
+from .rtu import RtuDownstream, RtuUpstream
+from .units import UnitMap
 
 MIN_LENGTH = 2
 MAX_LENGTH = 254
