@@ -47,8 +47,7 @@ from .const import (
 from .entry_settings import settings_from
 from .multiplexer.profiles import PROFILES
 from .multiplexer.protocols import PROTOCOLS
-from .multiplexer.settings import RANGES, Settings, SettingsError
-from .probe import make_protocol
+from .multiplexer.settings import ROWS, Settings, SettingsError, make_protocol
 
 _ADDRESS: Final = "address"
 _NAME: Final = "name"
@@ -84,12 +83,17 @@ def _number(
     return NumberSelector(config)
 
 
+def _bounds(field: str) -> tuple[float, float]:
+    low, high = ROWS[field].bounds or (0, 0)
+    return low, high
+
+
 def _seconds(field: str) -> NumberSelector:
-    return _number(*RANGES[field], "s", "any")
+    return _number(*_bounds(field), "s", "any")
 
 
 def _count(field: str, unit: str = "") -> vol.All:
-    return whole(*RANGES[field], unit)
+    return whole(*_bounds(field), unit)
 
 
 class _Upload(FileSelector):

@@ -10,7 +10,6 @@ Assistant.
 import asyncio
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import fields
 import enum
 import errno
 import socket
@@ -19,9 +18,8 @@ from typing import Any, Final, NamedTuple
 
 from .identify import FURTHER_UNITS, Ask, Identity, identify
 from .multiplexer import Multiplexer, RequestError
-from .multiplexer.protocols import PROTOCOLS, Protocol, ProtocolOptions
 from .multiplexer.protocols.base import Answer, Request, SendBack, Stray, UpstreamCodec
-from .multiplexer.settings import Settings
+from .multiplexer.settings import Settings, make_protocol
 from .multiplexer.tls import TlsUpstream
 
 CONNECT_SECONDS: Final = 5.0
@@ -136,20 +134,6 @@ async def own_addresses(host: str) -> set[str]:
 
 
 # The device
-
-
-def make_protocol(settings: Settings) -> Protocol[Any]:
-    """Give the protocol as these settings want it.
-
-    Raises:
-        ValueError: the question that they contain is not one whole message.
-
-    """
-    # Options have the names of the settings that they come from.
-    options = {
-        each.name: getattr(settings, each.name) for each in fields(ProtocolOptions)
-    }
-    return PROTOCOLS[settings.protocol](ProtocolOptions(**options))
 
 
 class Meeting(NamedTuple):

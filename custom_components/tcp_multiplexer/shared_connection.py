@@ -27,8 +27,8 @@ from homeassistant.requirements import async_get_integration_with_requirements
 from .identify import identify
 from .multiplexer import CloseReason, Failure, Upstream, UpstreamOwner
 from .multiplexer.dispatch.exchange import Exchange
-from .multiplexer.settings import Settings
-from .probe import ANSWER_SECONDS, DeviceError, DeviceProblem, Meeting, make_protocol
+from .multiplexer.settings import Settings, make_protocol
+from .probe import ANSWER_SECONDS, DeviceError, DeviceProblem, Meeting
 
 _EXCEPTION: Final = 0x80
 _ILLEGAL_FUNCTION: Final = 0x01

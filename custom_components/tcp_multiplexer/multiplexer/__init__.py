@@ -8,7 +8,7 @@ named here is its whole interface.
 from .dispatch.exchange import CloseReason, Upstream, UpstreamOwner
 from .multiplexer import Multiplexer, RequestError
 from .networks import DEFAULT_NETWORKS, Network
-from .observe.events import Event, EventListener, EventType
+from .observe.events import ClientRefusal, Event, EventListener, EventType
 from .observe.snapshot import (
     ClientSnapshot,
     Health,
@@ -24,6 +24,7 @@ from .tls import TlsError, TlsListener, TlsUpstream
 __all__ = [
     "DEFAULT_NETWORKS",
     "PROTOCOLS",
+    "ClientRefusal",
     "ClientSnapshot",
     "CloseReason",
     "Event",

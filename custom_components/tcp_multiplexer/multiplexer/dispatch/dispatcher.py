@@ -103,7 +103,7 @@ class Dispatcher:
         self._request_delay = settings.request_delay
         # with a gap between requests, there is one at a time
         self._max_in_flight = 1 if settings.request_delay else settings.max_in_flight
-        self._policy = Policy(settings, has_units=self._protocol.has_units)
+        self._policy = Policy(settings, self._protocol)
 
     # ---- a request comes --------------------------------------------------------
 

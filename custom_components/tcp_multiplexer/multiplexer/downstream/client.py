@@ -1,6 +1,6 @@
 """One client: a downstream codec on an accepted socket.
 
-What it reads becomes exchanges; it never waits for one, it is told. Where the protocol
+What it reads becomes exchanges; it never waits for one, it is told. Where the codec
 is `ordered`, what it has to say waits in line until all that came before it is said.
 
 A client may not fill memory. One that asks more than the queue takes, or does not
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast, override
 
 from ..dispatch.exchange import Exchange, Requester
 from ..networks import is_in, parse_peer
-from ..observe.events import Event, EventType
+from ..observe.events import ClientRefusal, Event, EventType
 from ..observe.snapshot import ClientSnapshot
 from ..protocols.base import Close, Failure, Ignored, Reply, Request
 from ..sockets import set_keepalive
@@ -72,9 +72,7 @@ class Client(asyncio.Protocol, Requester):
 
     _transport: asyncio.Transport
 
-    def __init__(
-        self, listener: Listener, codec: DownstreamCodec[Any], *, ordered: bool
-    ) -> None:
+    def __init__(self, listener: Listener, codec: DownstreamCodec[Any]) -> None:
         """Wait for `connection_made`."""
         Requester.__init__(self, "?")
         self._listener = listener
@@ -84,7 +82,7 @@ class Client(asyncio.Protocol, Requester):
         self._loop = asyncio.get_running_loop()
         self._time = self._loop.time
         self._codec = codec
-        self._ordered = ordered
+        self._ordered = codec.ordered
         self._read_at_once = listener.protocol.read_while_held // 2 or _READ_AT_ONCE
         self._line: deque[Exchange | Reply | Close] = deque()
         """What an ordered client has yet to be told, in order."""
@@ -128,9 +126,9 @@ class Client(asyncio.Protocol, Requester):
         self.name = f"{host}:{self.port}"
         reason = None
         if not is_in(address, listener.settings.allowed_networks):
-            reason = "not_allowed"
+            reason = ClientRefusal.NOT_ALLOWED
         elif len(listener.clients) >= listener.settings.max_clients:
-            reason = "too_many_clients"
+            reason = ClientRefusal.TOO_MANY_CLIENTS
         if reason is not None:
             self._statistics.clients_refused += 1
             LOGGER.debug("Client %s refused: %s", self.name, reason)
@@ -271,7 +269,9 @@ class Client(asyncio.Protocol, Requester):
         """Take what is not a request; tell whether reading goes on."""
         if isinstance(event, Ignored):
             self._listener.complain(self, event.reason)
-            return True
+            if not event.reply:
+                return True
+            event = Reply(event.reply)
         if isinstance(event, Close):
             self._listener.complain(self, event.reason)
         self._line.append(cast("Reply | Close", event))

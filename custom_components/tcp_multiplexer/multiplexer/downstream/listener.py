@@ -88,10 +88,6 @@ class Listener:
             raise
 
     async def _listen(self, listener: ListenerSettings) -> None:
-        protocol = self.protocol
-        serial = listener.framing == "rtu"
-        make_codec = protocol.downstream_rtu if serial else protocol.downstream
-        ordered = protocol.ordered or serial
         options: dict[str, Any] = {}
         if listener.tls is not None:
             options = {
@@ -100,7 +96,7 @@ class Listener:
                 "ssl_shutdown_timeout": SHUTDOWN_SECONDS,
             }
         server = await self._loop.create_server(
-            lambda: Client(self, make_codec(), ordered=ordered),
+            lambda: Client(self, self.protocol.downstream(listener.framing)),
             listener.host,
             listener.port,
             backlog=_BACKLOG,
