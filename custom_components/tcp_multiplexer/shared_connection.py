@@ -175,7 +175,7 @@ class SharedConnectionUpstream(Upstream):
             response = _refusal(payload, _ILLEGAL_VALUE)
         except ModbusConnectionError:
             failure = Failure.NO_CONNECTION
-            self.retiring = self.retiring or CloseReason.RESET
+            self.draining = self.draining or CloseReason.RESET
         except ModbusError, TimeoutError:
             failure = Failure.NO_RESPONSE
         if self._closed or self.in_flight.pop(exchange.request, None) is None:

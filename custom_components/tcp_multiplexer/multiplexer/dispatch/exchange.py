@@ -193,7 +193,7 @@ class Upstream(ABC):
         """An extra connection that has not answered yet."""
         self.trial_until = 0.0
         """When the response to the request in flight on trial must have begun."""
-        self.retiring: CloseReason | None = None
+        self.draining: CloseReason | None = None
         """It gets no further request and closes, for this reason, when empty."""
         self.reusable = True
         """False once it must not carry another request."""

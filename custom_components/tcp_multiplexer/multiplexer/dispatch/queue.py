@@ -135,7 +135,7 @@ class RequestQueue:
             # it waits for the turn of one that was dropped, perhaps of another kind
             self._offer_anew(requester)
 
-    def put_back(self, exchange: Exchange) -> None:
+    def requeue(self, exchange: Exchange) -> None:
         """Place a request that was taken before all others: it had its turn."""
         requester = exchange.requester
         requester.pending.appendleft(exchange)
