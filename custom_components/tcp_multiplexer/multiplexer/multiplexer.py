@@ -23,6 +23,7 @@ from .dispatch.queue import RequestQueue
 from .dispatch.recorder import Recorder
 from .dispatch.timer import Timer
 from .downstream.listener import Listener
+from .limits import LIMITS, Limits
 from .observe.events import Events
 from .observe.pcap import to_pcap
 from .observe.snapshot import Snapshot, TraceRecord
@@ -117,6 +118,7 @@ class Multiplexer:
         name: str | None = None,
         make_upstream: Callable[[UpstreamOwner], Upstream] | None = None,
         rng: random.Random | None = None,
+        limits: Limits = LIMITS,
     ) -> None:
         """Prepare; must run in the event loop that will carry it.
 
@@ -129,6 +131,7 @@ class Multiplexer:
 
         """
         self._settings = settings
+        self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._events = Events()
         self._statistics = Statistics(settings.trace_size, self._loop.time())
@@ -165,6 +168,7 @@ class Multiplexer:
             partial(make_upstream or self._make_socket_upstream, self._dispatcher),
             paused=paused,
             name=name,
+            trial_seconds=limits.trial,
         )
         self._listener = Listener(
             settings,
@@ -173,6 +177,7 @@ class Multiplexer:
             self._dispatcher,
             self._statistics,
             self._events,
+            limits,
         )
         self._hosts: set[_Host] = set()
         self._tls: ssl.SSLContext | None = None
@@ -185,6 +190,7 @@ class Multiplexer:
             self._protocol.upstream(),
             (settings.host, settings.port),
             batch=settings.max_in_flight > 1,
+            connect_seconds=self._limits.connect,
             tls=self._tls,
             server_name=settings.tls.server_name if settings.tls else "",
         )
@@ -309,7 +315,7 @@ class Multiplexer:
         if not changed <= _LIVE:
             return False
         self._settings = settings
-        self._listener.settings = settings
+        self._listener.apply(settings)
         self._queue.size = settings.queue_size
         self._queue.writes_first = settings.writes_first
         self._pool.apply(settings)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, override
 
 from ..dispatch.dispatcher import Supply
 from ..dispatch.exchange import CloseReason
+from ..limits import LIMITS
 from ..observe.events import Event, EventType
 from ..observe.snapshot import Health
 from ..protocols.base import Failure
@@ -36,10 +37,6 @@ if TYPE_CHECKING:
     from .prober import Prober
 
 LOGGER = logging.getLogger(__name__)
-
-_TRIAL_SECONDS = 2.0
-"""An older connection that drops so soon after a newer was opened was dropped for it;
-one that ends so soon after its own opening had no place at the device."""
 
 _OWN_REASONS = frozenset(
     (
@@ -77,6 +74,7 @@ class UpstreamPool(Supply):
         *,
         paused: bool,
         name: str,
+        trial_seconds: float = LIMITS.trial,
     ) -> None:
         self.paused = paused
         self.willing = not paused
@@ -84,6 +82,7 @@ class UpstreamPool(Supply):
         self.limit = settings.max_connections
         self._name = name
         """For logs."""
+        self._trial_seconds = trial_seconds
         self._connections = connections
         self._dispatcher = dispatcher
         self._prober = prober
@@ -236,10 +235,13 @@ class UpstreamPool(Supply):
             return
         if self._connections.open:
             newest = max(other.opened_at for other in self._connections.open)
-            if upstream.on_trial or upstream.opened_at < newest > now - _TRIAL_SECONDS:
+            if (
+                upstream.on_trial
+                or upstream.opened_at < newest > now - self._trial_seconds
+            ):
                 self._shrink(detail)
         elif not upstream.responses:
-            if upstream.sent or now - upstream.opened_at < _TRIAL_SECONDS:
+            if upstream.sent or now - upstream.opened_at < self._trial_seconds:
                 self._attempt_failed(detail)
             else:
                 # it was never asked: it waits for the next request like an idle one
