@@ -21,7 +21,7 @@ from .addresses import host_for_home_assistant
 from .const import DOMAIN
 from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
 from .entry_settings import settings_from_entry
-from .local_ports import async_which_failed
+from .local_sockets import which_failed
 from .multiplexer import SettingsError, TlsError
 from .services import async_setup_services
 
@@ -63,7 +63,7 @@ async def async_setup_entry(
             translation_placeholders={"message": str(err)},
         ) from err
     except OSError as err:
-        port, further = await async_which_failed(coordinator.multiplexer.settings)
+        port, further = await which_failed(coordinator.multiplexer.settings)
         issues.async_listen_port_taken(hass, entry, err, port, further=further)
         raise ConfigEntryNotReady(
             translation_domain=DOMAIN,

@@ -1,38 +1,31 @@
 """The dialogs: add a multiplexer, reconfigure it, change its options.
 
-The way of the first two: a form, then everything in it is tried (`probe.py`), and then
-one of three pages. The form again, with the error at the field that caused it and all
-that was typed; a menu, if only the device did not answer, because inverters sleep at
-night; or the end. What is tried, and with what words a failure is told, is the same
-for both.
+The way of the first two: a form, then everything in it is tried (`flow/trial.py`),
+and then one of three pages. The form again, with the error at the field that caused it
+and all that was typed; a menu, if only the device did not answer, because inverters
+sleep at night; or the end. What is tried, and with what words a failure is told, is the
+same for both.
 
 A running entry holds the device's only slot, and its port. So `reconfigure` unloads it
 while it tries, only if what it holds must be tried, and sets it up again before any
 page is shown: whoever walks away from a dialog leaves a running multiplexer behind.
+
+Here are the pages; what stands behind them is in `flow/`.
 """
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import Any, Final, override
 
 from homeassistant.config_entries import (
     SOURCE_RECONFIGURE,
-    ConfigEntryState,
     ConfigFlow,
     ConfigFlowResult,
 )
 from homeassistant.const import CONF_HOST, CONF_NAME, CONF_PORT, CONF_PROTOCOL
 from homeassistant.core import callback
-from homeassistant.helpers.selector import (
-    SelectOptionDict,
-    SelectSelector,
-    SelectSelectorConfig,
-    SelectSelectorMode,
-    TextSelector,
-)
-from homeassistant.loader import Integration, async_get_integrations
+from homeassistant.helpers.selector import TextSelector
 import voluptuous as vol
 
 from .addresses import (
@@ -40,113 +33,45 @@ from .addresses import (
     async_must_publish,
     format_endpoint,
     host_for_home_assistant,
-    parse_endpoint,
 )
-from .certificates import Uploads
 from .const import (
     CONF_IDENTITY,
-    CONF_LISTEN_HOST,
     CONF_LISTEN_PORT,
     CONF_PROFILE,
     CONF_TLS,
     CONF_UPSTREAM,
     DOMAIN,
-    UPSTREAM_HOME_ASSISTANT,
     UPSTREAM_TCP,
 )
 from .coordinator import TcpMultiplexerConfigEntry
 from .entry_settings import GENERIC
-from .forms import (
-    ACCESS,
-    CONNECTION,
+from .flow.certificates import Uploads
+from .flow.fields import (
     DEFAULTS,
-    POOL,
+    FIELDS,
     PORT,
     PROFILE,
     PROTOCOL,
-    TLS,
-    TLS_CA,
-    TLS_CERTIFICATE,
-    TLS_KEY,
-    TLS_SERVER_NAME,
     UPSTREAM,
     FieldError,
-    Sections,
-    checked_settings,
-    show_form,
     tls_to_show,
-    whole,
     worth_storing,
 )
-from .identify import Identity
-from .local_ports import (
-    Place,
-    async_bind,
-    async_check_others,
-    async_free_port,
-    async_other_entries,
-    is_reached,
-    places,
-)
-from .multiplexer.profiles import PROFILES
-from .multiplexer.settings import Settings
-from .neighbours import async_neighbours, async_who_dials
-from .options_flow import TcpMultiplexerOptionsFlow
-from .probe import (
-    DeviceError,
-    DeviceProblem,
-    Meeting,
-    ask_device,
-    ask_running,
-)
-from .shared_connection import async_ask_shared
+from .flow.forms import ADD, RECONFIGURE, Sections, show_form
+from .flow.identify import Identity
+from .flow.local_ports import async_free_port
+from .flow.options import TcpMultiplexerOptionsFlow
+from .flow.plan import Plan, async_plan, checked_settings
+from .flow.probe import DeviceError, DeviceProblem, Meeting
+from .flow.suggestions import async_host_selector, async_names_of_neighbours
+from .flow.trial import async_try
 
-_TLS: Final = (TLS, TLS_CA, TLS_SERVER_NAME, TLS_CERTIFICATE, TLS_KEY)
-_ADD: Final = Sections(
-    connection=CONNECTION, tls=_TLS, pool=POOL, access=(CONF_LISTEN_HOST, *ACCESS)
-)
-_RECONFIGURE: Final = Sections(tls=_TLS, access=(CONF_LISTEN_HOST,))
-
-_DEVICE: Final = {CONF_PROTOCOL, CONF_HOST, CONF_PORT, CONF_UPSTREAM, CONF_TLS}
-"""What of an entry says which device it shares, and how that is reached."""
-_LISTENING: Final = {CONF_LISTEN_HOST, CONF_LISTEN_PORT}
 _TLS_PROBLEMS: Final = {DeviceProblem.NO_TLS, DeviceProblem.NOT_TRUSTED}
 """Nobody who dials the device as well is to blame for these."""
 _UNIT: Final = "unit_id"
-_UNIT_SELECTOR: Final = whole(0, 255)
-_UNNAMED: Final = {CONF_UPSTREAM: UPSTREAM_TCP, CONF_TLS: None}
-"""What an entry means that does not name it."""
 
 IN_USE_HERE: Final = "in_use_here"
 """The menu when somebody in this Home Assistant dials the device that is silent."""
-
-# An entry that waits for its next attempt counts: the attempt would come in between.
-_RELEASABLE: Final = (
-    ConfigEntryState.LOADED,
-    ConfigEntryState.SETUP_RETRY,
-    ConfigEntryState.SETUP_ERROR,
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """What the entry will be if all goes well, and what has to be tried before."""
-
-    title: str
-    data: dict[str, Any]
-    options: Mapping[str, Any]
-    settings: Settings
-    dial: bool
-    bind: bool
-    release: bool
-    """Whether the running entry holds what has to be tried."""
-    ask: bool
-    """Whether it can be asked who its device is."""
-
-    @property
-    def place(self) -> Place:
-        """Where clients are to connect."""
-        return Place(self.settings.listen_host, self.settings.listen_port)
 
 
 def _as_stored(identity: Identity) -> dict[str, str]:
@@ -162,7 +87,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
 
     _typed: Mapping[str, Any] = MappingProxyType({})
     """What the form held when it was last sent."""
-    _plan: _Plan
+    _plan: Plan
     """What it said."""
     _met = Meeting()
     """What came of asking the device."""
@@ -213,13 +138,14 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         self, _: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
         """Try what was typed, and show the page that follows from it."""
+        self._uploads = self._uploads or Uploads(self.hass)
         try:
-            plan = self._plan = await self._async_plan()
-            await self._async_check_own_listeners(plan)
-            async with self._async_out_of_the_way(plan):
-                if plan.bind:
-                    await async_bind(self.hass, plan.place)
-                met = self._met = await self._async_meet(plan)
+            plan = self._plan = await async_plan(
+                self._typed, self._sections, self._uploads, self._entry
+            )
+            self._async_abort_if_shared(plan)
+            async with async_try(self.hass, self._entry, plan) as met:
+                self._met = met
                 proposes = self._async_has_proposal()
                 if (said := met.identity) is not None and said.name:
                     plan.data[CONF_IDENTITY] = _as_stored(said)
@@ -258,7 +184,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             vol.Required(CONF_PROFILE, default=profile): PROFILE,
             vol.Required(
                 _UNIT, default=said.unit if said else plan.settings.unit_id
-            ): _UNIT_SELECTOR,
+            ): FIELDS[_UNIT],
         }
         name = (said and said.name) or self._met.answer or ""
         told = (said.name, said.version, said.serial) if said and said.name else ()
@@ -301,7 +227,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         problem = self._failed.problem
         names = ""
         if problem not in _TLS_PROBLEMS:
-            names = await self._async_names_of_neighbours(settings)
+            names = await async_names_of_neighbours(self.hass, settings)
         anyway = "save_anyway" if self._entry else "add_anyway"
         return self.async_show_menu(
             step_id=IN_USE_HERE if names else problem,
@@ -342,7 +268,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         self._async_abort_if_shared(plan)  # in the meantime, from another dialog
         if (entry := self._entry) is not None:
             # What another device said of itself is not this one's.
-            gone = {CONF_TLS, CONF_IDENTITY} if plan.dial else {CONF_TLS}
+            gone = {CONF_TLS, CONF_IDENTITY} if plan.to_try.dial else {CONF_TLS}
             kept = {key: value for key, value in entry.data.items() if key not in gone}
             # Whoever listens to updates decides whether that needs a reload.
             return self.async_update_and_abort(
@@ -384,7 +310,9 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         nothing = {"suggested_value": ""}
         fields: dict[vol.Marker, Any] = {
             vol.Required(CONF_PROTOCOL, default=DEFAULTS[CONF_PROTOCOL]): PROTOCOL,
-            vol.Required(CONF_HOST, description=nothing): self._async_host_selector(),
+            vol.Required(CONF_HOST, description=nothing): async_host_selector(
+                self.hass
+            ),
             vol.Required(CONF_PORT, default=DEFAULTS[CONF_PORT]): PORT,
             vol.Required(
                 CONF_LISTEN_PORT,
@@ -401,113 +329,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         return show_form(self, step_id, fields, self._sections, values, error)
 
     @callback
-    def _async_host_selector(self) -> TextSelector | SelectSelector:
-        """Suggest whom others already talk to; anything else may be typed."""
-        own = {
-            endpoint
-            for entry in self._async_current_entries()
-            for endpoint in (
-                (entry.data[CONF_HOST], entry.data[CONF_PORT]),
-                (
-                    host_for_home_assistant(entry.data[CONF_LISTEN_HOST]),
-                    entry.data[CONF_LISTEN_PORT],
-                ),
-            )
-        }
-        suggestions = {
-            format_endpoint(neighbour.host, neighbour.port): neighbour.name
-            for neighbour in sorted(
-                async_neighbours(self.hass),
-                # Devices that speak Modbus first
-                key=lambda other: (not other.shared, other.port != DEFAULTS[CONF_PORT]),
-            )
-            if (neighbour.host, neighbour.port) not in own
-        }
-        if not suggestions:
-            return TextSelector()
-        return SelectSelector(
-            SelectSelectorConfig(
-                options=[
-                    SelectOptionDict(value=endpoint, label=f"{name} ({endpoint})")
-                    for endpoint, name in suggestions.items()
-                ],
-                custom_value=True,
-                mode=SelectSelectorMode.DROPDOWN,
-            )
-        )
-
-    async def _async_plan(self) -> _Plan:
-        """Read the form.
-
-        Raises:
-            FieldError: something in it cannot be used.
-            AbortFlow: another entry shares this device.
-
-        """
-        try:
-            host, port = parse_endpoint(self._typed[CONF_HOST])
-        except ValueError:
-            raise FieldError(CONF_HOST, "invalid_host") from None
-        values = self._sections.to_store(self._typed)
-        tls_fields = {field: values.pop(field) for field in _TLS}
-        data: dict[str, Any] = {
-            CONF_PROTOCOL: self._typed[CONF_PROTOCOL],
-            CONF_HOST: host,
-            CONF_PORT: port or self._typed[CONF_PORT],
-            CONF_LISTEN_HOST: values.pop(CONF_LISTEN_HOST),
-            CONF_LISTEN_PORT: self._typed[CONF_LISTEN_PORT],
-            CONF_PROFILE: self._typed[CONF_PROFILE],
-            CONF_UPSTREAM: self._typed[CONF_UPSTREAM],
-        }
-        is_modbus = data[CONF_PROTOCOL] == "modbus"
-        if data[CONF_UPSTREAM] != UPSTREAM_TCP and not is_modbus:
-            raise FieldError(CONF_UPSTREAM, "only_modbus")
-        entry = self._entry
-        self._uploads = self._uploads or Uploads(self.hass)
-        tls = await self._uploads.async_upstream(
-            tls_fields, entry.data.get(CONF_TLS) if entry else None
-        )
-        if tls is not None:
-            if data[CONF_UPSTREAM] == UPSTREAM_HOME_ASSISTANT:
-                raise FieldError(TLS, "tls_not_shared")
-            data[CONF_TLS] = tls
-        options = entry.options if entry else worth_storing(values)
-        plan = _Plan(
-            title=entry.title
-            if entry
-            else self._typed.get(CONF_NAME, "").strip() or host,
-            data=data,
-            options=options,
-            settings=checked_settings(data, options),
-            **self._async_what_to_try(data),
-        )
-        self._async_abort_if_shared(plan)
-        return plan
-
-    @callback
-    def _async_what_to_try(self, data: dict[str, Any]) -> dict[str, bool]:
-        """Compare with the entry that is reconfigured: what runs needs no proof."""
-        if (entry := self._entry) is None:
-            return {"dial": True, "bind": True, "release": False, "ask": False}
-        running = entry.state is ConfigEntryState.LOADED
-        before = _UNNAMED | entry.data
-        changed = {
-            key for key, value in (_UNNAMED | data).items() if before.get(key) != value
-        }
-        dial = not changed.isdisjoint(_DEVICE)
-        bind = not (running and changed.isdisjoint(_LISTENING))
-        needs_own_port = bind and not (running and CONF_LISTEN_PORT in changed)
-        release = entry.state in _RELEASABLE and (dial or needs_own_port)
-        is_modbus = data[CONF_PROTOCOL] == "modbus"
-        return {
-            "dial": dial,
-            "bind": bind,
-            "release": release,
-            "ask": running and is_modbus and not release,
-        }
-
-    @callback
-    def _async_abort_if_shared(self, plan: _Plan) -> None:
+    def _async_abort_if_shared(self, plan: Plan) -> None:
         """Abort if another entry shares this device."""
         self._async_abort_entries_match(
             {key: plan.data[key] for key in (CONF_HOST, CONF_PORT)}
@@ -524,69 +346,4 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
 
     @property
     def _sections(self) -> Sections:
-        return _RECONFIGURE if self._entry else _ADD
-
-    async def _async_check_own_listeners(self, plan: _Plan) -> None:
-        """Check the plan against what this integration listens on.
-
-        Raises:
-            FieldError: it wants another entry's port, or a listener for a device.
-
-        """
-        hass, entry, settings = self.hass, self._entry, plan.settings
-        siblings = places(entry)[1:] if entry else []
-        await async_check_others(hass, entry, plan.place, siblings)
-        own = [plan.place, *siblings]
-        if await is_reached(settings.host, settings.port, own):
-            raise FieldError(CONF_HOST, "itself")
-        for other in async_other_entries(hass, entry):
-            if await is_reached(settings.host, settings.port, places(other)):
-                raise FieldError(CONF_HOST, "own_listener", title=other.title)
-
-    async def _async_meet(self, plan: _Plan) -> Meeting:
-        """Ask the device something harmless, on the way that will be used.
-
-        Raises:
-            DeviceError: it does not answer.
-
-        """
-        profile = PROFILES.get(plan.data[CONF_PROFILE], PROFILES[GENERIC])
-        if plan.ask and self._entry:
-            return await ask_running(
-                self._entry.runtime_data.multiplexer, profile.units
-            )
-        if not plan.dial:
-            return Meeting()
-        if plan.data[CONF_UPSTREAM] == UPSTREAM_HOME_ASSISTANT:
-            return await async_ask_shared(self.hass, plan.settings)
-        return await ask_device(plan.settings, profile.units)
-
-    @asynccontextmanager
-    async def _async_out_of_the_way(self, plan: _Plan) -> AsyncIterator[None]:
-        """Unload the entry that is reconfigured, while what it holds is tried."""
-        entry = self._entry
-        # One that cannot be unloaded stays; what is tried then tells what is wrong.
-        released = (
-            entry is not None
-            and plan.release
-            and await self.hass.config_entries.async_unload(entry.entry_id)
-        )
-        try:
-            yield
-        finally:
-            if released and entry and entry.state is ConfigEntryState.NOT_LOADED:
-                await self.hass.config_entries.async_setup(entry.entry_id)
-
-    async def _async_names_of_neighbours(self, settings: Settings) -> str:
-        """Name those in this Home Assistant who dial the same device."""
-        neighbours = async_who_dials(self.hass, settings.host, settings.port)
-        integrations = await async_get_integrations(
-            self.hass, {neighbour.domain for neighbour in neighbours}
-        )
-        names = {
-            domain: integration.name if isinstance(integration, Integration) else domain
-            for domain, integration in integrations.items()
-        }
-        return ", ".join(
-            f"{neighbour.name} ({names[neighbour.domain]})" for neighbour in neighbours
-        )
+        return RECONFIGURE if self._entry else ADD

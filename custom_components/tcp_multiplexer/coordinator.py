@@ -42,6 +42,7 @@ from .const import (
 from .entry_settings import settings_from_entry
 from .multiplexer import Event, EventType, Multiplexer, Snapshot, __version__
 from .outage import Refusals
+from .pace import Pace
 from .shared_connection import Units, async_prepare, make_upstream
 
 type TcpMultiplexerConfigEntry = ConfigEntry[TcpMultiplexerCoordinator]
@@ -77,28 +78,6 @@ SHOWN_EVENTS: Final = (
     EventType.WRITE_REFUSED,
     EventType.WRITE_ACKNOWLEDGED,
 )
-
-
-class Pace:
-    """Lets a burst through, then one every `interval` seconds.
-
-    The strategy is the generic cell rate algorithm: one number, the moment up to
-    which the allowance is spent.
-    """
-
-    def __init__(self, interval: float, burst: int) -> None:
-        """Start with the whole burst unspent."""
-        self._interval = interval
-        self._tolerance = (burst - 1) * interval
-        self._spent_until = 0.0
-
-    def due(self, now: float) -> float:
-        """Give the moment at which the next one may come: `now` or later."""
-        return max(now, self._spent_until - self._tolerance)
-
-    def spend(self, now: float) -> None:
-        """Count one that comes now."""
-        self._spent_until = max(now, self._spent_until) + self._interval
 
 
 class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):

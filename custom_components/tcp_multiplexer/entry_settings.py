@@ -8,7 +8,9 @@ keeps the engine's default, so that no default is written down twice.
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+from homeassistant.config_entries import ConfigEntry
 
 from .const import (
     CONF_PROFILE,
@@ -18,12 +20,13 @@ from .const import (
     UPSTREAM_RTU,
     UPSTREAM_TCP,
 )
-from .multiplexer.profiles import PROFILES
-from .multiplexer.settings import ListenerSettings, Settings
-from .multiplexer.tls import TlsListener, TlsUpstream
-
-if TYPE_CHECKING:  # It reads settings itself.
-    from .coordinator import TcpMultiplexerConfigEntry
+from .multiplexer import (
+    PROFILES,
+    ListenerSettings,
+    Settings,
+    TlsListener,
+    TlsUpstream,
+)
 
 GENERIC: Final = "generic"
 
@@ -93,7 +96,7 @@ def settings_from(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settin
     )
 
 
-def settings_from_entry(entry: TcpMultiplexerConfigEntry) -> Settings:
+def settings_from_entry(entry: ConfigEntry[Any]) -> Settings:
     """Give the settings of `entry`.
 
     Raises:

@@ -14,16 +14,16 @@ from pymodbus.pdu.mei_message import ReadDeviceInformationResponse
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
-from custom_components.tcp_multiplexer import probe
-from custom_components.tcp_multiplexer.identify import Identity, identify
-from custom_components.tcp_multiplexer.multiplexer import Multiplexer, Settings
-from custom_components.tcp_multiplexer.probe import (
+from custom_components.tcp_multiplexer.flow import probe
+from custom_components.tcp_multiplexer.flow.identify import Identity, identify
+from custom_components.tcp_multiplexer.flow.probe import (
     DeviceError,
     DeviceProblem,
     Meeting,
     ask_device,
     ask_running,
 )
+from custom_components.tcp_multiplexer.multiplexer import Multiplexer, Settings
 
 from .dialogs import Dialog
 from .peers import ModbusClient, ModbusDevice, read_registers, registers

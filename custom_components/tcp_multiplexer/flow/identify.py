@@ -19,7 +19,7 @@ from pymodbus.pdu.mei_message import (
     ReadDeviceInformationResponse,
 )
 
-from .multiplexer.profiles import PROFILES
+from ..multiplexer import PROFILES
 
 type Ask = Callable[[bytes], Awaitable[bytes | None]]
 """Gives unit and PDU of the answer to a unit and a PDU; None: there was none."""

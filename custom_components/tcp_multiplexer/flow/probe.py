@@ -1,34 +1,33 @@
-"""Try what the user typed, and say what came of it.
+"""Whether the device answers, tried by asking it.
 
-Nothing is predicted. Whether a port can be had is found out by binding it, whether
-an address is this machine's likewise, and whether a device answers by asking it what
-its protocol's health check would ask. What fails is classified by what a person can
-do about it; the words are the translations' business. Nothing here knows Home
-Assistant.
+It is asked what its protocol's health check would ask. What fails is classified by what
+a person can do about it; the words are the translations' business. Nothing here knows
+Home Assistant.
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields
 import enum
-import errno
 import socket
 import ssl
 from typing import Any, Final, NamedTuple
 
-from .identify import FURTHER_UNITS, Ask, Identity, identify
-from .multiplexer import Multiplexer, RequestError
-from .multiplexer.protocols import PROTOCOLS, Protocol, ProtocolOptions
-from .multiplexer.protocols.base import (
+from ..multiplexer import (
+    PROTOCOLS,
     Answer,
+    Multiplexer,
+    Protocol,
+    ProtocolOptions,
     Request,
+    RequestError,
     SendBack,
+    Settings,
     Stray,
-    UpstreamCodec,
+    TlsUpstream,
 )
-from .multiplexer.settings import Settings
-from .multiplexer.tls import TlsUpstream
+from .identify import FURTHER_UNITS, Identity, identify
 
 CONNECT_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 10.0
@@ -37,18 +36,7 @@ _UNIT_SECONDS: Final = 2.0
 """How long a unit may take that is asked because another one was silent."""
 _NO_ANSWER: Final = "no answer"
 _HUNG_UP: Final = "connection closed"
-_UNPRIVILEGED = 1024
-_PORTS = 65536
-_CHUNK = 4096
-
-
-class ListenProblem(enum.StrEnum):
-    """Why a local port cannot be had."""
-
-    NOT_PERMITTED = "port_not_permitted"
-    IN_USE = "port_in_use"
-    NOT_HERE = "address_not_here"
-    OTHER = "cannot_listen"
+_CHUNK: Final = 4096
 
 
 class DeviceProblem(enum.StrEnum):
@@ -82,66 +70,6 @@ class DeviceError(Exception):
         super().__init__(problem)
         self.problem = problem
         self.detail = detail
-
-
-# The local port
-
-
-async def try_listen(host: str | None, port: int) -> ListenProblem | None:
-    """Bind a local port as the listener would, and let it go; None if that works."""
-    loop = asyncio.get_running_loop()
-    try:
-        server = await loop.create_server(
-            asyncio.Protocol, host, port, start_serving=False
-        )
-    except OSError as err:
-        return _listen_problem(err)
-    server.close()
-    return None
-
-
-def _listen_problem(err: OSError) -> ListenProblem:
-    match err.errno:
-        case errno.EACCES | errno.EPERM:
-            return ListenProblem.NOT_PERMITTED
-        case errno.EADDRINUSE:
-            return ListenProblem.IN_USE
-    # asyncio takes EADDRNOTAVAIL for a family that is switched off and, when no
-    # address is left, raises an error without a number.
-    if err.errno is None or isinstance(err, socket.gaierror):
-        return ListenProblem.NOT_HERE
-    return ListenProblem.OTHER
-
-
-async def next_free_port(host: str | None, port: int, taken: Collection[int]) -> int:
-    """Give the first port from `port` on that can be had and is not in `taken`."""
-    while port in taken or await try_listen(host, port) in (
-        ListenProblem.IN_USE,
-        ListenProblem.NOT_PERMITTED,
-    ):
-        port = max((port + 1) % _PORTS, _UNPRIVILEGED)
-    return port
-
-
-async def own_addresses(host: str) -> set[str]:
-    """Give those addresses of `host` that are this machine's: those one can bind."""
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
-    except OSError, UnicodeError:  # unknown, or too long for a name
-        return set()
-    own: set[str] = set()
-    for family, kind, number, _, address in found:
-        try:
-            with socket.socket(family, kind, number) as probe:
-                probe.bind(address)
-        except OSError:
-            continue
-        own.add(str(address[0]))
-    return own
-
-
-# The device
 
 
 def make_protocol(settings: Settings) -> Protocol[Any]:
@@ -187,41 +115,9 @@ async def ask_device(settings: Settings, units: Sequence[int] = ()) -> Meeting:
         if request is None or settings.connect_delay > ANSWER_SECONDS:
             return Meeting()
         await asyncio.sleep(settings.connect_delay)
-        codec = protocol.upstream()
-        seconds = min(settings.timeout, ANSWER_SECONDS)
-        loop = asyncio.get_running_loop()
-        end = loop.time() + ANSWER_SECONDS
-
-        async def ask(payload: bytes) -> bytes | None:
-            await asyncio.sleep(settings.request_delay)
-            asked = protocol.request(payload)
-            left = min(seconds, _UNIT_SECONDS, end - loop.time())
-            try:
-                return await _ask(reader, writer, codec, asked, left)
-            except DeviceError as err:
-                if err.problem is not DeviceProblem.SILENT or not codec.expire(asked):
-                    raise
-                return None
-
-        try:
-            response = await _ask(reader, writer, codec, request, seconds)
-        except DeviceError as err:
-            if err.problem is DeviceProblem.CLOSED and settings.tls is not None:
-                # TLS 1.3 refuses a client, or its want of a certificate, only now.
-                raise DeviceError(DeviceProblem.NO_TLS, _HUNG_UP) from None
-            others = [*units, *FURTHER_UNITS]
-            if (
-                err.problem is not DeviceProblem.SILENT
-                or not protocol.correlated
-                or not codec.expire(request)
-                or (found := await _identify(ask, others)) is None
-            ):
-                raise
-            return Meeting(f"unit {found.unit}", found)
-        answer = protocol.describe(request.payload, response)
-        if not protocol.has_units:
-            return Meeting(answer)
-        return Meeting(answer, await _identify(ask, [request.payload[0]]))
+        return await _Conversation(settings, protocol, reader, writer).meet(
+            request, units
+        )
     finally:
         writer.close()
         with suppress(OSError):
@@ -253,13 +149,6 @@ async def ask_running(multiplexer: Multiplexer, units: Sequence[int]) -> Meeting
         async with asyncio.timeout(ANSWER_SECONDS):
             return Meeting(identity=await identify(ask, answering or others))
     return Meeting()
-
-
-async def _identify(ask: Ask, units: Sequence[int]) -> Identity | None:
-    """Ask a device who it is, while that takes no longer than people wait."""
-    with suppress(DeviceError):
-        return await identify(ask, units)
-    return None
 
 
 async def _connect(
@@ -299,34 +188,96 @@ async def _secure(writer: asyncio.StreamWriter, tls: TlsUpstream, host: str) -> 
             writer.transport.abort()
 
 
-async def _ask(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    codec: UpstreamCodec[Any],
-    request: Request,
-    seconds: float,
-) -> bytes:
-    """Give the response; what comes before it is passed over."""
-    writer.write(codec.send(request))
-    strange: DeviceProblem | None = None
-    data = None
-    try:
-        async with asyncio.timeout(seconds):
-            while data != b"":
-                try:
-                    data = await reader.read(_CHUNK)
-                except OSError:
-                    data = b""
-                for event in codec.feed(data) if data else codec.eof():
-                    match event:
-                        case Answer(response=response):  # nothing else is in flight
-                            return bytes(response)
-                        case SendBack(data=owed):
-                            writer.write(owed)
-                        case Stray():
-                            strange = DeviceProblem.NOT_UNDERSTOOD
-                        case _:
-                            raise DeviceError(DeviceProblem.NOT_UNDERSTOOD)
-    except TimeoutError:
-        raise DeviceError(strange or DeviceProblem.SILENT) from None
-    raise DeviceError(strange or DeviceProblem.CLOSED)
+class _Conversation:
+    """Questions to a device, one after the other on one connection."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        protocol: Protocol[Any],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self._settings = settings
+        self._protocol = protocol
+        self._reader = reader
+        self._writer = writer
+        self._codec = protocol.upstream()
+        self._seconds = min(settings.timeout, ANSWER_SECONDS)
+        self._loop = asyncio.get_running_loop()
+        self._end = self._loop.time() + ANSWER_SECONDS
+
+    async def meet(self, request: Request, units: Sequence[int]) -> Meeting:
+        """Ask `request`, and who the device is; if it is silent, at other units.
+
+        Raises:
+            DeviceError: it did not answer.
+
+        """
+        try:
+            response = await self._ask(request, self._seconds)
+        except DeviceError as err:
+            if err.problem is DeviceProblem.CLOSED and self._settings.tls is not None:
+                # TLS 1.3 refuses a client, or its want of a certificate, only now.
+                raise DeviceError(DeviceProblem.NO_TLS, _HUNG_UP) from None
+            others = [*units, *FURTHER_UNITS]
+            if (
+                err.problem is not DeviceProblem.SILENT
+                or not self._protocol.correlated
+                or not self._codec.expire(request)
+                or (found := await self._identify(others)) is None
+            ):
+                raise
+            return Meeting(f"unit {found.unit}", found)
+        answer = self._protocol.describe(request.payload, response)
+        if not self._protocol.has_units:
+            return Meeting(answer)
+        return Meeting(answer, await self._identify([request.payload[0]]))
+
+    async def _identify(self, units: Sequence[int]) -> Identity | None:
+        """Ask a device who it is, while that takes no longer than people wait."""
+        with suppress(DeviceError):
+            return await identify(self._ask_unit, units)
+        return None
+
+    async def _ask_unit(self, payload: bytes) -> bytes | None:
+        """Give unit and PDU of the answer to `payload`; None: the unit is silent."""
+        await asyncio.sleep(self._settings.request_delay)
+        request = self._protocol.request(payload)
+        left = min(self._seconds, _UNIT_SECONDS, self._end - self._loop.time())
+        try:
+            return await self._ask(request, left)
+        except DeviceError as err:
+            if err.problem is DeviceProblem.SILENT and self._codec.expire(request):
+                return None
+            raise
+
+    async def _ask(self, request: Request, seconds: float) -> bytes:
+        """Give the response; what comes before it is passed over."""
+        self._writer.write(self._codec.send(request))
+        strange: DeviceProblem | None = None
+        data = None
+        try:
+            async with asyncio.timeout(seconds):
+                while data != b"":
+                    data = await self._read()
+                    for event in self._codec.feed(data) if data else self._codec.eof():
+                        match event:
+                            case Answer(response=response):  # nothing else in flight
+                                return bytes(response)
+                            case SendBack(data=owed):
+                                self._writer.write(owed)
+                            case Stray():
+                                strange = DeviceProblem.NOT_UNDERSTOOD
+                            case _:
+                                raise DeviceError(DeviceProblem.NOT_UNDERSTOOD)
+        except TimeoutError:
+            raise DeviceError(strange or DeviceProblem.SILENT) from None
+        raise DeviceError(strange or DeviceProblem.CLOSED)
+
+    async def _read(self) -> bytes:
+        """Give what comes next; nothing: the connection has ended."""
+        try:
+            return await self._reader.read(_CHUNK)
+        except OSError:
+            return b""

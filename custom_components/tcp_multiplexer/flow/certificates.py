@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from homeassistant.components.file_upload import process_uploaded_file
 from homeassistant.core import HomeAssistant
 
-from .forms import (
+from ..multiplexer import TlsError, TlsListener, TlsUpstream
+from .fields import (
     CLIENT_TLS,
     TLS,
     TLS_CA,
@@ -30,7 +31,6 @@ from .forms import (
     TLS_SERVER_NAME,
     FieldError,
 )
-from .multiplexer.tls import TlsError, TlsListener, TlsUpstream
 
 _FILES: Final = (TLS_CA, TLS_CERTIFICATE, TLS_KEY, TLS_CLIENT_CA)
 _KEY: Final = "PRIVATE KEY-----"

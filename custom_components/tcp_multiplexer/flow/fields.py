@@ -1,9 +1,9 @@
-"""The forms that people fill in: which field stands where, and what may be typed.
+"""The fields that people fill in: what may be typed, and how it is stored.
 
-One table holds all fields; a form is a list of sections, and a section a list of
-names. A new setting is one row here, its name in a section, and its words in the
-translations. Bounds and defaults are those of `Settings`; an entry keeps only what
-differs from the default, so that a better default reaches those who never chose.
+One table holds all fields. A new setting is one row here, its name in a section of a
+form, and its words in the translations. Bounds and defaults are those of `Settings`;
+an entry keeps only what differs from the default, so that a better default reaches
+those who never chose.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,9 +11,6 @@ from ipaddress import ip_address, ip_network
 from types import MappingProxyType
 from typing import Any, Final, Literal, override
 
-from homeassistant.config_entries import ConfigFlow, ConfigFlowResult, OptionsFlow
-from homeassistant.core import callback
-from homeassistant.data_entry_flow import section
 from homeassistant.helpers.selector import (
     BooleanSelector,
     FileSelector,
@@ -32,23 +29,18 @@ from homeassistant.helpers.selector import (
 )
 import voluptuous as vol
 
-from .const import (
+from ..const import (
     CONF_ALLOW_SEND_REQUEST,
     CONF_CLIENT_NAMES,
     CONF_LISTEN_HOST,
     CONF_LISTEN_PORT,
-    CONF_MORE_LISTENERS,
     CONF_UPDATE_INTERVAL,
     DEFAULT_UPDATE_INTERVAL,
     UPSTREAM_HOME_ASSISTANT,
     UPSTREAM_RTU,
     UPSTREAM_TCP,
 )
-from .entry_settings import settings_from
-from .multiplexer.profiles import PROFILES
-from .multiplexer.protocols import PROTOCOLS
-from .multiplexer.settings import RANGES, Settings, SettingsError
-from .probe import make_protocol
+from ..multiplexer import PROFILES, PROTOCOLS, RANGES, Settings
 
 _ADDRESS: Final = "address"
 _NAME: Final = "name"
@@ -134,7 +126,7 @@ CERTIFICATE_FILE: Final = _Upload(
 )
 KEY_FILE: Final = _Upload(FileSelectorConfig(accept=".pem,.key,application/pkcs8"))
 
-_FIELDS: Final[dict[str, Any]] = {
+FIELDS: Final[dict[str, Any]] = {
     "timeout": _seconds("timeout"),
     "connect_delay": _seconds("connect_delay"),
     "request_delay": _seconds("request_delay"),
@@ -191,18 +183,6 @@ _FIELDS: Final[dict[str, Any]] = {
     "trace_size": _count("trace_size"),
 }
 
-CONNECTION: Final = (
-    "timeout",
-    "connect_delay",
-    "request_delay",
-    "connect_on_demand",
-    "idle_timeout",
-    "max_lifetime",
-    "unit_id",
-)
-POOL: Final = ("max_connections", "max_in_flight", "queue_size")
-ACCESS: Final = ("allowed_networks", "max_clients")
-
 _ONLY_FOR: Final[dict[str, tuple[str, ...]]] = {
     "unit_id": ("modbus",),
     "max_in_flight": ("modbus",),
@@ -223,6 +203,11 @@ _ONLY_FOR: Final[dict[str, tuple[str, ...]]] = {
     "probe": ("iso8583", "mpu", "echo"),
 }
 """Fields that mean something to some protocols only."""
+
+
+def applies_to(protocol: str, field: str) -> bool:
+    """Tell whether a field means something to a protocol."""
+    return protocol in _ONLY_FOR.get(field, (protocol,))
 
 
 def _names_from_rows(rows: list[dict[str, str]]) -> dict[str, str]:
@@ -285,7 +270,7 @@ _TO_SHOW: Final[dict[str, Callable[[Any], Any]]] = {
 
 def _defaults() -> dict[str, Any]:
     settings = Settings(host="-")
-    names = ("protocol", "port", "listen_port", *_FIELDS)
+    names = ("protocol", "port", "listen_port", *FIELDS)
     values = {
         name: getattr(settings, name) for name in names if hasattr(settings, name)
     }
@@ -313,26 +298,17 @@ def _defaults() -> dict[str, Any]:
 DEFAULTS: Final = _defaults()
 """As stored; those of the engine's settings are the engine's."""
 
-_OWN_WORDS: Final = (
-    "max_in_flight",
-    "reconnect_backoff_max",
-    "allowed_functions",
-    "allowed_units",
-    "unit_map",
-    CONF_MORE_LISTENERS,
-)
-"""Fields that can be wrong although each value is within its bounds."""
 
-
-def _marker(field: str) -> vol.Marker:
-    """Let an empty text field be left out; all others have a value."""
+def marker(field: str) -> vol.Marker:
+    """Return the key of a field: only an empty text may be left out of a form."""
     default = DEFAULTS[field]
     if default in (None, "", []) and field != "allowed_networks":
         return vol.Optional(field)
-    return vol.Required(field, default=_show(field, default))
+    return vol.Required(field, default=to_show(field, default))
 
 
-def _show(field: str, stored: Any) -> Any:
+def to_show(field: str, stored: Any) -> Any:
+    """Give what is stored as a form shows it."""
     convert = _TO_SHOW.get(field)
     return convert(stored) if convert else stored
 
@@ -346,58 +322,6 @@ def worth_storing(
     """
     defaults = {**DEFAULTS, **profile}
     return {name: value for name, value in values.items() if value != defaults[name]}
-
-
-def checked_settings(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settings:
-    """Give the settings of such an entry.
-
-    Raises:
-        FieldError: a setting is out of its bounds, or two do not fit together.
-
-    """
-    try:
-        settings = settings_from(data, options)
-    except SettingsError as err:
-        key = f"invalid_{err.field}" if err.field in _OWN_WORDS else "invalid_value"
-        raise FieldError(err.field, key, field=err.field, message=err.message) from None
-    try:
-        make_protocol(settings)
-    except ValueError:
-        raise FieldError("probe", "invalid_probe") from None
-    return settings
-
-
-# The forms
-
-
-@callback
-def show_form(  # noqa: PLR0917 - one page, all of it
-    flow: ConfigFlow | OptionsFlow,
-    step_id: str,
-    fields: dict[vol.Marker, Any],
-    sections: Sections,
-    values: Mapping[str, Any] | None,
-    error: FieldError | None,
-    **placeholders: str,
-) -> ConfigFlowResult:
-    """Show fields and sections with their values, and the error where it belongs."""
-    place = sections.place(error.field) if error else ""
-    fields = fields | sections.schema(opened=place)
-    return flow.async_show_form(
-        step_id=step_id,
-        data_schema=flow.add_suggested_values_to_schema(vol.Schema(fields), values),
-        errors={place if place in fields else "base": error.key} if error else None,
-        description_placeholders=placeholders | (error.placeholders if error else {}),
-    )
-
-
-def fields_for(protocol: str, *names: str) -> dict[vol.Marker, Any]:
-    """Give those of the fields that mean something to `protocol`."""
-    return {
-        _marker(name): _FIELDS[name]
-        for name in names
-        if protocol in _ONLY_FOR.get(name, (protocol,))
-    }
 
 
 def tls_to_show(stored: Mapping[str, Any] | None) -> dict[str, str]:
@@ -430,65 +354,3 @@ def to_store(field: str, typed: Any) -> Any:
         return convert(typed) if convert else typed
     except ValueError:
         raise FieldError(field, f"invalid_{field}") from None
-
-
-# The sections
-
-
-class Sections:
-    """The collapsed part of a form: fields by section."""
-
-    def __init__(self, protocol: str | None = None, **names: tuple[str, ...]) -> None:
-        """Keep those fields that mean something to `protocol`; None: all."""
-        names_of_protocol = {
-            title: tuple(
-                field
-                for field in fields
-                if protocol is None or protocol in _ONLY_FOR.get(field, (protocol,))
-            )
-            for title, fields in names.items()
-        }
-        self._names = {k: fields for k, fields in names_of_protocol.items() if fields}
-
-    def schema(self, opened: str = "") -> dict[vol.Marker, section]:
-        """Give what to put at the end of a form; the section `opened` is open."""
-        return {
-            vol.Required(title): section(
-                vol.Schema({_marker(field): _FIELDS[field] for field in fields}),
-                {"collapsed": title != opened},
-            )
-            for title, fields in self._names.items()
-        }
-
-    def place(self, field: str) -> str:
-        """Say where a form shows the error of a field.
-
-        Home Assistant's frontend shows none within a section, but above it.
-        """
-        for title, fields in self._names.items():
-            if field in fields:
-                return title
-        return field
-
-    def to_store(self, typed: Mapping[str, Any]) -> dict[str, Any]:
-        """Give what was typed as it is stored, all fields of these sections.
-
-        Raises:
-            FieldError: something cannot be used.
-
-        """
-        return {
-            field: to_store(field, typed[title].get(field, ""))
-            for title, fields in self._names.items()
-            for field in fields
-        }
-
-    def to_show(self, stored: Mapping[str, Any]) -> dict[str, Any]:
-        """Give what is stored as the form shows it."""
-        return {
-            title: {
-                field: _show(field, stored.get(field, DEFAULTS[field]))
-                for field in fields
-            }
-            for title, fields in self._names.items()
-        }

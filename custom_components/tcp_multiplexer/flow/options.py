@@ -18,9 +18,8 @@ from homeassistant.helpers.selector import (
 )
 import voluptuous as vol
 
-from .addresses import format_endpoint
-from .certificates import Uploads
-from .const import (
+from ..addresses import format_endpoint
+from ..const import (
     CONF_ALLOW_SEND_REQUEST,
     CONF_CLIENT_NAMES,
     CONF_LISTEN_HOST,
@@ -28,26 +27,21 @@ from .const import (
     CONF_MORE_LISTENERS,
     CONF_UPDATE_INTERVAL,
 )
-from .coordinator import TcpMultiplexerConfigEntry
-from .entry_settings import profile_settings
-from .forms import (
-    ACCESS,
+from ..coordinator import TcpMultiplexerConfigEntry
+from ..entry_settings import profile_settings
+from .certificates import Uploads
+from .fields import (
     CLIENT_FRAMING,
     CLIENT_TLS,
-    CONNECTION,
-    POOL,
     TLS_CERTIFICATE,
     TLS_CLIENT_CA,
     TLS_KEY,
     FieldError,
-    Sections,
-    checked_settings,
     client_tls_to_show,
-    fields_for,
-    show_form,
     to_store,
     worth_storing,
 )
+from .forms import ACCESS, CONNECTION, POOL, Sections, fields_for, show_form
 from .local_ports import (
     Place,
     async_bind,
@@ -56,6 +50,7 @@ from .local_ports import (
     is_reached,
     places,
 )
+from .plan import checked_settings
 
 _PREFERENCES: Final = {
     "connection": CONNECTION,

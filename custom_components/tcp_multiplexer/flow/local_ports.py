@@ -8,12 +8,11 @@ from typing import Final, NamedTuple
 
 from homeassistant.core import HomeAssistant, callback
 
-from .addresses import ANY_IPV4, ANY_IPV6
-from .const import CONF_LISTEN_HOST, CONF_LISTEN_PORT, CONF_MORE_LISTENERS, DOMAIN
-from .coordinator import TcpMultiplexerConfigEntry
-from .forms import DEFAULTS, FieldError
-from .multiplexer import Settings
-from .probe import ListenProblem, next_free_port, own_addresses, try_listen
+from ..addresses import ANY_IPV4, ANY_IPV6
+from ..const import CONF_LISTEN_HOST, CONF_LISTEN_PORT, CONF_MORE_LISTENERS, DOMAIN
+from ..coordinator import TcpMultiplexerConfigEntry
+from ..local_sockets import ListenProblem, next_free_port, own_addresses, try_listen
+from .fields import DEFAULTS, FieldError
 
 _EVERYWHERE: Final = {None, ANY_IPV4, ANY_IPV6}
 
@@ -122,12 +121,3 @@ async def async_bind(hass: HomeAssistant, place: Place) -> None:
             start = DEFAULTS[CONF_LISTEN_PORT]
     free = await async_free_port(hass, start, host)
     raise FieldError(CONF_LISTEN_PORT, problem, suggestion=str(free))
-
-
-async def async_which_failed(settings: Settings) -> tuple[int, bool]:
-    """Give the port that kept a multiplexer from starting; True: a further one."""
-    if await try_listen(settings.listen_host, settings.listen_port) is None:
-        for listener in settings.more_listeners:
-            if await try_listen(listener.host, listener.port) is not None:
-                return listener.port, True
-    return settings.listen_port, False

@@ -1,0 +1,135 @@
+"""The forms: which field stands in which section, and where an error is shown.
+
+A form is a list of sections, and a section a list of names of fields.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from homeassistant.config_entries import ConfigFlow, ConfigFlowResult, OptionsFlow
+from homeassistant.core import callback
+from homeassistant.data_entry_flow import section
+import voluptuous as vol
+
+from ..const import CONF_LISTEN_HOST
+from .fields import (
+    DEFAULTS,
+    FIELDS,
+    TLS,
+    TLS_CA,
+    TLS_CERTIFICATE,
+    TLS_KEY,
+    TLS_SERVER_NAME,
+    FieldError,
+    applies_to,
+    marker,
+    to_show,
+    to_store,
+)
+
+CONNECTION: Final = (
+    "timeout",
+    "connect_delay",
+    "request_delay",
+    "connect_on_demand",
+    "idle_timeout",
+    "max_lifetime",
+    "unit_id",
+)
+POOL: Final = ("max_connections", "max_in_flight", "queue_size")
+ACCESS: Final = ("allowed_networks", "max_clients")
+UPSTREAM_TLS: Final = (TLS, TLS_CA, TLS_SERVER_NAME, TLS_CERTIFICATE, TLS_KEY)
+
+
+class Sections:
+    """The collapsed part of a form: fields by section."""
+
+    def __init__(self, protocol: str | None = None, **names: tuple[str, ...]) -> None:
+        """Keep those fields that mean something to `protocol`; None: all."""
+        names_of_protocol = {
+            title: tuple(
+                field
+                for field in fields
+                if protocol is None or applies_to(protocol, field)
+            )
+            for title, fields in names.items()
+        }
+        self._names = {k: fields for k, fields in names_of_protocol.items() if fields}
+
+    def schema(self, opened: str = "") -> dict[vol.Marker, section]:
+        """Give what to put at the end of a form; the section `opened` is open."""
+        return {
+            vol.Required(title): section(
+                vol.Schema({marker(field): FIELDS[field] for field in fields}),
+                {"collapsed": title != opened},
+            )
+            for title, fields in self._names.items()
+        }
+
+    def place(self, field: str) -> str:
+        """Say where a form shows the error of a field.
+
+        Home Assistant's frontend shows none within a section, but above it.
+        """
+        for title, fields in self._names.items():
+            if field in fields:
+                return title
+        return field
+
+    def to_store(self, typed: Mapping[str, Any]) -> dict[str, Any]:
+        """Give what was typed as it is stored, all fields of these sections.
+
+        Raises:
+            FieldError: something cannot be used.
+
+        """
+        return {
+            field: to_store(field, typed[title].get(field, ""))
+            for title, fields in self._names.items()
+            for field in fields
+        }
+
+    def to_show(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """Give what is stored as the form shows it."""
+        return {
+            title: {
+                field: to_show(field, stored.get(field, DEFAULTS[field]))
+                for field in fields
+            }
+            for title, fields in self._names.items()
+        }
+
+
+ADD: Final = Sections(
+    connection=CONNECTION,
+    tls=UPSTREAM_TLS,
+    pool=POOL,
+    access=(CONF_LISTEN_HOST, *ACCESS),
+)
+RECONFIGURE: Final = Sections(tls=UPSTREAM_TLS, access=(CONF_LISTEN_HOST,))
+
+
+@callback
+def show_form(  # noqa: PLR0917 - one page, all of it
+    flow: ConfigFlow | OptionsFlow,
+    step_id: str,
+    fields: dict[vol.Marker, Any],
+    sections: Sections,
+    values: Mapping[str, Any] | None,
+    error: FieldError | None,
+    **placeholders: str,
+) -> ConfigFlowResult:
+    """Show fields and sections with their values, and the error where it belongs."""
+    place = sections.place(error.field) if error else ""
+    fields = fields | sections.schema(opened=place)
+    return flow.async_show_form(
+        step_id=step_id,
+        data_schema=flow.add_suggested_values_to_schema(vol.Schema(fields), values),
+        errors={place if place in fields else "base": error.key} if error else None,
+        description_placeholders=placeholders | (error.placeholders if error else {}),
+    )
+
+
+def fields_for(protocol: str, *names: str) -> dict[vol.Marker, Any]:
+    """Give those of the fields that mean something to `protocol`."""
+    return {marker(name): FIELDS[name] for name in names if applies_to(protocol, name)}

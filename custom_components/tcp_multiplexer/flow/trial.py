@@ -1,0 +1,106 @@
+"""A plan, tried: its port is bound, and its device asked on the way that will be used.
+
+A running entry holds the device's only slot, and its port. So the entry that is
+reconfigured is unloaded while a plan is tried, only if what it holds must be tried.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from homeassistant.config_entries import ConfigEntryState
+from homeassistant.const import CONF_HOST
+from homeassistant.core import HomeAssistant
+
+from ..const import CONF_PROFILE, CONF_UPSTREAM, UPSTREAM_HOME_ASSISTANT
+from ..coordinator import TcpMultiplexerConfigEntry
+from ..entry_settings import GENERIC
+from ..multiplexer import PROFILES
+from .fields import FieldError
+from .local_ports import (
+    async_bind,
+    async_check_others,
+    async_other_entries,
+    is_reached,
+    places,
+)
+from .plan import Plan
+from .probe import Meeting, ask_device, ask_running
+from .probe_shared import async_ask_shared
+
+
+@asynccontextmanager
+async def async_try(
+    hass: HomeAssistant, entry: TcpMultiplexerConfigEntry | None, plan: Plan
+) -> AsyncIterator[Meeting]:
+    """Try a plan, and give what came of asking the device.
+
+    `entry`, if it had to be unloaded, is set up again behind the block: what the block
+    changes of it, it starts with.
+
+    Raises:
+        FieldError: what was typed cannot be used.
+        DeviceError: the device does not answer.
+
+    """
+    await _async_check_own_listeners(hass, entry, plan)
+    async with _async_out_of_the_way(hass, entry, plan):
+        if plan.to_try.bind:
+            await async_bind(hass, plan.place)
+        yield await _async_meet(hass, entry, plan)
+
+
+async def _async_check_own_listeners(
+    hass: HomeAssistant, entry: TcpMultiplexerConfigEntry | None, plan: Plan
+) -> None:
+    """Check the plan against what this integration listens on.
+
+    Raises:
+        FieldError: it wants another entry's port, or a listener for a device.
+
+    """
+    settings = plan.settings
+    siblings = places(entry)[1:] if entry else []
+    await async_check_others(hass, entry, plan.place, siblings)
+    own = [plan.place, *siblings]
+    if await is_reached(settings.host, settings.port, own):
+        raise FieldError(CONF_HOST, "itself")
+    for other in async_other_entries(hass, entry):
+        if await is_reached(settings.host, settings.port, places(other)):
+            raise FieldError(CONF_HOST, "own_listener", title=other.title)
+
+
+@asynccontextmanager
+async def _async_out_of_the_way(
+    hass: HomeAssistant, entry: TcpMultiplexerConfigEntry | None, plan: Plan
+) -> AsyncIterator[None]:
+    """Unload the entry that is reconfigured, while what it holds is tried."""
+    # One that cannot be unloaded stays; what is tried then tells what is wrong.
+    released = (
+        entry is not None
+        and plan.to_try.release
+        and await hass.config_entries.async_unload(entry.entry_id)
+    )
+    try:
+        yield
+    finally:
+        if released and entry and entry.state is ConfigEntryState.NOT_LOADED:
+            await hass.config_entries.async_setup(entry.entry_id)
+
+
+async def _async_meet(
+    hass: HomeAssistant, entry: TcpMultiplexerConfigEntry | None, plan: Plan
+) -> Meeting:
+    """Ask the device something harmless, on the way that will be used.
+
+    Raises:
+        DeviceError: it does not answer.
+
+    """
+    profile = PROFILES.get(plan.data[CONF_PROFILE], PROFILES[GENERIC])
+    if plan.to_try.ask and entry:
+        return await ask_running(entry.runtime_data.multiplexer, profile.units)
+    if not plan.to_try.dial:
+        return Meeting()
+    if plan.data[CONF_UPSTREAM] == UPSTREAM_HOME_ASSISTANT:
+        return await async_ask_shared(hass, plan.settings)
+    return await ask_device(plan.settings, profile.units)
