@@ -10,14 +10,7 @@ from .exchange import Exchange
 from .multiplexer import Multiplexer, RequestError
 from .profiles import PROFILES
 from .protocols import PROTOCOLS, Protocol, ProtocolOptions
-from .protocols.base import (
-    Answer,
-    Failure,
-    Request,
-    SendBack,
-    Stray,
-    UpstreamCodec,
-)
+from .protocols.base import Answer, Failure, Request, SendBack, Stray
 from .settings import (
     DEFAULT_NETWORKS,
     RANGES,
@@ -63,11 +56,10 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Upstream",
     "UpstreamOwner",
     "Exchange",
-    # A protocol alone, to ask a device without a multiplexer: options make a protocol,
-    # its upstream codec turns a request into bytes, and bytes into what they mean
+    # A protocol alone, to ask a device without a multiplexer: its upstream codec turns
+    # a request into bytes, and bytes into what they mean
     "Protocol",
     "ProtocolOptions",
-    "UpstreamCodec",
     "Request",
     "Answer",
     "SendBack",
