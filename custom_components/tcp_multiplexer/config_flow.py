@@ -62,7 +62,7 @@ from .flow.identify import Identity
 from .flow.local_ports import async_free_port
 from .flow.options import TcpMultiplexerOptionsFlow
 from .flow.plan import Plan, async_plan, checked_settings
-from .flow.probe import DeviceError, DeviceProblem, Meeting
+from .flow.probe import DeviceError, DeviceProblem, ProbeResult
 from .flow.suggestions import async_host_selector, async_names_of_neighbours
 from .flow.trial import async_try
 
@@ -89,7 +89,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     """What the form held when it was last sent."""
     _plan: Plan
     """What it said."""
-    _met = Meeting()
+    _result = ProbeResult()
     """What came of asking the device."""
     _failed: DeviceError
     """Why the device did not answer."""
@@ -144,14 +144,14 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
                 self._typed, self._sections, self._uploads, self._entry
             )
             self._async_abort_if_shared(plan)
-            async with async_try(self.hass, self._entry, plan) as met:
-                self._met = met
+            async with async_try(self.hass, self._entry, plan) as result:
+                self._result = result
                 proposes = self._async_has_proposal()
-                if (said := met.identity) is not None and said.name:
+                if (said := result.identity) is not None and said.name:
                     plan.data[CONF_IDENTITY] = _as_stored(said)
                 if proposes:
                     return await self.async_step_identified()
-                return await self._async_finish_met()
+                return await self._async_finish_answered()
         except FieldError as err:
             return await self._async_show_form(err)
         except DeviceError as err:
@@ -162,7 +162,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
         """Propose what follows from what the device said of itself."""
-        plan, said = self._plan, self._met.identity
+        plan, said = self._plan, self._result.identity
         if user_input is not None:
             plan.data[CONF_PROFILE] = user_input[CONF_PROFILE]
             unit = worth_storing({_UNIT: user_input[_UNIT]})
@@ -173,7 +173,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
                 options=options,
                 settings=checked_settings(plan.data, options),
             )
-            return await self._async_finish_met()
+            return await self._async_finish_answered()
         profile = plan.data[CONF_PROFILE]
         if profile == GENERIC and said and said.profile:
             profile = said.profile
@@ -186,7 +186,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
                 _UNIT, default=said.unit if said else plan.settings.unit_id
             ): FIELDS[_UNIT],
         }
-        name = (said and said.name) or self._met.answer or ""
+        name = (said and said.name) or self._result.answer or ""
         told = (said.name, said.version, said.serial) if said and said.name else ()
         return self.async_show_form(
             step_id="identified",
@@ -200,23 +200,23 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     @callback
     def _async_proposed_name(self) -> str:
         """Give what its owner calls the device; else what it calls itself."""
-        plan, said = self._plan, self._met.identity
+        plan, said = self._plan, self._result.identity
         named = plan.title != plan.data[CONF_HOST]
         return plan.title if named or not (said and said.name) else said.name
 
     @callback
     def _async_has_proposal(self) -> bool:
         """Tell whether the device said more than was typed, or is known."""
-        said, entry = self._met.identity, self._entry
+        said, entry = self._result.identity, self._entry
         if said is None:
             return False
         known = entry.data.get(CONF_IDENTITY) if entry else None
         news = bool(said.name) and known != _as_stored(said)
         return news or said.unit != self._plan.settings.unit_id
 
-    async def _async_finish_met(self) -> ConfigFlowResult:
+    async def _async_finish_answered(self) -> ConfigFlowResult:
         """End with what the device answered, if it was asked anything."""
-        answer = self._met.answer
+        answer = self._result.answer
         return await self._async_finish("answered" if answer else "connected", answer)
 
     async def _async_step_no_answer(

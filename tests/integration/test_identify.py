@@ -19,7 +19,7 @@ from custom_components.tcp_multiplexer.flow.identify import Identity, identify
 from custom_components.tcp_multiplexer.flow.probe import (
     DeviceError,
     DeviceProblem,
-    Meeting,
+    ProbeResult,
     ask_device,
     ask_running,
 )
@@ -389,10 +389,10 @@ async def test_units_of_a_device_in_use_in_the_usual_order(
         assert units == [1, 71, 0, 255, 247, 3]
         # One that is left alone says nothing, and neither does one that takes too long.
         await multiplexer.pause()
-        assert await ask_running(multiplexer, ()) == Meeting()
+        assert await ask_running(multiplexer, ()) == ProbeResult()
         multiplexer.resume()
         monkeypatch.setattr(probe, "ANSWER_SECONDS", 0.1)
         device.unit = 99
         multiplexer.reset_statistics()
-        assert await ask_running(multiplexer, ()) == Meeting()
+        assert await ask_running(multiplexer, ()) == ProbeResult()
         await multiplexer.stop()

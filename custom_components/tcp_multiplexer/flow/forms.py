@@ -66,7 +66,7 @@ class Sections:
             for title, fields in self._names.items()
         }
 
-    def place(self, field: str) -> str:
+    def error_key(self, field: str) -> str:
         """Say where a form shows the error of a field.
 
         Home Assistant's frontend shows none within a section, but above it.
@@ -120,12 +120,12 @@ def show_form(  # noqa: PLR0917 - one page, all of it
     **placeholders: str,
 ) -> ConfigFlowResult:
     """Show fields and sections with their values, and the error where it belongs."""
-    place = sections.place(error.field) if error else ""
-    fields = fields | sections.schema(opened=place)
+    key = sections.error_key(error.field) if error else ""
+    fields = fields | sections.schema(opened=key)
     return flow.async_show_form(
         step_id=step_id,
         data_schema=flow.add_suggested_values_to_schema(vol.Schema(fields), values),
-        errors={place if place in fields else "base": error.key} if error else None,
+        errors={key if key in fields else "base": error.key} if error else None,
         description_placeholders=placeholders | (error.placeholders if error else {}),
     )
 

@@ -17,13 +17,13 @@ from .fields import DEFAULTS, FieldError
 _EVERYWHERE: Final = {None, ANY_IPV4, ANY_IPV6}
 
 
-class Place(NamedTuple):
+class ListenAddress(NamedTuple):
     """An address and port to listen on."""
 
     host: str | None
     port: int
 
-    def meets(self, other: Place) -> bool:
+    def conflicts_with(self, other: ListenAddress) -> bool:
         """Tell whether only one of the two can be had."""
         return self.port == other.port and (
             self.host == other.host or bool(_EVERYWHERE & {self.host, other.host})
@@ -31,13 +31,13 @@ class Place(NamedTuple):
 
 
 @callback
-def places(entry: TcpMultiplexerConfigEntry) -> list[Place]:
+def listen_addresses(entry: TcpMultiplexerConfigEntry) -> list[ListenAddress]:
     """Give where an entry listens, or would, the port of its dialog first."""
     data = entry.data
     return [
-        Place(data[CONF_LISTEN_HOST], data[CONF_LISTEN_PORT]),
+        ListenAddress(data[CONF_LISTEN_HOST], data[CONF_LISTEN_PORT]),
         *(
-            Place(listener["host"], listener["port"])
+            ListenAddress(listener["host"], listener["port"])
             for listener in entry.options.get(CONF_MORE_LISTENERS, ())
         ),
     ]
@@ -60,9 +60,9 @@ async def async_free_port(
 ) -> int:
     """Give the first port from `port` on that nobody has, nor wants to have."""
     taken = {
-        place.port
+        address.port
         for entry in async_other_entries(hass, None)
-        for place in places(entry)
+        for address in listen_addresses(entry)
     }
     return await next_free_port(host, port, taken)
 
@@ -70,46 +70,46 @@ async def async_free_port(
 async def async_check_others(
     hass: HomeAssistant,
     entry: TcpMultiplexerConfigEntry | None,
-    place: Place,
-    siblings: list[Place],
+    address: ListenAddress,
+    siblings: list[ListenAddress],
 ) -> None:
-    """Check that no entry wants this place, be it the same one at a sibling.
+    """Check that no entry wants this address, be it the same one at a sibling.
 
     Raises:
         FieldError: there is one.
 
     """
     for other in async_other_entries(hass, entry):
-        if any(place.meets(theirs) for theirs in places(other)):
+        if any(address.conflicts_with(theirs) for theirs in listen_addresses(other)):
             key, title = "port_of_entry", other.title
             break
     else:
-        if not any(place.meets(sibling) for sibling in siblings):
+        if not any(address.conflicts_with(sibling) for sibling in siblings):
             return
         key, title = "port_of_listener", ""
     raise FieldError(
         CONF_LISTEN_PORT,
         key,
         title=title,
-        suggestion=str(await async_free_port(hass, place.port + 1)),
+        suggestion=str(await async_free_port(hass, address.port + 1)),
     )
 
 
-async def is_reached(host: str, port: int, listeners: list[Place]) -> bool:
+async def is_reached(host: str, port: int, listeners: list[ListenAddress]) -> bool:
     """Tell whether a device's host and port are one of these places."""
-    hosts = {place.host for place in listeners if place.port == port}
+    hosts = {address.host for address in listeners if address.port == port}
     own = await own_addresses(host) if hosts else set()
     return bool(own and hosts & (_EVERYWHERE | own))
 
 
-async def async_bind(hass: HomeAssistant, place: Place) -> None:
+async def async_bind(hass: HomeAssistant, address: ListenAddress) -> None:
     """Try to listen.
 
     Raises:
         FieldError: that is not possible.
 
     """
-    host, port = place
+    host, port = address
     match problem := await try_listen(host, port):
         case None:
             return

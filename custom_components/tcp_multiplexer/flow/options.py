@@ -43,12 +43,12 @@ from .fields import (
 )
 from .forms import ACCESS, CONNECTION, POOL, Sections, fields_for, show_form
 from .local_ports import (
-    Place,
+    ListenAddress,
     async_bind,
     async_check_others,
     async_free_port,
     is_reached,
-    places,
+    listen_addresses,
 )
 from .plan import checked_settings
 
@@ -114,7 +114,7 @@ class TcpMultiplexerOptionsFlow(OptionsFlow):
         options = ["preferences", "add_listener"]
         if listeners := self._listeners:
             options += ["change_listener", "remove_listener"]
-        main = places(self.config_entry)[0]
+        main = listen_addresses(self.config_entry)[0]
         shown = [_describe(self._protocol, main)]
         shown += [_describe_listener(self._protocol, each) for each in listeners]
         return self.async_show_menu(
@@ -207,11 +207,11 @@ class TcpMultiplexerOptionsFlow(OptionsFlow):
                 **client_tls_to_show(before["tls"]),
             }
         else:
-            place = places(self.config_entry)[0]
-            port = await async_free_port(self.hass, place.port + 1, place.host)
+            address = listen_addresses(self.config_entry)[0]
+            port = await async_free_port(self.hass, address.port + 1, address.host)
             values = {
                 CONF_LISTEN_PORT: port,
-                CONF_LISTEN_HOST: place.host or "",
+                CONF_LISTEN_HOST: address.host or "",
             }
         fields = fields_for(self._protocol, *_LISTENER)
         return show_form(self, step_id, fields, Sections(), values, error)
@@ -225,19 +225,19 @@ class TcpMultiplexerOptionsFlow(OptionsFlow):
         """
         hass, entry = self.hass, self.config_entry
         host = to_store(CONF_LISTEN_HOST, typed.get(CONF_LISTEN_HOST, ""))
-        place = Place(host, typed[CONF_LISTEN_PORT])
-        siblings = places(entry)
+        address = ListenAddress(host, typed[CONF_LISTEN_PORT])
+        siblings = listen_addresses(entry)
         mine = None if self._changes is None else siblings.pop(self._changes + 1)
-        await async_check_others(hass, entry, place, siblings)
-        if await is_reached(entry.data[CONF_HOST], entry.data[CONF_PORT], [place]):
+        await async_check_others(hass, entry, address, siblings)
+        if await is_reached(entry.data[CONF_HOST], entry.data[CONF_PORT], [address]):
             raise FieldError(CONF_LISTEN_PORT, "listener_is_device")
-        if place != mine or entry.state is not ConfigEntryState.LOADED:
-            await async_bind(hass, place)
+        if address != mine or entry.state is not ConfigEntryState.LOADED:
+            await async_bind(hass, address)
         self._uploads = self._uploads or Uploads(hass)
         before = self._before
         return {
             "host": host,
-            "port": place.port,
+            "port": address.port,
             "framing": typed.get(CLIENT_FRAMING, "tcp"),
             "tls": await self._uploads.async_listener(
                 typed, before["tls"] if before else None
@@ -290,17 +290,21 @@ class TcpMultiplexerOptionsFlow(OptionsFlow):
 
 
 def _describe_listener(protocol: str, listener: _Stored) -> str:
-    place = Place(listener["host"], listener["port"])
+    address = ListenAddress(listener["host"], listener["port"])
     return _describe(
-        protocol, place, listener["framing"], secure=listener["tls"] is not None
+        protocol, address, listener["framing"], secure=listener["tls"] is not None
     )
 
 
 def _describe(
-    protocol: str, place: Place, framing: str = "tcp", *, secure: bool = False
+    protocol: str, address: ListenAddress, framing: str = "tcp", *, secure: bool = False
 ) -> str:
     """Name a listener by words that are the same in every language."""
-    port = format_endpoint(place.host, place.port) if place.host else str(place.port)
+    port = (
+        format_endpoint(address.host, address.port)
+        if address.host
+        else str(address.port)
+    )
     kind = [_FRAMINGS[framing]] if protocol == "modbus" else []
     if secure:
         kind.append("TLS")

@@ -29,7 +29,7 @@ from ..multiplexer import Settings, SettingsError
 from .certificates import Uploads
 from .fields import TLS, FieldError, worth_storing
 from .forms import UPSTREAM_TLS, Sections
-from .local_ports import Place
+from .local_ports import ListenAddress
 from .probe import make_protocol
 
 _DEVICE: Final = {CONF_PROTOCOL, CONF_HOST, CONF_PORT, CONF_UPSTREAM, CONF_TLS}
@@ -81,9 +81,9 @@ class Plan:
     to_try: ToTry
 
     @property
-    def place(self) -> Place:
+    def listen_address(self) -> ListenAddress:
         """Where clients are to connect."""
-        return Place(self.settings.listen_host, self.settings.listen_port)
+        return ListenAddress(self.settings.listen_host, self.settings.listen_port)
 
 
 async def async_plan(

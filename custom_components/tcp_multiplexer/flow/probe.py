@@ -86,7 +86,7 @@ def make_protocol(settings: Settings) -> Protocol[Any]:
     return PROTOCOLS[settings.protocol](ProtocolOptions(**options))
 
 
-class Meeting(NamedTuple):
+class ProbeResult(NamedTuple):
     """What came of asking a device."""
 
     answer: str | None = None
@@ -95,7 +95,7 @@ class Meeting(NamedTuple):
     """Who it is; None: it did not say."""
 
 
-async def ask_device(settings: Settings, units: Sequence[int] = ()) -> Meeting:
+async def ask_device(settings: Settings, units: Sequence[int] = ()) -> ProbeResult:
     """Connect, ask what a health check asks, and a Modbus device who it is.
 
     If the unit in `settings` is silent, others are asked: `units`, then the usual
@@ -113,9 +113,9 @@ async def ask_device(settings: Settings, units: Sequence[int] = ()) -> Meeting:
     try:
         # Nobody waits for minutes in front of a form: then the connection must do.
         if request is None or settings.connect_delay > ANSWER_SECONDS:
-            return Meeting()
+            return ProbeResult()
         await asyncio.sleep(settings.connect_delay)
-        return await _Conversation(settings, protocol, reader, writer).meet(
+        return await _Conversation(settings, protocol, reader, writer).probe(
             request, units
         )
     finally:
@@ -124,7 +124,7 @@ async def ask_device(settings: Settings, units: Sequence[int] = ()) -> Meeting:
             await writer.wait_closed()
 
 
-async def ask_running(multiplexer: Multiplexer, units: Sequence[int]) -> Meeting:
+async def ask_running(multiplexer: Multiplexer, units: Sequence[int]) -> ProbeResult:
     """Ask a Modbus device who it is through a multiplexer that holds it.
 
     It may have one slot only, and clients. Those units come first that answer them; if
@@ -147,8 +147,8 @@ async def ask_running(multiplexer: Multiplexer, units: Sequence[int]) -> Meeting
     others = [settings.unit_id, *units, *FURTHER_UNITS]
     with suppress(TimeoutError):
         async with asyncio.timeout(ANSWER_SECONDS):
-            return Meeting(identity=await identify(ask, answering or others))
-    return Meeting()
+            return ProbeResult(identity=await identify(ask, answering or others))
+    return ProbeResult()
 
 
 async def _connect(
@@ -207,7 +207,7 @@ class _Conversation:
         self._loop = asyncio.get_running_loop()
         self._end = self._loop.time() + ANSWER_SECONDS
 
-    async def meet(self, request: Request, units: Sequence[int]) -> Meeting:
+    async def probe(self, request: Request, units: Sequence[int]) -> ProbeResult:
         """Ask `request`, and who the device is; if it is silent, at other units.
 
         Raises:
@@ -228,11 +228,11 @@ class _Conversation:
                 or (found := await self._identify(others)) is None
             ):
                 raise
-            return Meeting(f"unit {found.unit}", found)
+            return ProbeResult(f"unit {found.unit}", found)
         answer = self._protocol.describe(request.payload, response)
         if not self._protocol.has_units:
-            return Meeting(answer)
-        return Meeting(answer, await self._identify([request.payload[0]]))
+            return ProbeResult(answer)
+        return ProbeResult(answer, await self._identify([request.payload[0]]))
 
     async def _identify(self, units: Sequence[int]) -> Identity | None:
         """Ask a device who it is, while that takes no longer than people wait."""

@@ -13,10 +13,16 @@ from ..multiplexer import Settings
 from ..shared_connection import async_prepare, import_connection
 from ..shared_unit import SERVER_FAILURE, ask, refusal
 from .identify import identify
-from .probe import ANSWER_SECONDS, DeviceError, DeviceProblem, Meeting, make_protocol
+from .probe import (
+    ANSWER_SECONDS,
+    DeviceError,
+    DeviceProblem,
+    ProbeResult,
+    make_protocol,
+)
 
 
-async def async_ask_shared(hass: HomeAssistant, settings: Settings) -> Meeting:
+async def async_ask_shared(hass: HomeAssistant, settings: Settings) -> ProbeResult:
     """Ask what a health check asks, and the device who it is.
 
     Raises:
@@ -60,4 +66,4 @@ async def async_ask_shared(hass: HomeAssistant, settings: Settings) -> Meeting:
         raise DeviceError(DeviceProblem.SILENT) from err
     except HomeAssistantError as err:
         raise DeviceError(DeviceProblem.OTHER_SETTINGS) from err
-    return Meeting(protocol.describe(payload, response), identity)
+    return ProbeResult(protocol.describe(payload, response), identity)

@@ -21,17 +21,17 @@ from .local_ports import (
     async_check_others,
     async_other_entries,
     is_reached,
-    places,
+    listen_addresses,
 )
 from .plan import Plan
-from .probe import Meeting, ask_device, ask_running
+from .probe import ProbeResult, ask_device, ask_running
 from .probe_shared import async_ask_shared
 
 
 @asynccontextmanager
 async def async_try(
     hass: HomeAssistant, entry: TcpMultiplexerConfigEntry | None, plan: Plan
-) -> AsyncIterator[Meeting]:
+) -> AsyncIterator[ProbeResult]:
     """Try a plan, and give what came of asking the device.
 
     `entry`, if it had to be unloaded, is set up again behind the block: what the block
@@ -45,8 +45,8 @@ async def async_try(
     await _async_check_own_listeners(hass, entry, plan)
     async with _async_out_of_the_way(hass, entry, plan):
         if plan.to_try.bind:
-            await async_bind(hass, plan.place)
-        yield await _async_meet(hass, entry, plan)
+            await async_bind(hass, plan.listen_address)
+        yield await _async_ask_device(hass, entry, plan)
 
 
 async def _async_check_own_listeners(
@@ -59,13 +59,13 @@ async def _async_check_own_listeners(
 
     """
     settings = plan.settings
-    siblings = places(entry)[1:] if entry else []
-    await async_check_others(hass, entry, plan.place, siblings)
-    own = [plan.place, *siblings]
+    siblings = listen_addresses(entry)[1:] if entry else []
+    await async_check_others(hass, entry, plan.listen_address, siblings)
+    own = [plan.listen_address, *siblings]
     if await is_reached(settings.host, settings.port, own):
         raise FieldError(CONF_HOST, "itself")
     for other in async_other_entries(hass, entry):
-        if await is_reached(settings.host, settings.port, places(other)):
+        if await is_reached(settings.host, settings.port, listen_addresses(other)):
             raise FieldError(CONF_HOST, "own_listener", title=other.title)
 
 
@@ -87,9 +87,9 @@ async def _async_out_of_the_way(
             await hass.config_entries.async_setup(entry.entry_id)
 
 
-async def _async_meet(
+async def _async_ask_device(
     hass: HomeAssistant, entry: TcpMultiplexerConfigEntry | None, plan: Plan
-) -> Meeting:
+) -> ProbeResult:
     """Ask the device something harmless, on the way that will be used.
 
     Raises:
@@ -100,7 +100,7 @@ async def _async_meet(
     if plan.to_try.ask and entry:
         return await ask_running(entry.runtime_data.multiplexer, profile.units)
     if not plan.to_try.dial:
-        return Meeting()
+        return ProbeResult()
     if plan.data[CONF_UPSTREAM] == UPSTREAM_HOME_ASSISTANT:
         return await async_ask_shared(hass, plan.settings)
     return await ask_device(plan.settings, profile.units)
