@@ -1,16 +1,15 @@
 """The dialogs: add a multiplexer, reconfigure it, change its options.
 
-The way of the first two: a form, then everything in it is tried (`flow/trial.py`),
-and then one of three pages. The form again, with the error at the field that caused it
-and all that was typed; a menu, if only the device did not answer, because inverters
-sleep at night; or the end. What is tried, and with what words a failure is told, is the
-same for both.
+The first two show a form, then try everything in it (`flow/trial.py`), and then show
+one of three pages: the form again, with what was typed and the error at the field that
+caused it; a menu, if only the device did not answer, because inverters sleep at night;
+or the end. What is tried, and how a failure is reported, is the same for both.
 
 A running entry holds the device's only slot, and its port. So `reconfigure` unloads it
 while it tries, only if what it holds must be tried, and sets it up again before any
-page is shown: whoever walks away from a dialog leaves a running multiplexer behind.
+page is shown: a dialog that is abandoned leaves a running multiplexer behind.
 
-Here are the pages; what stands behind them is in `flow/`.
+The pages are here; what they show, read and try is in `flow/`.
 """
 
 from collections.abc import Mapping
@@ -67,15 +66,15 @@ from .flow.suggestions import async_host_selector, async_names_of_neighbours
 from .flow.trial import async_try
 
 _TLS_PROBLEMS: Final = {DeviceProblem.NO_TLS, DeviceProblem.NOT_TRUSTED}
-"""Nobody who dials the device as well is to blame for these."""
+"""A neighbour that connects to the device does not cause these."""
 _UNIT: Final = "unit_id"
 
 IN_USE_HERE: Final = "in_use_here"
-"""The menu when somebody in this Home Assistant dials the device that is silent."""
+"""The menu when another integration connects to the device that did not answer."""
 
 
 def _as_stored(identity: Identity) -> dict[str, str]:
-    """Give what a device said of itself, as an entry keeps it."""
+    """Return what a device reported about itself, as an entry stores it."""
     return {key: value for key, value in asdict(identity).items() if key != "unit"}
 
 
@@ -86,15 +85,15 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     MINOR_VERSION = 1
 
     _typed: Mapping[str, Any] = MappingProxyType({})
-    """What the form held when it was last sent."""
+    """The form as it was last submitted."""
     _plan: Plan
-    """What it said."""
+    """What follows from that."""
     _result = ProbeResult()
-    """What came of asking the device."""
+    """The device's answer."""
     _failed: DeviceError
     """Why the device did not answer."""
     _uploads: Uploads | None = None
-    """The files that came with the form."""
+    """The files that were uploaded in this dialog."""
 
     @staticmethod
     @callback
@@ -102,7 +101,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     def async_get_options_flow(
         config_entry: TcpMultiplexerConfigEntry,
     ) -> TcpMultiplexerOptionsFlow:
-        """Give the flow that changes preferences."""
+        """Return the options flow."""
         return TcpMultiplexerOptionsFlow()
 
     # The pages
@@ -137,7 +136,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     async def async_step_try_again(
         self, _: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
-        """Try what was typed, and show the page that follows from it."""
+        """Try what was typed, and show the page that follows."""
         self._uploads = self._uploads or Uploads(self.hass)
         try:
             plan = self._plan = await async_plan(
@@ -161,7 +160,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     async def async_step_identified(
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
-        """Propose what follows from what the device said of itself."""
+        """Propose what follows from what the device reported about itself."""
         plan, said = self._plan, self._result.identity
         if user_input is not None:
             plan.data[CONF_PROFILE] = user_input[CONF_PROFILE]
@@ -187,26 +186,26 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             ): FIELDS[_UNIT],
         }
         name = (said and said.name) or self._result.answer or ""
-        told = (said.name, said.version, said.serial) if said and said.name else ()
+        parts = (said.name, said.version, said.serial) if said and said.name else ()
         return self.async_show_form(
             step_id="identified",
             data_schema=vol.Schema(fields),
             description_placeholders={
                 "device": name,
-                "answer": ", ".join(filter(None, told)) or name,
+                "answer": ", ".join(filter(None, parts)) or name,
             },
         )
 
     @callback
     def _async_proposed_name(self) -> str:
-        """Give what its owner calls the device; else what it calls itself."""
+        """Return the name that the user gave the device, or else its own."""
         plan, said = self._plan, self._result.identity
         named = plan.title != plan.data[CONF_HOST]
         return plan.title if named or not (said and said.name) else said.name
 
     @callback
     def _async_has_proposal(self) -> bool:
-        """Tell whether the device said more than was typed, or is known."""
+        """Return whether the device reported anything that is not typed or stored."""
         said, entry = self._result.identity, self._entry
         if said is None:
             return False
@@ -215,14 +214,14 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         return news or said.unit != self._plan.settings.unit_id
 
     async def _async_finish_answered(self) -> ConfigFlowResult:
-        """End with what the device answered, if it was asked anything."""
+        """Finish, with the device's answer if it was asked anything."""
         answer = self._result.answer
         return await self._async_finish("answered" if answer else "connected", answer)
 
     async def _async_step_no_answer(
         self, _: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
-        """Say why the device did not answer, and ask what to do about it."""
+        """Explain why the device did not answer, and offer what to do about it."""
         settings = self._plan.settings
         problem = self._failed.problem
         names = ""
@@ -240,7 +239,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             },
         )
 
-    # A page of its own for each problem: that is how the frontend finds its words.
+    # One step per problem: the frontend finds the translation by the name of the step.
     async_step_unknown_host = _async_step_no_answer
     async_step_unreachable = _async_step_no_answer
     async_step_refused = _async_step_no_answer
@@ -255,7 +254,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     async def async_step_add_anyway(
         self, _: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
-        """End although the device did not answer."""
+        """Finish although the device did not answer."""
         return await self._async_finish("unanswered")
 
     async_step_save_anyway = async_step_add_anyway
@@ -263,14 +262,14 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     async def _async_finish(
         self, outcome: str, answer: str | None = None
     ) -> ConfigFlowResult:
-        """Create or update the entry, and say which addresses to use from now on."""
+        """Create the entry, with the addresses for clients; or update it."""
         plan = self._plan
-        self._async_abort_if_shared(plan)  # in the meantime, from another dialog
+        self._async_abort_if_shared(plan)  # another dialog may have added one meanwhile
         if (entry := self._entry) is not None:
-            # What another device said of itself is not this one's.
+            # The identity that is stored may be another device's.
             gone = {CONF_TLS, CONF_IDENTITY} if plan.to_try.dial else {CONF_TLS}
             kept = {key: value for key, value in entry.data.items() if key not in gone}
-            # Whoever listens to updates decides whether that needs a reload.
+            # The update listener decides whether that needs a reload.
             return self.async_update_and_abort(
                 entry, title=plan.title, data=kept | plan.data, options=plan.options
             )
@@ -300,13 +299,13 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     async def _async_show_form(
         self, error: FieldError | None = None
     ) -> ConfigFlowResult:
-        """Show the form, with what was typed and what is wrong with it."""
+        """Show the form, with what was typed or stored, and the error."""
         values = self._typed
         if not values and self._entry:
             stored = self._entry.data
             tls = tls_to_show(stored.get(CONF_TLS))
             values = stored | self._sections.to_show({**stored, **tls})
-        # The frontend would choose the first suggestion by itself.
+        # Otherwise the frontend would select the first suggestion.
         nothing = {"suggested_value": ""}
         fields: dict[vol.Marker, Any] = {
             vol.Required(CONF_PROTOCOL, default=DEFAULTS[CONF_PROTOCOL]): PROTOCOL,
@@ -339,7 +338,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
 
     @property
     def _entry(self) -> TcpMultiplexerConfigEntry | None:
-        """The entry that is reconfigured; None: one is added."""
+        """The entry that is reconfigured; None if one is added."""
         if self.source == SOURCE_RECONFIGURE:
             return self._get_reconfigure_entry()
         return None

@@ -1,8 +1,8 @@
 """From a config entry to the `Settings` of its multiplexer.
 
-An entry stores what JSON can hold, under the names of the fields of `Settings`; only
-networks, bytes and what has parts look different there. What an entry does not name
-keeps the engine's default, so that no default is written down twice.
+An entry stores JSON values under the names of the fields of `Settings`; only networks,
+bytes and nested values look different there. What an entry does not name keeps the
+engine's default, so that no default is written down twice.
 """
 
 from collections.abc import Callable, Mapping
@@ -67,16 +67,16 @@ def _listener(stored: Mapping[str, Any]) -> ListenerSettings:
 
 
 def profile_settings(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what the device profile of an entry with this data sets.
+    """Return what the device profile of an entry with this data sets.
 
-    A profile that this version does not know, or no longer, sets nothing.
+    A profile that this version does not know (any more) sets nothing.
     """
     profile = PROFILES.get(data.get(CONF_PROFILE, GENERIC), PROFILES[GENERIC])
     return profile.settings
 
 
 def settings_from(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settings:
-    """Give the settings that an entry with this data and these options has.
+    """Return the settings of an entry with this data and these options.
 
     Raises:
         SettingsError: a value is out of its bounds.
@@ -97,7 +97,7 @@ def settings_from(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settin
 
 
 def settings_from_entry(entry: ConfigEntry[Any]) -> Settings:
-    """Give the settings of `entry`.
+    """Return the settings of `entry`.
 
     Raises:
         SettingsError: a value is out of its bounds.

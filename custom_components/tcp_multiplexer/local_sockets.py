@@ -1,7 +1,7 @@
 """Local ports and addresses, as this machine has them.
 
-Nothing is predicted. Whether a port can be had is found out by binding it, and whether
-an address is this machine's likewise. Nothing here knows Home Assistant.
+Nothing is predicted: a port is free, and an address this machine's, if it can be bound.
+Nothing here knows Home Assistant.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ _PORTS: Final = 65536
 
 
 class ListenProblem(enum.StrEnum):
-    """Why a local port cannot be had."""
+    """Why a local port cannot be bound."""
 
     NOT_PERMITTED = "port_not_permitted"
     IN_USE = "port_in_use"
@@ -27,7 +27,7 @@ class ListenProblem(enum.StrEnum):
 
 
 async def try_listen(host: str | None, port: int) -> ListenProblem | None:
-    """Bind a local port as the listener would, and let it go; None if that works."""
+    """Bind a local port as the listener would, and release it; None if that works."""
     loop = asyncio.get_running_loop()
     try:
         server = await loop.create_server(
@@ -45,15 +45,15 @@ def _listen_problem(err: OSError) -> ListenProblem:
             return ListenProblem.NOT_PERMITTED
         case errno.EADDRINUSE:
             return ListenProblem.IN_USE
-    # asyncio takes EADDRNOTAVAIL for a family that is switched off and, when no
-    # address is left, raises an error without a number.
+    # asyncio takes EADDRNOTAVAIL for an address family that is switched off and, when
+    # no address is left, raises an error without a number.
     if err.errno is None or isinstance(err, socket.gaierror):
         return ListenProblem.NOT_HERE
     return ListenProblem.OTHER
 
 
 async def next_free_port(host: str | None, port: int, taken: Collection[int]) -> int:
-    """Give the first port from `port` on that can be had and is not in `taken`."""
+    """Return the first port from `port` on that can be bound and is not in `taken`."""
     while port in taken or await try_listen(host, port) in (
         ListenProblem.IN_USE,
         ListenProblem.NOT_PERMITTED,
@@ -63,7 +63,7 @@ async def next_free_port(host: str | None, port: int, taken: Collection[int]) ->
 
 
 async def own_addresses(host: str) -> set[str]:
-    """Give those addresses of `host` that are this machine's: those one can bind."""
+    """Return those addresses of `host` that are this machine's: that can be bound."""
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
@@ -81,7 +81,7 @@ async def own_addresses(host: str) -> set[str]:
 
 
 async def which_failed(settings: Settings) -> tuple[int, bool]:
-    """Give the port that kept a multiplexer from starting; True: a further one."""
+    """Return the port that kept a multiplexer from starting; True: it is additional."""
     if await try_listen(settings.listen_host, settings.listen_port) is None:
         for listener in settings.more_listeners:
             if await try_listen(listener.host, listener.port) is not None:

@@ -1,14 +1,14 @@
-"""The upstream that Home Assistant already has: its own shared Modbus connection.
+"""An upstream over the Modbus connection that Home Assistant shares.
 
 Integrations that use `modbus.async_get_unit` share one connection per device. With
-this kind of upstream the multiplexer is one more of them: external clients and those
-integrations use the same connection, and nobody needs to be pointed elsewhere.
+this kind of upstream the multiplexer is one of them: external clients and those
+integrations use the same connection, and none needs another address.
 
-`shared_unit.py` asks what a frame asks. The connection is Home Assistant's: it is never
-closed, and its timing is never changed from here.
+`shared_unit.py` translates frames into calls. The connection is Home Assistant's: it is
+never closed, and its timing is never changed from here.
 
-The `modbus` integration is imported when the first entry of this kind is set up:
-nobody else pays for it.
+The `modbus` integration is imported when the first entry of this kind is set up, so
+that no other entry pays for it.
 """
 
 import asyncio
@@ -42,22 +42,24 @@ def import_connection() -> Any:
 
 
 class Units:
-    """The units of one device that an entry holds on the shared connection."""
+    """The units of one device that an entry holds on the shared connection.
+
+    `async_prepare` must have been awaited before `get`.
+    """
 
     def __init__(self, hass: HomeAssistant, entry: ConfigEntry[Any]) -> None:
-        """Hold nothing yet; `async_prepare` must have been awaited."""
         self._hass = hass
         self._entry = entry
         self._units: dict[int, Unit] = {}
         self.tasks: set[asyncio.Task[None]] = set()
-        """Requests under way. They outlive a connection of ours that gave them up:
-        to cancel one could cost the others their connection."""
+        """Requests in flight. They outlive an upstream that gave them up: cancelling
+        one could cost the other integrations their connection."""
 
     def get(self, number: int) -> Unit:
-        """Give a unit, held until the entry is unloaded.
+        """Return a unit, held until the entry is unloaded.
 
         Raises:
-            HomeAssistantError: others use the device with other link settings.
+            HomeAssistantError: the device is already used with other link settings.
 
         """
         unit = self._units.get(number)
@@ -73,10 +75,9 @@ class Units:
 
 
 class SharedConnectionUpstream(Upstream):
-    """Carries exchanges over Home Assistant's connection, each by a task."""
+    """Carries exchanges over Home Assistant's connection, each in a task."""
 
     def __init__(self, owner: UpstreamOwner, units: Units) -> None:
-        """Ask `units`."""
         super().__init__(owner)
         self._units = units
         self._loop = asyncio.get_running_loop()
@@ -118,7 +119,7 @@ class SharedConnectionUpstream(Upstream):
         except ModbusError, TimeoutError:
             failure = Failure.NO_RESPONSE
         if self._closed or self.in_flight.pop(exchange.request, None) is None:
-            return  # nobody waits for it any more
+            return  # no longer awaited
         if failure is not None:
             self.owner.unanswerable(self, exchange, failure)
             return
@@ -150,5 +151,5 @@ class SharedConnectionUpstream(Upstream):
 
 
 def make_upstream(units: Units) -> Callable[[UpstreamOwner], Upstream]:
-    """Give what makes connections of this kind for a multiplexer."""
+    """Return a factory of such upstreams, for a multiplexer."""
     return lambda owner: SharedConnectionUpstream(owner, units)

@@ -1,8 +1,8 @@
-"""What a Modbus frame asks, asked of a unit of Home Assistant's shared connection.
+"""Modbus requests, translated into calls to a unit of Home Assistant's connection.
 
-The API of that connection speaks of registers and coils, not of frames. So a request is
-taken apart and its response put together here (Modbus Application Protocol V1.1b3,
-section 6). Only functions that the API knows pass; others get exception 0x01.
+The API of that connection has registers and coils, not frames. So requests are decoded
+and responses encoded here (Modbus Application Protocol V1.1b3, section 6). Only
+functions that the API has are translated; others get exception 0x01 (illegal function).
 """
 
 from collections.abc import Awaitable, Callable
@@ -16,11 +16,11 @@ _EXCEPTION: Final = 0x80
 _COIL: Final = {b"\xff\0": True, b"\0\0": False}
 
 type Unit = Any
-"""A `modbus_connection.ModbusUnit`: that package is there only once it is needed."""
+"""A `modbus_connection.ModbusUnit`; that package is installed only when needed."""
 
 
 async def ask(unit: Unit, payload: bytes) -> bytes:
-    """Ask a unit what `payload` (unit and PDU) asks; give unit and PDU of the response.
+    """Send the request in `payload` to a unit. Both ways: unit identifier and PDU.
 
     Raises:
         ValueError: the request is malformed, or its numbers are out of range.
@@ -38,7 +38,7 @@ async def ask(unit: Unit, payload: bytes) -> bytes:
 
 
 def refusal(payload: bytes, code: int) -> bytes:
-    """Return the exception response to a request: unit and PDU."""
+    """Return the exception response to a request: unit identifier and PDU."""
     return bytes((payload[0], payload[1] | _EXCEPTION, code))
 
 
@@ -56,7 +56,7 @@ def _from_bits(bits: list[bool]) -> bytes:
 
 
 def _values(data: bytes, at: int, size: int) -> bytes:
-    """Give the values of a write, of which there must be as many as announced."""
+    """Return the values of a write, of which there must be as many as announced."""
     values = data[at + 1 :]
     if len(values) != size or data[at : at + 1] != bytes((size,)):
         message = "the request announces another number of values than it has"

@@ -1,15 +1,15 @@
-"""The dialogs behind `config_flow.py`: what they show, read, try and keep.
+"""What the dialogs of `config_flow.py` show, read, try and store.
 
-It stands above the coordinator, and below the modules that Home Assistant looks for by
-name.
+This package is above the coordinator, and below the modules that Home Assistant looks
+for by name.
 
-* `fields`: every field once: how it is shown, read and stored, and its default
+* `fields`: each field: its selector, default, and conversion from and to what is stored
 * `forms`: which fields stand in which form and section
-* `plan`: what an entry will be, and what has to be tried before
-* `trial`: that being tried
+* `plan`: the entry that a form describes, and what must be tried before it is saved
+* `trial`: trying that
 * `probe`, `probe_shared`, `identify`: whether the device answers, and what it is
-* `local_ports`: whether a local port is free
+* `local_ports`: whether a local port is free, and not promised to another entry
 * `certificates`: uploaded files
-* `suggestions`: what others in this Home Assistant already talk to
+* `suggestions`: devices that other integrations already use
 * `options`: the options flow
 """

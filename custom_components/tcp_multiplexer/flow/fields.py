@@ -1,9 +1,9 @@
-"""The fields that people fill in: what may be typed, and how it is stored.
+"""The fields of all forms: what may be typed, and how it is stored.
 
 One table holds all fields. A new setting is one row here, its name in a section of a
 form, and its words in the translations. Bounds and defaults are those of `Settings`;
 an entry keeps only what differs from the default, so that a better default reaches
-those who never chose.
+users who never chose.
 """
 
 from collections.abc import Callable, Mapping
@@ -47,10 +47,9 @@ _NAME: Final = "name"
 
 
 class FieldError(Exception):
-    """What was typed cannot be used; `key` names the words that say why."""
+    """What was typed in `field` cannot be used; `key` names the translated reason."""
 
     def __init__(self, field: str, key: str, /, **placeholders: str) -> None:
-        """Name the field that caused it."""
         super().__init__(field, key)
         self.field = field
         self.key = key
@@ -61,7 +60,7 @@ class FieldError(Exception):
 
 
 def whole(low: float, high: float, unit: str = "") -> vol.All:
-    """Give a field for a whole number."""
+    """Return a field for a whole number."""
     return vol.All(_number(low, high, unit, 1), vol.Coerce(int))
 
 
@@ -85,7 +84,7 @@ def _count(field: str, unit: str = "") -> vol.All:
 
 
 class _Upload(FileSelector):
-    """A file that need not be given; the frontend sends one that was removed as ""."""
+    """An optional file; the frontend sends one that was removed as ""."""
 
     @override
     def __call__(self, data: Any) -> str:
@@ -110,16 +109,16 @@ UPSTREAM: Final = _choice(
 )
 
 TLS: Final = "tls_upstream"
-"""Whether TLS is spoken with the device, and how it is known."""
+"""Whether TLS is used to the device, and how its certificate is verified."""
 TLS_CA: Final = "tls_ca"
 TLS_SERVER_NAME: Final = "tls_server_name"
 TLS_CERTIFICATE: Final = "tls_certificate"
 TLS_KEY: Final = "tls_key"
 CLIENT_TLS: Final = "tls_clients"
-"""Whether TLS is spoken with clients, and whether they must show a certificate."""
+"""Whether TLS is used to clients, and whether they must have a certificate."""
 TLS_CLIENT_CA: Final = "tls_client_ca"
 CLIENT_FRAMING: Final = "client_framing"
-"""How the clients of a further listener frame their requests."""
+"""The Modbus framing of an additional listener."""
 
 CERTIFICATE_FILE: Final = _Upload(
     FileSelectorConfig(accept=".pem,.crt,.cer,application/x-x509-ca-cert")
@@ -202,11 +201,11 @@ _ONLY_FOR: Final[dict[str, tuple[str, ...]]] = {
     "max_body": ("http",),
     "probe": ("iso8583", "mpu", "echo"),
 }
-"""Fields that mean something to some protocols only."""
+"""Fields that apply to some protocols only."""
 
 
 def applies_to(protocol: str, field: str) -> bool:
-    """Tell whether a field means something to a protocol."""
+    """Return whether a field applies to a protocol."""
     return protocol in _ONLY_FOR.get(field, (protocol,))
 
 
@@ -218,7 +217,7 @@ def _names_from_rows(rows: list[dict[str, str]]) -> dict[str, str]:
 
 
 def _networks(texts: list[str]) -> list[str]:
-    if not texts:  # nobody at all could connect
+    if not texts:  # no client could connect
         raise ValueError(texts)
     return _any_networks(texts)
 
@@ -228,12 +227,12 @@ def _any_networks(texts: list[str]) -> list[str]:
 
 
 def _numbers(text: str) -> list[int]:
-    """Read "3, 4, 0x10"."""
+    """Parse "3, 4, 0x10"."""
     return [int(part, 0) for part in text.replace(",", " ").split()]
 
 
 def _pairs(text: str) -> list[list[int]]:
-    """Read "1=10, 2=11"."""
+    """Parse "1=10, 2=11"."""
     pairs = [
         [int(number, 0) for number in part.split("=")]
         for part in text.replace(",", " ").split()
@@ -254,7 +253,7 @@ _TO_STORE: Final[dict[str, Callable[[Any], Any]]] = {
     TLS_SERVER_NAME: str.strip,
     CONF_CLIENT_NAMES: _names_from_rows,
 }
-"""From what is typed to what is stored; a ValueError is the user's."""
+"""From what is typed to what is stored; a ValueError means that it is invalid."""
 
 _TO_SHOW: Final[dict[str, Callable[[Any], Any]]] = {
     CONF_LISTEN_HOST: lambda host: host or "",
@@ -265,7 +264,7 @@ _TO_SHOW: Final[dict[str, Callable[[Any], Any]]] = {
         {_ADDRESS: address, _NAME: name} for address, name in names.items()
     ],
 }
-"""The way back."""
+"""From what is stored to what a form shows."""
 
 
 def _defaults() -> dict[str, Any]:
@@ -296,11 +295,11 @@ def _defaults() -> dict[str, Any]:
 
 
 DEFAULTS: Final = _defaults()
-"""As stored; those of the engine's settings are the engine's."""
+"""As stored. Those of the engine's settings come from the engine."""
 
 
 def marker(field: str) -> vol.Marker:
-    """Return the key of a field: only an empty text may be left out of a form."""
+    """Return the schema key of a field: only an empty text may be left out."""
     default = DEFAULTS[field]
     if default in (None, "", []) and field != "allowed_networks":
         return vol.Optional(field)
@@ -308,7 +307,7 @@ def marker(field: str) -> vol.Marker:
 
 
 def to_show(field: str, stored: Any) -> Any:
-    """Give what is stored as a form shows it."""
+    """Convert a stored value to what a form shows."""
     convert = _TO_SHOW.get(field)
     return convert(stored) if convert else stored
 
@@ -316,16 +315,16 @@ def to_show(field: str, stored: Any) -> Any:
 def worth_storing(
     values: Mapping[str, Any], profile: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[str, Any]:
-    """Give those values that differ from what an entry means without them.
+    """Return those values that differ from what an entry has without them.
 
-    That is the default, or what the entry's device profile sets.
+    That is the default, or what its device profile sets.
     """
     defaults = {**DEFAULTS, **profile}
     return {name: value for name, value in values.items() if value != defaults[name]}
 
 
 def tls_to_show(stored: Mapping[str, Any] | None) -> dict[str, str]:
-    """Give what is stored of TLS with the device as a form shows it: no file."""
+    """Convert the stored TLS of the device to what a form shows: never files."""
     if stored is None:
         return {}
     way = "own_ca" if stored["ca"] else "system_ca"
@@ -336,17 +335,17 @@ def tls_to_show(stored: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def client_tls_to_show(stored: Mapping[str, Any] | None) -> dict[str, str]:
-    """Give what is stored of TLS with clients as a form shows it: no file."""
+    """Convert the stored TLS of a listener to what a form shows: never files."""
     if stored is None:
         return {}
     return {CLIENT_TLS: "client_certificates" if stored["client_ca"] else "any_client"}
 
 
 def to_store(field: str, typed: Any) -> Any:
-    """Give what was typed as it is stored.
+    """Convert what was typed to what is stored.
 
     Raises:
-        FieldError: it cannot be used.
+        FieldError: it is invalid.
 
     """
     convert = _TO_STORE.get(field)

@@ -45,7 +45,7 @@ class Sections:
     """The collapsed part of a form: fields by section."""
 
     def __init__(self, protocol: str | None = None, **names: tuple[str, ...]) -> None:
-        """Keep those fields that mean something to `protocol`; None: all."""
+        """Keep the fields that apply to `protocol`; None: all."""
         names_of_protocol = {
             title: tuple(
                 field
@@ -57,7 +57,7 @@ class Sections:
         self._names = {k: fields for k, fields in names_of_protocol.items() if fields}
 
     def schema(self, opened: str = "") -> dict[vol.Marker, section]:
-        """Give what to put at the end of a form; the section `opened` is open."""
+        """Return the last fields of a form; only the section `opened` is open."""
         return {
             vol.Required(title): section(
                 vol.Schema({marker(field): FIELDS[field] for field in fields}),
@@ -67,9 +67,9 @@ class Sections:
         }
 
     def error_key(self, field: str) -> str:
-        """Say where a form shows the error of a field.
+        """Return the key under which a form shows the error of a field.
 
-        Home Assistant's frontend shows none within a section, but above it.
+        Home Assistant's frontend shows no errors in a section, only above it.
         """
         for title, fields in self._names.items():
             if field in fields:
@@ -77,10 +77,10 @@ class Sections:
         return field
 
     def to_store(self, typed: Mapping[str, Any]) -> dict[str, Any]:
-        """Give what was typed as it is stored, all fields of these sections.
+        """Convert what was typed in these sections to what is stored.
 
         Raises:
-            FieldError: something cannot be used.
+            FieldError: something is invalid.
 
         """
         return {
@@ -90,7 +90,7 @@ class Sections:
         }
 
     def to_show(self, stored: Mapping[str, Any]) -> dict[str, Any]:
-        """Give what is stored as the form shows it."""
+        """Convert what is stored to what the form shows."""
         return {
             title: {
                 field: to_show(field, stored.get(field, DEFAULTS[field]))
@@ -110,7 +110,7 @@ RECONFIGURE: Final = Sections(tls=UPSTREAM_TLS, access=(CONF_LISTEN_HOST,))
 
 
 @callback
-def show_form(  # noqa: PLR0917 - one page, all of it
+def show_form(  # noqa: PLR0917 - a page as a whole
     flow: ConfigFlow | OptionsFlow,
     step_id: str,
     fields: dict[vol.Marker, Any],
@@ -119,7 +119,7 @@ def show_form(  # noqa: PLR0917 - one page, all of it
     error: FieldError | None,
     **placeholders: str,
 ) -> ConfigFlowResult:
-    """Show fields and sections with their values, and the error where it belongs."""
+    """Show fields and sections with their values, and the error at its place."""
     key = sections.error_key(error.field) if error else ""
     fields = fields | sections.schema(opened=key)
     return flow.async_show_form(
@@ -131,5 +131,5 @@ def show_form(  # noqa: PLR0917 - one page, all of it
 
 
 def fields_for(protocol: str, *names: str) -> dict[vol.Marker, Any]:
-    """Give those of the fields that mean something to `protocol`."""
+    """Return those of the fields that apply to `protocol`."""
     return {marker(name): FIELDS[name] for name in names if applies_to(protocol, name)}

@@ -1,7 +1,7 @@
-"""Local ports: which are promised to whom, and whether one more can be had.
+"""Local ports: which entry has which, and whether another one is free.
 
-An entry has one port, and as many further ones as its owner wants. A port counts as
-taken if any entry names it, running or not: at the next start it would want it.
+An entry has one port, and any number of additional ones. A port counts as taken if any
+entry names it, running or not: the next start would need it.
 """
 
 from typing import Final, NamedTuple
@@ -24,7 +24,7 @@ class ListenAddress(NamedTuple):
     port: int
 
     def conflicts_with(self, other: ListenAddress) -> bool:
-        """Tell whether only one of the two can be had."""
+        """Return whether only one of the two can be bound."""
         return self.port == other.port and (
             self.host == other.host or bool(_EVERYWHERE & {self.host, other.host})
         )
@@ -32,7 +32,7 @@ class ListenAddress(NamedTuple):
 
 @callback
 def listen_addresses(entry: TcpMultiplexerConfigEntry) -> list[ListenAddress]:
-    """Give where an entry listens, or would, the port of its dialog first."""
+    """Return where an entry listens, or would: its main port, then additional ones."""
     data = entry.data
     return [
         ListenAddress(data[CONF_LISTEN_HOST], data[CONF_LISTEN_PORT]),
@@ -47,7 +47,7 @@ def listen_addresses(entry: TcpMultiplexerConfigEntry) -> list[ListenAddress]:
 def async_other_entries(
     hass: HomeAssistant, entry: TcpMultiplexerConfigEntry | None
 ) -> list[TcpMultiplexerConfigEntry]:
-    """Give all entries of ours but one."""
+    """Return all entries of this integration except `entry`."""
     return [
         other
         for other in hass.config_entries.async_entries(DOMAIN, include_ignore=False)
@@ -58,7 +58,7 @@ def async_other_entries(
 async def async_free_port(
     hass: HomeAssistant, port: int, host: str | None = None
 ) -> int:
-    """Give the first port from `port` on that nobody has, nor wants to have."""
+    """Return the first port from `port` on that is free and that no entry names."""
     taken = {
         address.port
         for entry in async_other_entries(hass, None)
@@ -73,10 +73,10 @@ async def async_check_others(
     address: ListenAddress,
     siblings: list[ListenAddress],
 ) -> None:
-    """Check that no entry wants this address, be it the same one at a sibling.
+    """Check an address against those of other entries, and of the same one (siblings).
 
     Raises:
-        FieldError: there is one.
+        FieldError: one of them conflicts with it.
 
     """
     for other in async_other_entries(hass, entry):
@@ -96,17 +96,17 @@ async def async_check_others(
 
 
 async def is_reached(host: str, port: int, listeners: list[ListenAddress]) -> bool:
-    """Tell whether a device's host and port are one of these places."""
+    """Return whether a device's host and port are one of these listeners."""
     hosts = {address.host for address in listeners if address.port == port}
     own = await own_addresses(host) if hosts else set()
     return bool(own and hosts & (_EVERYWHERE | own))
 
 
 async def async_bind(hass: HomeAssistant, address: ListenAddress) -> None:
-    """Try to listen.
+    """Try to listen, and stop again.
 
     Raises:
-        FieldError: that is not possible.
+        FieldError: the port cannot be bound.
 
     """
     host, port = address

@@ -1,7 +1,8 @@
-"""The options: a menu of preferences, and of further ports for clients.
+"""The options flow: a menu of preferences and of additional ports for clients.
 
-Preferences are applied to what runs; nothing is tried. A further listener is tried
-before it is saved, like the first one: its port is bound, and its certificate loaded.
+Preferences are applied to the running multiplexer; nothing is tried. An additional
+listener is tried before it is saved, like the main one: its port is bound, and its
+certificate loaded.
 """
 
 from collections.abc import Mapping
@@ -95,22 +96,22 @@ _CHOSEN: Final = "listener"
 _FRAMINGS: Final = {"tcp": "Modbus/TCP", "rtu": "Modbus RTU over TCP"}
 
 type _Stored = Mapping[str, Any]
-"""A further listener, as an entry keeps it."""
+"""An additional listener, as an entry stores it."""
 
 
 class TcpMultiplexerOptionsFlow(OptionsFlow):
-    """Changes preferences and further listeners."""
+    """Changes preferences and additional listeners."""
 
     config_entry: TcpMultiplexerConfigEntry
     _uploads: Uploads | None = None
-    """The files that came with the form."""
+    """The files that were uploaded in this dialog."""
     _changes: int | None = None
-    """The number of the listener that is changed."""
+    """The index of the listener that is changed; None: one is added."""
 
     async def async_step_init(
         self, _: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
-        """Ask what is to be changed."""
+        """Ask what to change."""
         options = ["preferences", "add_listener"]
         if listeners := self._listeners:
             options += ["change_listener", "remove_listener"]
@@ -149,18 +150,18 @@ class TcpMultiplexerOptionsFlow(OptionsFlow):
         values = user_input or sections.to_show(profile | entry.options)
         return show_form(self, "preferences", {}, sections, values, error)
 
-    # Further listeners
+    # Additional listeners
 
     async def async_step_add_listener(
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
-        """Ask where and how further clients connect."""
+        """Ask where and how more clients connect."""
         return await self._async_step_listener("add_listener", user_input)
 
     async def async_step_change_listener(
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
-        """Ask which listener is to be changed, if there are several."""
+        """Ask which listener to change, if there are several."""
         if user_input is None and len(self._listeners) > 1:
             return self._async_show_choice("change_listener", multiple=False)
         self._changes = int(user_input[_CHOSEN]) if user_input else 0
@@ -175,7 +176,7 @@ class TcpMultiplexerOptionsFlow(OptionsFlow):
     async def async_step_remove_listener(
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
-        """Ask which listeners are to go."""
+        """Ask which listeners to remove."""
         if user_input is None:
             return self._async_show_choice("remove_listener", multiple=True)
         gone = set(map(int, user_input[_CHOSEN]))
@@ -217,10 +218,10 @@ class TcpMultiplexerOptionsFlow(OptionsFlow):
         return show_form(self, step_id, fields, Sections(), values, error)
 
     async def _async_checked_listener(self, typed: Mapping[str, Any]) -> _Stored:
-        """Give a listener that can be had.
+        """Return the listener that was typed, once its port was bound.
 
         Raises:
-            FieldError: it cannot.
+            FieldError: something in it cannot be used.
 
         """
         hass, entry = self.hass, self.config_entry
@@ -246,7 +247,7 @@ class TcpMultiplexerOptionsFlow(OptionsFlow):
 
     @callback
     def _async_show_choice(self, step_id: str, *, multiple: bool) -> ConfigFlowResult:
-        """Ask for one of the listeners, or some."""
+        """Ask for one or several of the listeners."""
         selector = SelectSelector(
             SelectSelectorConfig(
                 options=[
@@ -260,7 +261,7 @@ class TcpMultiplexerOptionsFlow(OptionsFlow):
                 mode=SelectSelectorMode.LIST,
             )
         )
-        # The frontend would choose the first one by itself: not for removal.
+        # Otherwise the frontend would select the first one for removal.
         nothing: dict[str, Any] = {"suggested_value": []} if multiple else {}
         schema = vol.Schema({vol.Required(_CHOSEN, description=nothing): selector})
         return self.async_show_form(step_id=step_id, data_schema=schema)
@@ -299,7 +300,7 @@ def _describe_listener(protocol: str, listener: _Stored) -> str:
 def _describe(
     protocol: str, address: ListenAddress, framing: str = "tcp", *, secure: bool = False
 ) -> str:
-    """Name a listener by words that are the same in every language."""
+    """Describe a listener in words that are the same in every language."""
     port = (
         format_endpoint(address.host, address.port)
         if address.host

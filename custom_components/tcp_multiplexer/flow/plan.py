@@ -1,7 +1,7 @@
-"""What an entry will be if all goes well, and what has to be tried before.
+"""The entry that a form describes, and what must be tried before it is saved.
 
-What runs needs no proof: of an entry that is reconfigured, only that is tried which
-changes, or does not work.
+What already runs is not tried again: when an entry is reconfigured, only what changes
+or does not run is tried.
 """
 
 from collections.abc import Mapping
@@ -33,12 +33,12 @@ from .local_ports import ListenAddress
 from .probe import make_protocol
 
 _DEVICE: Final = {CONF_PROTOCOL, CONF_HOST, CONF_PORT, CONF_UPSTREAM, CONF_TLS}
-"""What of an entry says which device it shares, and how that is reached."""
+"""The data that says which device an entry shares, and how it is reached."""
 _LISTENING: Final = {CONF_LISTEN_HOST, CONF_LISTEN_PORT}
 _UNNAMED: Final = {CONF_UPSTREAM: UPSTREAM_TCP, CONF_TLS: None}
-"""What an entry means that does not name it."""
+"""What it means that an entry lacks one of these."""
 
-# An entry that waits for its next attempt counts: the attempt would come in between.
+# An entry that is being retried counts: the next attempt might come in between.
 _RELEASABLE: Final = (
     ConfigEntryState.LOADED,
     ConfigEntryState.SETUP_RETRY,
@@ -53,12 +53,12 @@ _OWN_WORDS: Final = (
     "unit_map",
     CONF_MORE_LISTENERS,
 )
-"""Fields that can be wrong although each value is within its bounds."""
+"""Fields with an error of their own: values within bounds can still be invalid."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToTry:
-    """What has to be tried before an entry is saved."""
+    """What must be tried before an entry is saved."""
 
     dial: bool
     """Whether the device answers."""
@@ -67,12 +67,12 @@ class ToTry:
     release: bool
     """Whether the running entry holds what has to be tried."""
     ask: bool
-    """Whether the running entry can be asked who its device is."""
+    """Whether the running entry can be used to identify its device."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What the entry will be if all goes well, and what has to be tried before."""
+    """The entry that a form describes, and what must be tried before it is saved."""
 
     title: str
     data: dict[str, Any]
@@ -82,7 +82,7 @@ class Plan:
 
     @property
     def listen_address(self) -> ListenAddress:
-        """Where clients are to connect."""
+        """Where clients will connect."""
         return ListenAddress(self.settings.listen_host, self.settings.listen_port)
 
 
@@ -92,10 +92,10 @@ async def async_plan(
     uploads: Uploads,
     entry: TcpMultiplexerConfigEntry | None,
 ) -> Plan:
-    """Read the form with which `entry` is reconfigured; None: one is added.
+    """Read the form that reconfigures `entry`, or adds one if that is None.
 
     Raises:
-        FieldError: something in it cannot be used.
+        FieldError: something in it is invalid.
 
     """
     try:
@@ -134,7 +134,7 @@ async def async_plan(
 
 @callback
 def _to_try(data: dict[str, Any], entry: TcpMultiplexerConfigEntry | None) -> ToTry:
-    """Compare with the entry that is reconfigured."""
+    """Compare new data with the entry that is reconfigured."""
     if entry is None:
         return ToTry(dial=True, bind=True, release=False, ask=False)
     running = entry.state is ConfigEntryState.LOADED
@@ -156,7 +156,7 @@ def _to_try(data: dict[str, Any], entry: TcpMultiplexerConfigEntry | None) -> To
 
 
 def checked_settings(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settings:
-    """Give the settings of such an entry.
+    """Return the settings of an entry with this data and these options.
 
     Raises:
         FieldError: a setting is out of its bounds, or two do not fit together.

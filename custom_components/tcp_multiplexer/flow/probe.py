@@ -1,8 +1,7 @@
-"""Whether the device answers, tried by asking it.
+"""Try a device: connect, and send the request that a health check sends.
 
-It is asked what its protocol's health check would ask. What fails is classified by what
-a person can do about it; the words are the translations' business. Nothing here knows
-Home Assistant.
+Failures are classified by what the user can do about them; the texts are in the
+translations. Nothing here knows Home Assistant.
 """
 
 import asyncio
@@ -31,9 +30,9 @@ from .identify import FURTHER_UNITS, Identity, identify
 
 CONNECT_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 10.0
-"""A person waits: what takes longer is no answer, whatever the timeout may be."""
+"""A user waits: what takes longer is no answer, whatever the timeout is."""
 _UNIT_SECONDS: Final = 2.0
-"""How long a unit may take that is asked because another one was silent."""
+"""How long each further unit may take, and each request to identify a device."""
 _NO_ANSWER: Final = "no answer"
 _HUNG_UP: Final = "connection closed"
 _CHUNK: Final = 4096
@@ -45,17 +44,17 @@ class DeviceProblem(enum.StrEnum):
     UNKNOWN_HOST = "unknown_host"
     """The name cannot be resolved."""
     UNREACHABLE = "unreachable"
-    """No answer to the connection attempt, or no way there."""
+    """No answer to the connection attempt, or no route."""
     REFUSED = "refused"
     """The host is there and nothing listens on that port."""
     CLOSED = "closed"
-    """The connection was ended without an answer: somebody else may hold the slot."""
+    """The device closed the connection without an answer: its slot may be taken."""
     SILENT = "silent"
-    """Connected, asked, and no answer came."""
+    """It accepted the connection and did not answer."""
     NOT_UNDERSTOOD = "not_understood"
-    """An answer came that is not the protocol's."""
+    """The answer is not one of the protocol."""
     OTHER_SETTINGS = "other_settings"
-    """Home Assistant's own connection to it has other link settings."""
+    """Home Assistant's own connection to it uses other link settings."""
     NO_TLS = "no_tls"
     """The TLS handshake failed."""
     NOT_TRUSTED = "not_trusted"
@@ -63,23 +62,22 @@ class DeviceProblem(enum.StrEnum):
 
 
 class DeviceError(Exception):
-    """The device did not answer; `problem` says how."""
+    """The device did not answer; `problem` says why, `detail` what else is known."""
 
     def __init__(self, problem: DeviceProblem, detail: str | None = None) -> None:
-        """Name the problem; `detail` is what is known of it beyond that."""
         super().__init__(problem)
         self.problem = problem
         self.detail = detail
 
 
 def make_protocol(settings: Settings) -> Protocol[Any]:
-    """Give the protocol as these settings want it.
+    """Return the protocol with the options in these settings.
 
     Raises:
-        ValueError: the question that they contain is not one whole message.
+        ValueError: the health check's request is not one whole message.
 
     """
-    # Options have the names of the settings that they come from.
+    # Options have the names of their settings.
     options = {
         each.name: getattr(settings, each.name) for each in fields(ProtocolOptions)
     }
@@ -87,19 +85,19 @@ def make_protocol(settings: Settings) -> Protocol[Any]:
 
 
 class ProbeResult(NamedTuple):
-    """What came of asking a device."""
+    """What a device answered."""
 
     answer: str | None = None
-    """Question and answer as a text; None: the protocol knows no question."""
+    """Request and response as a text; None: nothing was asked."""
     identity: Identity | None = None
-    """Who it is; None: it did not say."""
+    """What it reported about itself; None: nothing."""
 
 
 async def ask_device(settings: Settings, units: Sequence[int] = ()) -> ProbeResult:
-    """Connect, ask what a health check asks, and a Modbus device who it is.
+    """Connect, send what a health check sends, and identify a Modbus device.
 
-    If the unit in `settings` is silent, others are asked: `units`, then the usual
-    ones. All of that happens on one connection, with the gaps in `settings`.
+    If the unit in `settings` does not answer, others are tried: `units`, then the usual
+    ones. All on one connection, with the delays in `settings`.
 
     Raises:
         DeviceError: it did not answer.
@@ -111,7 +109,7 @@ async def ask_device(settings: Settings, units: Sequence[int] = ()) -> ProbeResu
     if settings.tls is not None:
         await _secure(writer, settings.tls, settings.host)
     try:
-        # Nobody waits for minutes in front of a form: then the connection must do.
+        # No user waits minutes for a form: then the connection is enough.
         if request is None or settings.connect_delay > ANSWER_SECONDS:
             return ProbeResult()
         await asyncio.sleep(settings.connect_delay)
@@ -125,11 +123,12 @@ async def ask_device(settings: Settings, units: Sequence[int] = ()) -> ProbeResu
 
 
 async def ask_running(multiplexer: Multiplexer, units: Sequence[int]) -> ProbeResult:
-    """Ask a Modbus device who it is through a multiplexer that holds it.
+    """Identify a Modbus device through the multiplexer that holds its connection.
 
-    It may have one slot only, and clients. Those units come first that answer them; if
-    none does, `units`. Where there is no answer within a time that people wait, or the
-    owner's rules let no question pass, nothing is found.
+    The units that have answered before are tried; if there are none, the one in the
+    settings, `units`, and the usual ones. The result is empty if there is no answer
+    within `ANSWER_SECONDS`, or if the write policy or the allowed functions and units
+    refuse the requests.
     """
     settings = multiplexer.settings
     answering = [
@@ -159,7 +158,7 @@ async def _connect(
             return await asyncio.open_connection(host, port, all_errors=True)
     except socket.gaierror, UnicodeError:  # unknown, or too long for a name
         problem = DeviceProblem.UNKNOWN_HOST
-    except ExceptionGroup as errors:  # one for each address that the name has
+    except ExceptionGroup as errors:  # one for each address of the name
         refused = errors.subgroup(ConnectionRefusedError)
         problem = DeviceProblem.REFUSED if refused else DeviceProblem.UNREACHABLE
     except OSError:  # mostly a TimeoutError
@@ -168,7 +167,7 @@ async def _connect(
 
 
 async def _secure(writer: asyncio.StreamWriter, tls: TlsUpstream, host: str) -> None:
-    """Go on in TLS; a connection on which that fails is closed."""
+    """Start TLS; a connection on which that fails is closed."""
     context = await asyncio.get_running_loop().run_in_executor(None, tls.context)
     done = False
     try:
@@ -179,17 +178,17 @@ async def _secure(writer: asyncio.StreamWriter, tls: TlsUpstream, host: str) -> 
         raise DeviceError(DeviceProblem.NOT_TRUSTED, err.verify_message) from None
     except ssl.SSLError as err:
         raise DeviceError(DeviceProblem.NO_TLS, err.reason) from None
-    except TimeoutError:  # what speaks no TLS waits for more
+    except TimeoutError:  # without TLS, the device waits for more
         raise DeviceError(DeviceProblem.NO_TLS, _NO_ANSWER) from None
     except OSError:
         raise DeviceError(DeviceProblem.NO_TLS, _HUNG_UP) from None
     finally:
-        if not done:  # who waits for the end of half a handshake waits forever
+        if not done:  # half a handshake never ends by itself
             writer.transport.abort()
 
 
 class _Conversation:
-    """Questions to a device, one after the other on one connection."""
+    """Requests to a device, one after the other on one connection."""
 
     def __init__(
         self,
@@ -208,7 +207,7 @@ class _Conversation:
         self._end = self._loop.time() + ANSWER_SECONDS
 
     async def probe(self, request: Request, units: Sequence[int]) -> ProbeResult:
-        """Ask `request`, and who the device is; if it is silent, at other units.
+        """Send `request` and identify the device; if it is silent, try other units.
 
         Raises:
             DeviceError: it did not answer.
@@ -218,7 +217,7 @@ class _Conversation:
             response = await self._ask(request, self._seconds)
         except DeviceError as err:
             if err.problem is DeviceProblem.CLOSED and self._settings.tls is not None:
-                # TLS 1.3 refuses a client, or its want of a certificate, only now.
+                # TLS 1.3 refuses a client, or its lack of a certificate, only now.
                 raise DeviceError(DeviceProblem.NO_TLS, _HUNG_UP) from None
             others = [*units, *FURTHER_UNITS]
             if (
@@ -235,13 +234,13 @@ class _Conversation:
         return ProbeResult(answer, await self._identify([request.payload[0]]))
 
     async def _identify(self, units: Sequence[int]) -> Identity | None:
-        """Ask a device who it is, while that takes no longer than people wait."""
+        """Identify the device; None if it fails or takes too long."""
         with suppress(DeviceError):
             return await identify(self._ask_unit, units)
         return None
 
     async def _ask_unit(self, payload: bytes) -> bytes | None:
-        """Give unit and PDU of the answer to `payload`; None: the unit is silent."""
+        """Return unit identifier and PDU of the answer; None: the unit is silent."""
         await asyncio.sleep(self._settings.request_delay)
         request = self._protocol.request(payload)
         left = min(self._seconds, _UNIT_SECONDS, self._end - self._loop.time())
@@ -253,7 +252,7 @@ class _Conversation:
             raise
 
     async def _ask(self, request: Request, seconds: float) -> bytes:
-        """Give the response; what comes before it is passed over."""
+        """Return the response; what comes before it is ignored."""
         self._writer.write(self._codec.send(request))
         strange: DeviceProblem | None = None
         data = None
@@ -276,7 +275,7 @@ class _Conversation:
         raise DeviceError(strange or DeviceProblem.CLOSED)
 
     async def _read(self) -> bytes:
-        """Give what comes next; nothing: the connection has ended."""
+        """Return the next bytes; none: the connection was closed."""
         try:
             return await self._reader.read(_CHUNK)
         except OSError:

@@ -1,6 +1,6 @@
-"""Ask a device something over Home Assistant's own shared Modbus connection.
+"""Try a device over the Modbus connection that Home Assistant shares.
 
-What `probe.py` finds out on a connection of its own, for an entry that will have none.
+The counterpart of `probe.py`, for an entry that will have no connection of its own.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ from .probe import (
 
 
 async def async_ask_shared(hass: HomeAssistant, settings: Settings) -> ProbeResult:
-    """Ask what a health check asks, and the device who it is.
+    """Send what a health check sends, and identify the device.
 
     Raises:
-        DeviceError: the device did not answer, or others use it with other settings.
+        DeviceError: it did not answer, or is already used with other link settings.
 
     """
     await async_prepare(hass)

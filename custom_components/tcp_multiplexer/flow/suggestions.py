@@ -1,7 +1,7 @@
-"""What a dialog knows from others in this Home Assistant that talk to devices.
+"""What a dialog learns from the neighbours: integrations that connect to devices.
 
-The form suggests the hosts that they dial, and the page on a silent device names those
-who dial the same one.
+The form suggests the devices that they use, and the page about a device that does not
+answer names those that use the same one.
 """
 
 from homeassistant.const import CONF_HOST, CONF_PORT
@@ -25,7 +25,7 @@ from .local_ports import async_other_entries
 
 @callback
 def async_host_selector(hass: HomeAssistant) -> TextSelector | SelectSelector:
-    """Suggest whom others already talk to; anything else may be typed."""
+    """Suggest devices that neighbours use; anything else may be typed."""
     own = {
         endpoint
         for entry in async_other_entries(hass, None)
@@ -61,7 +61,7 @@ def async_host_selector(hass: HomeAssistant) -> TextSelector | SelectSelector:
 
 
 async def async_names_of_neighbours(hass: HomeAssistant, settings: Settings) -> str:
-    """Name those in this Home Assistant who dial the same device."""
+    """Return the names of the neighbours that connect to the same device."""
     neighbours = async_who_dials(hass, settings.host, settings.port)
     integrations = await async_get_integrations(
         hass, {neighbour.domain for neighbour in neighbours}

@@ -1,7 +1,7 @@
-"""A plan, tried: its port is bound, and its device asked on the way that will be used.
+"""Try a plan: bind its port, and ask its device the way the entry will.
 
 A running entry holds the device's only slot, and its port. So the entry that is
-reconfigured is unloaded while a plan is tried, only if what it holds must be tried.
+reconfigured is unloaded meanwhile, but only if what it holds must be tried.
 """
 
 from collections.abc import AsyncIterator
@@ -32,13 +32,13 @@ from .probe_shared import async_ask_shared
 async def async_try(
     hass: HomeAssistant, entry: TcpMultiplexerConfigEntry | None, plan: Plan
 ) -> AsyncIterator[ProbeResult]:
-    """Try a plan, and give what came of asking the device.
+    """Try a plan, and yield what the device answered.
 
-    `entry`, if it had to be unloaded, is set up again behind the block: what the block
-    changes of it, it starts with.
+    If `entry` had to be unloaded, it is set up again after the block, with what the
+    block has changed in it.
 
     Raises:
-        FieldError: what was typed cannot be used.
+        FieldError: something that was typed cannot be used.
         DeviceError: the device does not answer.
 
     """
@@ -55,7 +55,7 @@ async def _async_check_own_listeners(
     """Check the plan against what this integration listens on.
 
     Raises:
-        FieldError: it wants another entry's port, or a listener for a device.
+        FieldError: another entry has the port, or the device is one of our listeners.
 
     """
     settings = plan.settings
@@ -74,7 +74,7 @@ async def _async_out_of_the_way(
     hass: HomeAssistant, entry: TcpMultiplexerConfigEntry | None, plan: Plan
 ) -> AsyncIterator[None]:
     """Unload the entry that is reconfigured, while what it holds is tried."""
-    # One that cannot be unloaded stays; what is tried then tells what is wrong.
+    # If it cannot be unloaded, it stays; the trial then shows what is wrong.
     released = (
         entry is not None
         and plan.to_try.release
@@ -90,7 +90,7 @@ async def _async_out_of_the_way(
 async def _async_ask_device(
     hass: HomeAssistant, entry: TcpMultiplexerConfigEntry | None, plan: Plan
 ) -> ProbeResult:
-    """Ask the device something harmless, on the way that will be used.
+    """Ask the device something harmless, the way the entry will.
 
     Raises:
         DeviceError: it does not answer.
