@@ -1,14 +1,16 @@
 """From a config entry to the `Settings` of its multiplexer.
 
-An entry stores what JSON can hold, under the names of the fields of `Settings`; only
-networks, bytes and what has parts look different there. What an entry does not name
-keeps the engine's default, so that no default is written down twice.
+An entry stores JSON values under the names of the fields of `Settings`; only networks,
+bytes and nested values look different there. What an entry does not name keeps the
+engine's default, so that no default is written down twice.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+from homeassistant.config_entries import ConfigEntry
 
 from .const import (
     CONF_PROFILE,
@@ -18,12 +20,14 @@ from .const import (
     UPSTREAM_RTU,
     UPSTREAM_TCP,
 )
-from .multiplexer.profiles import PROFILES
-from .multiplexer.settings import ListenerSettings, Settings
-from .multiplexer.tls import TlsListener, TlsUpstream
-
-if TYPE_CHECKING:  # It reads settings itself.
-    from .coordinator import TcpMultiplexerConfigEntry
+from .multiplexer import (
+    PROFILES,
+    ListenerSettings,
+    Network,
+    Settings,
+    TlsListener,
+    TlsUpstream,
+)
 
 GENERIC: Final = "generic"
 
@@ -45,17 +49,19 @@ _BY_UPSTREAM: Final[dict[str, dict[str, Any]]] = {
 }
 """What follows from how the device is reached, whatever else was chosen."""
 
-_FIELDS: Final = frozenset(field.name for field in fields(Settings))
-_DECODERS: Final[dict[str, Callable[[Any], Any]]] = {
-    "allowed_networks": lambda texts: tuple(ip_network(text) for text in texts),
-    "write_networks": lambda texts: tuple(ip_network(text) for text in texts),
-    "allowed_functions": tuple,
-    "allowed_units": tuple,
-    "unit_map": lambda pairs: tuple((asked, device) for asked, device in pairs),
-    "probe": bytes.fromhex,
-    "tls": lambda stored: stored and TlsUpstream(**stored),
-    "more_listeners": lambda listeners: tuple(map(_listener, listeners)),
+_DECODERS_BY_TYPE: Final[dict[Any, Callable[[Any], Any]]] = {
+    bytes: bytes.fromhex,
+    tuple[Network, ...]: lambda texts: tuple(ip_network(text) for text in texts),
+    tuple[int, ...]: tuple,
+    tuple[tuple[int, int], ...]: lambda pairs: tuple(map(tuple, pairs)),
+    TlsUpstream | None: lambda stored: stored and TlsUpstream(**stored),
+    tuple[ListenerSettings, ...]: lambda listeners: tuple(map(_listener, listeners)),
 }
+_DECODERS: Final = {
+    field.name: _DECODERS_BY_TYPE.get(field.type, lambda value: value)
+    for field in fields(Settings)
+}
+"""From what JSON can hold to each setting, by its type."""
 
 
 def _listener(stored: Mapping[str, Any]) -> ListenerSettings:
@@ -64,16 +70,16 @@ def _listener(stored: Mapping[str, Any]) -> ListenerSettings:
 
 
 def profile_settings(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what the device profile of an entry with this data sets.
+    """Return what the device profile of an entry with this data sets.
 
-    A profile that this version does not know, or no longer, sets nothing.
+    A profile that this version does not know (any more) sets nothing.
     """
     profile = PROFILES.get(data.get(CONF_PROFILE, GENERIC), PROFILES[GENERIC])
     return profile.settings
 
 
 def settings_from(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settings:
-    """Give the settings that an entry with this data and these options has.
+    """Return the settings of an entry with this data and these options.
 
     Raises:
         SettingsError: a value is out of its bounds.
@@ -81,20 +87,20 @@ def settings_from(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settin
     """
     return Settings(
         **{
-            key: _DECODERS[key](value) if key in _DECODERS else value
+            key: _DECODERS[key](value)
             for key, value in {
                 **profile_settings(data),
                 **options,
                 **data,
                 **_BY_UPSTREAM[data.get(CONF_UPSTREAM, UPSTREAM_TCP)],
             }.items()
-            if key in _FIELDS
+            if key in _DECODERS
         }
     )
 
 
-def settings_from_entry(entry: TcpMultiplexerConfigEntry) -> Settings:
-    """Give the settings of `entry`.
+def settings_from_entry(entry: ConfigEntry[Any]) -> Settings:
+    """Return the settings of `entry`.
 
     Raises:
         SettingsError: a value is out of its bounds.

@@ -9,18 +9,29 @@ attempt at a time and what the owner awaits.
 """
 
 import asyncio
+from functools import partial
+import random
 import time
 from typing import TYPE_CHECKING, Any, override
 
+from .dispatch.coalescing import Coalescer
+from .dispatch.connections import Connections
+from .dispatch.dispatcher import Dispatcher
 from .dispatch.exchange import Exchange, Requester
+from .dispatch.misfits import Misfits
 from .dispatch.queue import RequestQueue
+from .dispatch.recorder import Recorder
+from .dispatch.timer import Timer
 from .downstream.listener import Listener
+from .limits import LIMITS, Limits
 from .observe.events import Events
 from .observe.pcap import to_pcap
 from .observe.snapshot import Snapshot, TraceRecord
 from .observe.statistics import Statistics, percentile
 from .settings import ROWS, make_protocol
+from .upstream.health_tracker import HealthTracker
 from .upstream.pool import UpstreamPool
+from .upstream.prober import Prober
 from .upstream.socket_upstream import SocketUpstream
 
 if TYPE_CHECKING:
@@ -53,17 +64,21 @@ class Multiplexer:
         paused: bool = False,
         name: str | None = None,
         make_upstream: Callable[[UpstreamOwner], Upstream] | None = None,
+        rng: random.Random | None = None,
+        limits: Limits = LIMITS,
     ) -> None:
         """Prepare; must run in the event loop that will carry it.
 
         `name` is what logs call the upstream, else its host and port.
         `make_upstream` makes connections of another kind than a codec on a socket.
+        `rng` spreads the attempts to connect; give one to repeat a run exactly.
 
         Raises:
             SettingsError: the probe is no message of the protocol.
 
         """
         self._settings = settings
+        self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._events = Events()
         self._statistics = Statistics(settings.trace_size, self._loop.time())
@@ -71,19 +86,37 @@ class Multiplexer:
             settings.queue_size, writes_first=settings.writes_first
         )
         self._protocol = make_protocol(settings)
-        self._pool = UpstreamPool(
+        name = name or f"{settings.host}:{settings.port}"
+        timer = Timer()
+        connections = Connections(settings, self._queue, timer)
+        self._dispatcher = Dispatcher(
             settings,
             self._protocol,
             self._queue,
+            connections,
+            Coalescer(share=settings.share_reads, ttl=settings.cache_ttl),
+            Recorder(self._protocol, self._statistics, self._events),
+            Misfits(self._statistics, self._events, name),
+            self._statistics,
+            timer,
+        )
+        self._connections = connections
+        self._pool = self._dispatcher.supply = UpstreamPool(
+            settings,
+            self._protocol,
+            self._queue,
+            connections,
+            self._dispatcher,
+            HealthTracker(rng or random.Random()),  # noqa: S311 - no secret
+            Prober(self._queue),
             self._statistics,
             self._events,
-            self._make_socket_upstream
-            if make_upstream is None
-            else lambda: make_upstream(self._dispatcher),
+            timer,
+            partial(make_upstream or self._make_socket_upstream, self._dispatcher),
             paused=paused,
-            name=name or f"{settings.host}:{settings.port}",
+            name=name,
+            trial_seconds=limits.trial,
         )
-        self._dispatcher = self._pool.dispatcher
         self._listener = Listener(
             settings,
             self._protocol,
@@ -91,18 +124,20 @@ class Multiplexer:
             self._dispatcher,
             self._statistics,
             self._events,
+            limits,
         )
         self._hosts: set[_Host] = set()
         self._tls: ssl.SSLContext | None = None
         self._stopped = False
 
-    def _make_socket_upstream(self) -> Upstream:
+    def _make_socket_upstream(self, owner: UpstreamOwner) -> Upstream:
         settings = self._settings
         return SocketUpstream(
-            self._dispatcher,
+            owner,
             self._protocol.upstream(),
             (settings.host, settings.port),
             batch=settings.max_in_flight > 1,
+            connect_seconds=self._limits.connect,
             tls=self._tls,
             server_name=settings.tls.server_name if settings.tls else "",
         )
@@ -227,7 +262,7 @@ class Multiplexer:
         if not all(field in ROWS and ROWS[field].live for field in changed):
             return False
         self._settings = settings
-        self._listener.settings = settings
+        self._listener.apply(settings)
         self._queue.size = settings.queue_size
         self._queue.writes_first = settings.writes_first
         self._pool.apply(settings)
@@ -243,7 +278,7 @@ class Multiplexer:
         statistics, pool, queue = self._statistics, self._pool, self._queue
         clock = self._clock
         health = pool.status
-        opened = [upstream.opened_at for upstream in pool.upstreams]
+        opened = [upstream.opened_at for upstream in self._connections.open]
         waits, took = statistics.times.waits, statistics.times.took
         last = self._dispatcher.last_response
         traffic = statistics.gone.with_those_here(self._listener.clients)
@@ -261,7 +296,9 @@ class Multiplexer:
             clients_peak=statistics.clients_peak,
             queue_depth=queue.depth,
             queue_peak=queue.peak,
-            in_flight=sum(len(upstream.in_flight) for upstream in pool.upstreams),
+            in_flight=sum(
+                len(upstream.in_flight) for upstream in self._connections.open
+            ),
             requests=traffic.requests,
             responses=statistics.times.count,
             exceptions=statistics.exceptions,
