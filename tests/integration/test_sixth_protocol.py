@@ -93,6 +93,7 @@ async def test_it_is_set_up_by_the_form_and_has_entities(
     assert entry.options == {"probe": frame.hex()}
     await hass.async_block_till_done()  # it is reloaded
     assert await ask(listen_port, frame) == frame
+    assert await hass.config_entries.async_unload(entry.entry_id)
 
 
 async def test_it_has_no_units_to_be_reached_by(hass: HomeAssistant, port: int) -> None:

@@ -104,7 +104,7 @@ class _Upload(FileSelector):
 def _choice(name: str, *options: str) -> SelectSelector:
     return SelectSelector(
         SelectSelectorConfig(
-            options=list(options),
+            options=[str(option) for option in options],
             mode=SelectSelectorMode.DROPDOWN,
             translation_key=name,
         )
