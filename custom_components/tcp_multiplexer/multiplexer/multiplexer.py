@@ -337,7 +337,7 @@ class Multiplexer:
         clock = self._clock
         health = pool.status
         opened = [upstream.opened_at for upstream in self._connections.open]
-        waits, took = statistics.times.waits, statistics.times.took
+        waits, took = statistics.times.recent(self._loop.time())
         last = self._dispatcher.last_response
         traffic = statistics.gone.with_those_here(self._listener.clients)
         return Snapshot(
