@@ -57,7 +57,7 @@ class UpstreamAndClientsEvent(TcpMultiplexerEntity, EventEntity):
         attributes = {
             "client": event.client,
             "client_name": event.client and self.coordinator.client_name(event.client),
-            "reason": event.reason,
+            "reason": event.reason and event.reason.value,
             "detail": event.detail,
             "count": event.count,
             "writes": [dict(write) for write in event.writes] or None,

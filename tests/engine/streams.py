@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from custom_components.tcp_multiplexer.multiplexer import Settings
 from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Answer,
     Close,
@@ -15,6 +16,11 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     UpstreamCodec,
     UpstreamEvent,
 )
+
+
+def options(**settings: Any) -> Settings:
+    """Make settings that are what a protocol reads its options of."""
+    return Settings(**{"host": "device", **settings})
 
 
 @st.composite

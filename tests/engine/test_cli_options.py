@@ -20,14 +20,17 @@ from custom_components.tcp_multiplexer.multiplexer.command_line import main as c
 from custom_components.tcp_multiplexer.multiplexer.command_line.flags import (
     Parser,
     add_flags,
-    duration,
     flag_of,
-    listen_address,
     make_settings,
+)
+from custom_components.tcp_multiplexer.multiplexer.command_line.values import (
+    duration,
+    listen_address,
     target,
 )
 from custom_components.tcp_multiplexer.multiplexer.profiles import PROFILES
 from custom_components.tcp_multiplexer.multiplexer.protocols import PROTOCOLS
+from custom_components.tcp_multiplexer.multiplexer.protocols.options import Framing
 
 FIELDS = {field.name: field.default for field in dataclasses.fields(Settings)}
 
@@ -379,7 +382,7 @@ def test_certificates_come_from_files(parser: Parser, tmp_path: Path) -> None:
 def test_listeners_for_rtu_clients(parser: Parser) -> None:
     given = parser.parse_args(["-p", "modbus", "--also-listen-rtu", "5021"])
     assert make_settings(given).more_listeners == (
-        ListenerSettings(port=5021, framing="rtu"),
+        ListenerSettings(port=5021, framing=Framing.RTU),
     )
 
 

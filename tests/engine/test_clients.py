@@ -12,7 +12,12 @@ from typing import Any
 
 import pytest
 
-from custom_components.tcp_multiplexer.multiplexer import Event, EventType, Multiplexer
+from custom_components.tcp_multiplexer.multiplexer import (
+    ClientRefusal,
+    Event,
+    EventType,
+    Multiplexer,
+)
 from custom_components.tcp_multiplexer.multiplexer.downstream.memory import Memory
 from custom_components.tcp_multiplexer.multiplexer.limits import Limits
 from custom_components.tcp_multiplexer.multiplexer.sockets import set_keepalive
@@ -58,7 +63,10 @@ async def test_client_from_elsewhere_is_closed_at_once_and_counted(
     stranger = await connect(multiplexer)
     stranger.send(write(1, 2))
     assert await stranger.closed()
-    assert Event(EventType.CLIENT_REFUSED, "127.0.0.1", "not_allowed") in events
+    assert (
+        Event(EventType.CLIENT_REFUSED, "127.0.0.1", ClientRefusal.NOT_ALLOWED)
+        in events
+    )
     friend = Client(
         *await asyncio.open_connection(
             "127.0.0.1", port_of(multiplexer), local_addr=("127.0.0.2", 0)
@@ -80,7 +88,10 @@ async def test_one_client_too_many_is_closed_at_once(
     multiplexer.subscribe(events.append)
     clients = [await connect(multiplexer) for _ in range(2)]
     assert await (await connect(multiplexer)).closed()
-    assert Event(EventType.CLIENT_REFUSED, "127.0.0.1", "too_many_clients") in events
+    assert (
+        Event(EventType.CLIENT_REFUSED, "127.0.0.1", ClientRefusal.TOO_MANY_CLIENTS)
+        in events
+    )
     for client in clients:
         assert await client.ask(read()) == values()
     clients[0].close()

@@ -11,15 +11,14 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Close,
     Failed,
     Failure,
-    ProtocolOptions,
     Request,
     Stray,
 )
 from custom_components.tcp_multiplexer.multiplexer.protocols.echo import EchoProtocol
 
-from .streams import payloads, pieces, received
+from .streams import options, payloads, pieces, received
 
-ECHO = EchoProtocol(ProtocolOptions())
+ECHO = EchoProtocol(options())
 
 
 def test_lines_pass_as_they_are() -> None:
@@ -108,11 +107,11 @@ def test_expired_request_gives_the_connection_up() -> None:
 def test_own_request_and_probe_are_one_line() -> None:
     assert ECHO.request(b"hello\n").payload == b"hello\n"
     assert ECHO.probe(None) is None
-    probe = EchoProtocol(ProtocolOptions(probe=b"ping\n")).probe(None)
+    probe = EchoProtocol(options(probe=b"ping\n")).probe(None)
     assert probe is not None
     assert probe.payload == b"ping\n"
     with pytest.raises(ValueError, match="incomplete"):
-        EchoProtocol(ProtocolOptions(probe=b"ping"))
+        EchoProtocol(options(probe=b"ping"))
     with pytest.raises(ValueError, match="follow"):
         ECHO.request(b"one\ntwo\n")
 

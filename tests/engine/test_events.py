@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from custom_components.tcp_multiplexer.multiplexer import Failure
 from custom_components.tcp_multiplexer.multiplexer.observe.events import (
     Event,
     Events,
@@ -17,7 +18,7 @@ from .clock import Clock
 CAME = Event(EventType.CLIENT_CONNECTED, "192.0.2.1")
 OTHER_CAME = Event(EventType.CLIENT_CONNECTED, "192.0.2.2")
 WENT = Event(EventType.CLIENT_DISCONNECTED, "192.0.2.1")
-LATE = Event(EventType.REQUEST_REFUSED, "192.0.2.1", "no_response", "read 1")
+LATE = Event(EventType.REQUEST_REFUSED, "192.0.2.1", Failure.NO_RESPONSE, "read 1")
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_kind_that_was_quiet_for_a_second_is_told_at_once_again(
 
 @pytest.mark.parametrize(
     "other",
-    [OTHER_CAME, WENT, Event(CAME.type, CAME.client, "some reason")],
+    [OTHER_CAME, WENT, Event(CAME.type, CAME.client, Failure.BUSY)],
     ids=["client", "type", "reason"],
 )
 def test_different_ones_are_not_merged(

@@ -13,7 +13,6 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     DownstreamEvent,
     Failed,
     Failure,
-    ProtocolOptions,
     Reply,
     Request,
     Stray,
@@ -27,9 +26,9 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.http.message import
     HttpResponse,
 )
 
-from .streams import payloads, pieces, received
+from .streams import options, payloads, pieces, received
 
-MAX_BODY = 1000
+MAX_BODY = 2000
 VIA = b"Via: 1.1 tcp_multiplexer\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
@@ -37,7 +36,7 @@ CONTINUE = Reply(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 def gateway(host: str = "192.0.2.7", port: int = 80) -> HttpProtocol:
-    return HttpProtocol(ProtocolOptions(host=host, port=port, max_body=MAX_BODY))
+    return HttpProtocol(options(host=host, port=port, max_body=MAX_BODY))
 
 
 def events_of(raw: bytes) -> list[DownstreamEvent]:
@@ -308,7 +307,7 @@ def test_only_safe_methods_may_be_sent_twice(method: str, safe: bool) -> None:
 
 def test_what_is_lost_is_resent_only_if_the_connection_had_served() -> None:
     assert HttpProtocol.retry_needs_served
-    assert HttpProtocol.ordered
+    assert gateway().downstream().ordered
     assert not HttpProtocol.correlated
 
 
@@ -672,7 +671,7 @@ def test_unfinished_request_at_the_end_is_told() -> None:
 def test_body_in_many_pieces_costs_its_length() -> None:
     """Copying what is there for every piece would cost its square."""
     size = 4 << 20
-    protocol = HttpProtocol(ProtocolOptions(max_body=size))
+    protocol = HttpProtocol(options(max_body=size))
     raw = post(b"Content-Length: %d" % size) + bytes(size)
     response = raw.replace(b"POST / HTTP/1.1", b"HTTP/1.1 200 OK", 1)
     downstream, upstream = protocol.downstream(), protocol.upstream()

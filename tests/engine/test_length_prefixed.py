@@ -12,7 +12,6 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Close,
     Failed,
     Failure,
-    ProtocolOptions,
     Reply,
     Request,
     SendBack,
@@ -27,10 +26,10 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.length_prefixed imp
     MpuProtocol,
 )
 
-from .streams import payloads, pieces, received
+from .streams import options, payloads, pieces, received
 
-ISO8583 = Iso8583Protocol(ProtocolOptions())
-MPU = MpuProtocol(ProtocolOptions())
+ISO8583 = Iso8583Protocol(options())
+MPU = MpuProtocol(options())
 BODY = b"0123456789"
 
 
@@ -41,7 +40,7 @@ def speaking(header: LengthHeader) -> LengthPrefixedProtocol:
         name = "variant"
 
     Variant.header = header
-    return Variant(ProtocolOptions())
+    return Variant(options())
 
 
 # What networks use: the header, how it says "ten bytes follow" and "none", and what
@@ -293,13 +292,13 @@ def test_own_request_with_a_wrong_header_is_refused() -> None:
 
 def test_probe_is_what_the_user_chose_and_is_checked_at_once() -> None:
     assert MPU.probe(Request(b"0001x")) is None
-    protocol = MpuProtocol(ProtocolOptions(probe=b"00040800"))
+    protocol = MpuProtocol(options(probe=b"00040800"))
     probe = protocol.probe(None)
     assert probe is not None
     assert probe.payload == b"00040800"
     assert not probe.retry_safe
     with pytest.raises(ValueError, match="incomplete"):
-        MpuProtocol(ProtocolOptions(probe=b"00050800"))
+        MpuProtocol(options(probe=b"00050800"))
 
 
 PROTOCOLS = st.sampled_from([ISO8583, MPU, speaking(INCLUSIVE), speaking(BCD)])

@@ -56,7 +56,7 @@ async def there() -> AsyncGenerator[Listener]:
 
 def accept(there: Listener, wire: Wire | None = None) -> Client:
     """Have a client whose connection, and handshake, is ready now."""
-    client = Client(there, there.protocol.downstream(), ordered=True)
+    client = Client(there, there.protocol.downstream())
     client.connection_made(wire or Wire())
     return client
 

@@ -19,7 +19,6 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Close,
     Failure,
     Ignored,
-    ProtocolOptions,
     Request,
     Stray,
     UpstreamCodec,
@@ -30,12 +29,12 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.pdu import (
     is_retry_safe,
     is_write,
 )
-from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.tcp import (
+from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.protocol import (
     ModbusProtocol,
 )
 
 from .devices import Frame, exception, read, values, write
-from .streams import fed, payloads, pieces, received
+from .streams import fed, options, payloads, pieces, received
 
 units = st.integers(0, 255)
 functions = st.integers(1, 127)
@@ -46,9 +45,9 @@ pdus = st.builds(
 frames = st.builds(Frame, transactions, units, pdus)
 
 
-def modbus(**options: Any) -> ModbusProtocol:
-    """Make the protocol with some options."""
-    return ModbusProtocol(ProtocolOptions(**options))
+def modbus(**settings: Any) -> ModbusProtocol:
+    """Make the protocol with some settings."""
+    return ModbusProtocol(options(**settings))
 
 
 def request(payload: bytes) -> Request:
@@ -230,7 +229,7 @@ def test_own_request_is_a_unit_and_a_pdu(payload: bytes) -> None:
 
 def test_transactions_count_on_across_connections_and_skip_0() -> None:
     protocol = modbus()
-    protocol.transaction = 0xFFFE
+    protocol.transactions.last = 0xFFFE
     first, second = protocol.upstream(), protocol.upstream()
     numbers = [
         transaction_of(codec.send(request(b"\1" + read())))
@@ -245,10 +244,10 @@ def test_transaction_in_flight_or_timed_out_is_not_used_again() -> None:
     lost, held = request(b"\1" + read(1)), request(b"\1" + read(2))
     assert [transaction_of(codec.send(r)) for r in (lost, held)] == [1, 2]
     assert codec.expire(lost)
-    protocol.transaction = 0xFFFF
+    protocol.transactions.last = 0xFFFF
     assert transaction_of(codec.send(request(b"\1" + read(3)))) == 3
     # Another connection has nothing to do with that.
-    protocol.transaction = 0xFFFF
+    protocol.transactions.last = 0xFFFF
     assert transaction_of(fresh.send(request(b"\1" + read(4)))) == 1
 
 
@@ -482,7 +481,7 @@ def test_no_answer_is_made_of_two(
     (As far as that can be known: a frame that was cut counts if nothing is behind it.)
     """
     protocol = modbus()
-    protocol.transaction = start
+    protocol.transactions.last = start
     codec = protocol.upstream()
     requests, told, stream = [], {}, []
     for number, (function, body) in enumerate(answering):
@@ -733,7 +732,7 @@ class Matching(RuleBasedStateMachine):
 
     @rule()
     def wrap_around(self) -> None:
-        self.protocol.transaction = 0
+        self.protocol.transactions.last = 0
 
     @invariant()
     def nothing_has_begun(self) -> None:

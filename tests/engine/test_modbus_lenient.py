@@ -19,7 +19,6 @@ from custom_components.tcp_multiplexer.multiplexer import (
     Settings,
     SettingsError,
 )
-from custom_components.tcp_multiplexer.multiplexer.protocols import ProtocolOptions
 from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Answer,
     Close,
@@ -31,9 +30,10 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
 from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.pdu import (
     modbus_request,
 )
-from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.tcp import (
+from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.protocol import (
     ModbusProtocol,
 )
+from custom_components.tcp_multiplexer.multiplexer.protocols.options import Matching
 
 from .conftest import Connect, Multiplex
 from .devices import (
@@ -50,12 +50,12 @@ from .devices import (
     values,
     write,
 )
-from .streams import pieces
+from .streams import options, pieces
 
 
 def codec(matching: str) -> UpstreamCodec[bytes]:
     """Give an upstream codec."""
-    return ModbusProtocol(ProtocolOptions(matching=matching, quiet=0.7)).upstream()
+    return ModbusProtocol(options(matching=matching, quiet=0.7)).upstream()
 
 
 def asking(
@@ -195,9 +195,9 @@ def test_late_responses_are_no_reason_to_be_lenient() -> None:
 
 def test_only_one_may_be_in_flight() -> None:
     options: dict[str, Any] = {"host": "h", "max_connections": 2}
-    Settings(matching="lenient", **options)
+    Settings(matching=Matching.LENIENT, **options)
     with pytest.raises(SettingsError) as error:
-        Settings(matching="lenient", max_in_flight=2, **options)
+        Settings(matching=Matching.LENIENT, max_in_flight=2, **options)
     assert error.value.field == "max_in_flight"
 
 
@@ -214,7 +214,7 @@ async def test_lenient_matching_serves_many_clients(
     device: Device, multiplex: Multiplex, connect: Connect
 ) -> None:
     device.respond = as_zero
-    multiplexer = await multiplex(matching="lenient")
+    multiplexer = await multiplex(matching=Matching.LENIENT)
     clients = [await connect(multiplexer) for _ in range(6)]
 
     async def use(number: int) -> None:
@@ -238,7 +238,7 @@ async def test_a_late_response_reaches_nobody(
 ) -> None:
     """After a timeout nothing is sent until the late response can have come."""
     device.respond = as_zero
-    multiplexer = await multiplex(matching="lenient", timeout=0.5, quiet=0.8)
+    multiplexer = await multiplex(matching=Matching.LENIENT, timeout=0.5, quiet=0.8)
     client = await connect(multiplexer)
     assert await client.ask(read(1)) == values(1)
     device.script.append(device.held.append)

@@ -8,7 +8,6 @@ import pytest
 from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Failure,
     Ignored,
-    ProtocolOptions,
     Request,
 )
 from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.pdu import (
@@ -18,14 +17,14 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.pdu import (
     registers_read,
     success_response,
 )
-from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.tcp import (
+from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.protocol import (
     ModbusProtocol,
 )
 
 from .devices import Frame, exception, read, values, write
-from .streams import received
+from .streams import options, received
 
-MODBUS = ModbusProtocol(ProtocolOptions())
+MODBUS = ModbusProtocol(options())
 payloads = st.binary(min_size=2, max_size=254)
 
 
@@ -208,7 +207,7 @@ UNITS = {1: 5, 5: 1, 2: 255, 0: 7}
 def test_units_are_mapped_on_the_way_to_the_device_and_back(
     unit: int, transaction: int
 ) -> None:
-    protocol = ModbusProtocol(ProtocolOptions(unit_map=tuple(UNITS.items())))
+    protocol = ModbusProtocol(options(unit_map=tuple(UNITS.items())))
     codec = protocol.downstream()
     (asked,) = received(codec, Frame(transaction, unit, write(1, 2)).encoded())
     assert isinstance(asked, Request)
@@ -222,7 +221,7 @@ def test_units_are_mapped_on_the_way_to_the_device_and_back(
 
 
 def test_map_leaves_the_stream_as_it_is() -> None:
-    codec = ModbusProtocol(ProtocolOptions(unit_map=((1, 5),))).downstream()
+    codec = ModbusProtocol(options(unit_map=((1, 5),))).downstream()
     whole = Frame(1, 1, read()).encoded()
     foreign = whole[:2] + b"\0\1" + whole[4:]
     ignored, asked = received(codec, foreign + whole + whole[:5])

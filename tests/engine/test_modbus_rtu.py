@@ -47,6 +47,10 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.rtu import (
     request_length,
     response_length,
 )
+from custom_components.tcp_multiplexer.multiplexer.protocols.options import (
+    Framing,
+    OnFailure,
+)
 
 from .devices import Client, read, until, values, write
 from .serial_line import Line, with_crc
@@ -443,7 +447,7 @@ def test_a_bad_line_gives_no_wrong_answer() -> None:
 def test_requests_split_at_every_byte(asked: bytes, said: bytes) -> None:
     frame = with_crc(asked)
     for cut in range(1, len(frame)):
-        codec = RtuDownstream("exception")
+        codec = RtuDownstream(OnFailure.EXCEPTION)
         assert received(codec, frame[:cut]) == []
         assert codec.buffered == cut
         (event,) = received(codec, frame[cut:])
@@ -455,7 +459,7 @@ def test_requests_split_at_every_byte(asked: bytes, said: bytes) -> None:
 
 def test_requests_in_one_piece() -> None:
     all_asked = [asked for asked, _ in EXCHANGES.values()]
-    codec = RtuDownstream("exception")
+    codec = RtuDownstream(OnFailure.EXCEPTION)
     events = received(codec, b"".join(map(with_crc, all_asked)))
     assert payloads(events) == all_asked
 
@@ -465,7 +469,7 @@ def test_requests_in_any_pieces(data: st.DataObject) -> None:
     every = st.sampled_from([asked for asked, _ in EXCHANGES.values()])
     all_asked = data.draw(st.lists(every, max_size=5))
     stream = b"".join(map(with_crc, all_asked))
-    codec = RtuDownstream("exception")
+    codec = RtuDownstream(OnFailure.EXCEPTION)
     events = [
         event for piece in data.draw(pieces(stream)) for event in received(codec, piece)
     ]
@@ -473,7 +477,7 @@ def test_requests_in_any_pieces(data: st.DataObject) -> None:
 
 
 def test_a_request_of_an_unknown_function_is_what_came() -> None:
-    codec = RtuDownstream("exception")
+    codec = RtuDownstream(OnFailure.EXCEPTION)
     frame = with_crc(UNKNOWN[0])
     assert received(codec, frame[:3]) == []
     assert payloads(received(codec, frame[3:])) == [UNKNOWN[0]]
@@ -484,14 +488,16 @@ def test_a_request_of_an_unknown_function_is_what_came() -> None:
 def test_a_request_may_be_longer_than_others_of_its_function() -> None:
     """Diagnostics return as many words of query data as they were sent."""
     asked = b"\x01\x08\0\0\x01\x02\x03\x04"
-    assert payloads(received(RtuDownstream("exception"), with_crc(asked))) == [asked]
+    assert payloads(received(RtuDownstream(OnFailure.EXCEPTION), with_crc(asked))) == [
+        asked
+    ]
 
 
 @each_function
 def test_a_corrupt_request_is_discarded(asked: bytes, said: bytes) -> None:
     frame = with_crc(asked)
     for at in range(len(frame)):
-        codec = RtuDownstream("exception")
+        codec = RtuDownstream(OnFailure.EXCEPTION)
         spoiled = bytearray(frame)
         spoiled[at] ^= 0x40
         events = received(codec, bytes(spoiled))
@@ -503,14 +509,14 @@ def test_a_corrupt_request_is_discarded(asked: bytes, said: bytes) -> None:
 
 
 def test_what_is_too_long_for_a_frame_is_discarded() -> None:
-    codec = RtuDownstream("exception")
+    codec = RtuDownstream(OnFailure.EXCEPTION)
     events = received(codec, b"\x01\x41" + bytes(MAX_FRAME))
     assert events == [Ignored("a frame with a wrong CRC")]
     assert codec.buffered == 0
 
 
 def test_a_glitch_before_a_request_is_discarded() -> None:
-    codec = RtuDownstream("exception")
+    codec = RtuDownstream(OnFailure.EXCEPTION)
     asked = EXCHANGES["read holding registers"][0]
     assert received(codec, b"\0") == []
     fragment, *requests = received(codec, with_crc(asked))
@@ -524,7 +530,7 @@ def test_a_glitch_before_a_request_is_discarded() -> None:
 
 
 def test_nobody_answers_a_broadcast() -> None:
-    codec = RtuDownstream("exception")
+    codec = RtuDownstream(OnFailure.EXCEPTION)
     asked = b"\0" + write(1, 2)
     (event,) = received(codec, with_crc(asked))
     assert isinstance(event, Request)
@@ -533,11 +539,13 @@ def test_nobody_answers_a_broadcast() -> None:
 
 
 def test_refusals_are_exceptions_or_a_close() -> None:
-    (request,) = received(RtuDownstream("exception"), with_crc(b"\x01\x07"))
+    (request,) = received(RtuDownstream(OnFailure.EXCEPTION), with_crc(b"\x01\x07"))
     assert isinstance(request, Request)
     lost = with_crc(b"\x01\x87\x0b")
-    assert RtuDownstream("exception").refuse(request, Failure.NO_RESPONSE) == lost
-    closing = RtuDownstream("close")
+    assert (
+        RtuDownstream(OnFailure.EXCEPTION).refuse(request, Failure.NO_RESPONSE) == lost
+    )
+    closing = RtuDownstream(OnFailure.CLOSE)
     assert closing.refuse(request, Failure.NO_RESPONSE) is None
     assert closing.refuse(request, Failure.REFUSED) == with_crc(b"\x01\x87\x01")
 
@@ -546,7 +554,7 @@ def test_refusals_are_exceptions_or_a_close() -> None:
 def test_any_bytes_of_a_client_are_requests_or_discarded(
     data: st.DataObject, stream: bytes
 ) -> None:
-    codec = RtuDownstream("exception")
+    codec = RtuDownstream(OnFailure.EXCEPTION)
     for piece in data.draw(pieces(stream)):
         for event in received(codec, piece):
             assert isinstance(event, Request | Ignored)
@@ -563,7 +571,7 @@ def test_a_line_carries_one_exchange_at_a_time(field: str) -> None:
     options: dict[str, Any] = {"host": "h", field: 2}
     Settings(**options)
     with pytest.raises(SettingsError) as error:
-        Settings(framing="rtu", **options)
+        Settings(framing=Framing.RTU, **options)
     assert error.value.field == field
 
 
@@ -638,7 +646,7 @@ async def sharing(port: int, **settings: Any) -> AsyncGenerator[Multiplexer]:
             port=port,
             listen_host="127.0.0.1",
             listen_port=0,
-            framing="rtu",
+            framing=Framing.RTU,
             **settings,
         )
     )
@@ -698,7 +706,7 @@ async def _poll(port: int, framer: FramerType, unit: int, writes: int) -> None:
 
 async def test_several_clients_share_a_line_of_pymodbus() -> None:
     """Modbus/TCP and RTU clients at once, reads and writes, three units."""
-    rtu = ListenerSettings(host="127.0.0.1", port=0, framing="rtu")
+    rtu = ListenerSettings(host="127.0.0.1", port=0, framing=Framing.RTU)
     async with (
         pymodbus_line() as line,
         sharing(line, more_listeners=(rtu,)) as multiplexer,

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 import logging
 import socket
 import time
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import (
+    CloseReason,
     Event,
     EventType,
     Failure,
@@ -849,14 +850,6 @@ async def test_fewer_connections_are_kept_if_fewer_are_wanted(
     assert len(device.links) == 3
 
 
-async def test_every_setting_that_may_change_is_one() -> None:
-    from custom_components.tcp_multiplexer.multiplexer import (  # noqa: PLC0415
-        multiplexer,
-    )
-
-    assert {field.name for field in fields(Settings)} >= multiplexer._LIVE  # noqa: SLF001
-
-
 # ---- events ---------------------------------------------------------------------
 
 
@@ -884,9 +877,9 @@ async def test_events_tell_a_life_in_its_order(
     multiplexer.resume()
     await until(
         told(
-            Event(EventType.HEALTH_CHANGED, reason="idle"),
+            Event(EventType.HEALTH_CHANGED, reason=Health.IDLE),
             EventType.CONNECTION_OPENED,
-            Event(EventType.HEALTH_CHANGED, reason="healthy"),
+            Event(EventType.HEALTH_CHANGED, reason=Health.HEALTHY),
         )
     )
     events.clear()
@@ -903,7 +896,9 @@ async def test_events_tell_a_life_in_its_order(
     assert failed.type is EventType.CONNECTION_FAILED
     assert "Connect call failed" in str(failed.detail)
     assert lost == Event(EventType.UPSTREAM_LOST, detail=failed.detail)
-    assert health == Event(EventType.HEALTH_CHANGED, None, "unreachable", failed.detail)
+    assert health == Event(
+        EventType.HEALTH_CHANGED, None, Health.UNREACHABLE, failed.detail
+    )
     assert set(types(events[4:])) <= {EventType.CONNECTION_FAILED}
     events.clear()
     await device.start()
@@ -913,7 +908,7 @@ async def test_events_tell_a_life_in_its_order(
     await until(lambda: len(events) >= 3)
     assert events[-2:] == [
         Event(EventType.UPSTREAM_BACK),
-        Event(EventType.HEALTH_CHANGED, reason="healthy"),
+        Event(EventType.HEALTH_CHANGED, reason=Health.HEALTHY),
     ]
     events.clear()
     client.close()
@@ -936,12 +931,12 @@ async def test_pause_and_refusals_are_told(
     refused = Event(
         EventType.REQUEST_REFUSED,
         "127.0.0.1",
-        "paused",
+        Failure.PAUSED,
         "unit 1 read holding registers 7 count 2",
     )
     assert events == [
-        Event(EventType.HEALTH_CHANGED, reason="paused"),
-        Event(EventType.CONNECTION_CLOSED, None, "paused", ""),
+        Event(EventType.HEALTH_CHANGED, reason=Health.PAUSED),
+        Event(EventType.CONNECTION_CLOSED, None, CloseReason.PAUSED, ""),
         refused,
     ]
     await multiplexer.stop()  # what was held back is told

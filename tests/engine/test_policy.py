@@ -12,16 +12,17 @@ from custom_components.tcp_multiplexer.multiplexer.dispatch.policy import (
 )
 from custom_components.tcp_multiplexer.multiplexer.networks import is_in, parse_peer
 from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
-    ProtocolOptions,
     Request,
 )
-from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.tcp import (
+from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.protocol import (
     ModbusProtocol,
 )
+from custom_components.tcp_multiplexer.multiplexer.settings import make_protocol
 
 from .devices import read, write
+from .streams import options
 
-MODBUS = ModbusProtocol(ProtocolOptions())
+MODBUS = ModbusProtocol(options())
 SOMEBODY = ip_address("192.0.2.7")
 
 
@@ -59,12 +60,12 @@ def test_address_is_in_any_network_of_its_version() -> None:
 
 def judged(payload: bytes, address: str = "192.0.2.7", **rules: Any) -> Verdict:
     """Give what becomes of a Modbus request."""
-    policy = Policy(Settings(host="x", **rules), has_units=True)
+    policy = Policy(Settings(host="x", **rules), MODBUS)
     return policy.judge(MODBUS.request(payload), ip_address(address))
 
 
 def test_without_rules_everything_passes_unjudged() -> None:
-    assert not Policy(Settings(host="x"), has_units=True).active
+    assert not Policy(Settings(host="x"), MODBUS).active
     assert judged(b"\1" + write(1, 2)) is Verdict.PASS
 
 
@@ -83,9 +84,7 @@ def test_write_policy_is_for_writes_from_elsewhere(
         "write_policy": policy,
         "write_networks": (ip_network("192.0.2.128/25"), ip_network("::1/128")),
     }
-    assert Policy(Settings(host="x", **rules), has_units=True).active is (
-        policy != "allow"
-    )
+    assert Policy(Settings(host="x", **rules), MODBUS).active is (policy != "allow")
     assert judged(b"\1" + write(1, 2), **rules) is verdict
     assert judged(b"\1" + write(1, 2), "192.0.2.129", **rules) is Verdict.PASS
     assert judged(b"\1" + write(1, 2), "::1", **rules) is Verdict.PASS
@@ -131,6 +130,6 @@ def test_rules_of_units_are_not_for_protocols_without() -> None:
         allowed_units=(1,),
         max_read_registers=1,
     )
-    policy = Policy(settings, has_units=False)
+    policy = Policy(settings, make_protocol(settings))
     assert not policy.active
     assert policy.judge(Request(b"hello\n"), SOMEBODY) is Verdict.PASS

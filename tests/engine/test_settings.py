@@ -15,7 +15,15 @@ from custom_components.tcp_multiplexer.multiplexer import (
     SettingsError,
 )
 from custom_components.tcp_multiplexer.multiplexer.networks import is_in
-from custom_components.tcp_multiplexer.multiplexer.settings import RANGES
+from custom_components.tcp_multiplexer.multiplexer.protocols.options import (
+    Framing,
+    Matching,
+    OnFailure,
+)
+from custom_components.tcp_multiplexer.multiplexer.settings import ROWS, WritePolicy
+
+NO_MATCHING: dict[str, Any] = {"matching": "no"}
+NUMBERS = [field.name for field in fields(Settings) if field.type in {int, float}]
 
 
 def refused(**settings: Any) -> str:
@@ -40,9 +48,11 @@ def test_settings_do_not_change() -> None:
         Settings(host="192.0.2.1").port = 1  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("field", RANGES)
+@pytest.mark.parametrize("field", NUMBERS)
 def test_bounds_are_allowed_and_what_lies_beyond_is_not(field: str) -> None:
-    low, high = RANGES[field]
+    bounds = ROWS[field].bounds
+    assert bounds is not None
+    low, high = bounds
     # what the bounds of other settings depend on
     dependent: dict[str, dict[str, Any]] = {
         "reconnect_backoff": {"reconnect_backoff_max": 3600},
@@ -57,9 +67,51 @@ def test_bounds_are_allowed_and_what_lies_beyond_is_not(field: str) -> None:
         assert refused(**(others | {field: value})) == field
 
 
-def test_every_number_has_bounds() -> None:
-    numbers = {field.name for field in fields(Settings) if field.type in {int, float}}
-    assert numbers == set(RANGES)
+def test_choices_come_by_their_names_as_entries_hold_them() -> None:
+    stored: dict[str, Any] = {
+        "framing": "rtu",
+        "matching": "lenient",
+        "on_failure": "close",
+        "write_policy": "deny",
+    }
+    settings = Settings(host="x", **stored)
+    assert settings.framing is Framing.RTU
+    assert settings.matching is Matching.LENIENT
+    assert settings.on_failure is OnFailure.CLOSE
+    assert settings.write_policy is WritePolicy.DENY
+
+
+def test_only_these_need_a_restart() -> None:
+    needs_restart = {
+        "port",
+        "listen_port",
+        "unit_id",
+        "probe",
+        "max_in_flight",
+        "on_failure",
+        "max_body",
+        "framing",
+        "unit_map",
+        "matching",
+        "quiet",
+        "trace_size",
+    }
+    assert {name for name, row in ROWS.items() if not row.live} == needs_restart
+
+
+def test_every_setting_has_its_row_but_those_with_a_form_of_their_own() -> None:
+    own = {"protocol", "host", "listen_host", "more_listeners", "tls"}
+    assert {field.name for field in fields(Settings)} - set(ROWS) == own
+    for name, row in ROWS.items():
+        placed = name not in {"port", "listen_port"}
+        assert (row.section is not None) is placed, name
+        assert bool(row.help) is placed, name
+
+
+def test_what_a_protocol_names_are_settings() -> None:
+    known = {field.name for field in fields(Settings)}
+    for protocol in PROTOCOLS.values():
+        assert protocol.settings <= known
 
 
 @pytest.mark.parametrize(
@@ -89,12 +141,8 @@ def test_every_number_has_bounds() -> None:
         (
             {
                 "protocol": "http",
-                "more_listeners": (ListenerSettings(port=1, framing="rtu"),),
+                "more_listeners": (ListenerSettings(port=1, framing=Framing.RTU),),
             },
-            "more_listeners",
-        ),
-        (
-            {"more_listeners": (ListenerSettings(port=1, framing="x"),)},
             "more_listeners",
         ),
     ],
@@ -105,12 +153,18 @@ def test_what_cannot_work_is_refused_by_name(
     assert refused(**settings) == field
 
 
+def test_listener_of_an_unknown_framing_is_refused() -> None:
+    stored: dict[str, Any] = {"port": 1, "framing": "x"}
+    with pytest.raises(SettingsError, match="more_listeners: must be tcp or rtu"):
+        ListenerSettings(**stored)
+
+
 def test_what_does_work_is_not_refused() -> None:
     Settings(host="x", max_in_flight=64, max_connections=64)
-    Settings(host="x", matching="lenient", max_connections=4)
+    Settings(host="x", matching=Matching.LENIENT, max_connections=4)
     Settings(host="x", allowed_functions=(1, 255), allowed_units=(0, 255))
     Settings(host="x", unit_map=((1, 2), (2, 1), (0, 255)))
-    rtu = ListenerSettings(port=0, framing="rtu")
+    rtu = ListenerSettings(port=0, framing=Framing.RTU)
     Settings(host="x", more_listeners=(rtu, ListenerSettings(port=65535)))
 
 
@@ -118,7 +172,7 @@ def test_error_tells_the_bounds_and_the_choices() -> None:
     with pytest.raises(SettingsError, match=r"between 1 and 65535, is 0$"):
         Settings(host="x", port=0)
     with pytest.raises(SettingsError, match="strict or lenient, is 'no'"):
-        Settings(host="x", matching="no")
+        Settings(**{"host": "x", **NO_MATCHING})
     with pytest.raises(SettingsError, match=", ".join(PROTOCOLS)):
         Settings(host="x", protocol="no")
 

@@ -38,7 +38,7 @@ def test_reset_begins_again_but_keeps_the_trace() -> None:
     statistics.times.add(5, 6, 7)
     statistics.units.answered[b"\4\3"] += 1
     for name in "abc":
-        statistics.trace.append((0, name, b"", None, "busy", 0, None))
+        statistics.trace.append((0, name, b"", None, Failure.BUSY, 0, None))
     statistics.reset(8)
     assert (statistics.since, statistics.gone.requests) == (8, 0)
     assert statistics.failures[Failure.BUSY] == 0

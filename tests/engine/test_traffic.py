@@ -12,8 +12,10 @@ from pymodbus.framer.rtu import FramerRTU
 import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import (
+    CloseReason,
     Event,
     EventType,
+    Failure,
     Health,
     Multiplexer,
 )
@@ -324,7 +326,7 @@ async def test_two_timeouts_without_a_byte_between_renew_the_connection(
     for _ in range(2):
         assert await client.ask(read()) == exception(3, 0x0B)
     await until(lambda: len(device.links) == 2)
-    closed = Event(EventType.CONNECTION_CLOSED, None, "no_response", "")
+    closed = Event(EventType.CONNECTION_CLOSED, None, CloseReason.NO_RESPONSE, "")
     assert closed in events
     assert await client.ask(read()) == values()
 
@@ -787,7 +789,7 @@ async def test_idle_connection_is_closed_and_opened_again_when_it_is_needed(
         # The health checks meanwhile do not keep it open.
         await until(lambda: not device.open_links)
         await until(lambda: multiplexer.health is Health.IDLE)
-    assert Event(EventType.CONNECTION_CLOSED, None, "idle", "") in events
+    assert Event(EventType.CONNECTION_CLOSED, None, CloseReason.IDLE, "") in events
     assert len(device.requests) > 2
 
 
@@ -930,8 +932,8 @@ async def test_two_unanswered_of_twenty_make_it_degraded(
         told.append(multiplexer.health is Health.DEGRADED)
     assert told == [5 <= turn < 23 for turn in range(30)]
     assert [event for event in events if event.type is EventType.HEALTH_CHANGED] == [
-        Event(EventType.HEALTH_CHANGED, None, "degraded", "no_response"),
-        Event(EventType.HEALTH_CHANGED, None, "healthy"),
+        Event(EventType.HEALTH_CHANGED, None, Health.DEGRADED, "no_response"),
+        Event(EventType.HEALTH_CHANGED, None, Health.HEALTHY),
     ]
 
 
@@ -1168,7 +1170,7 @@ async def test_refused_write_is_told_with_who_what_and_where(
         Event(
             EventType.WRITE_REFUSED,
             "127.0.0.1",
-            "refused",
+            Failure.REFUSED,
             "unit 3 write single register 40001 value 77",
             writes=({"unit": 3, "function": 6, "address": 40_001, "value": 77},),
         )

@@ -8,7 +8,12 @@ from homeassistant.core import HomeAssistant
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
-from custom_components.tcp_multiplexer.multiplexer import Event, EventType
+from custom_components.tcp_multiplexer.multiplexer import (
+    Event,
+    EventType,
+    Failure,
+    Health,
+)
 from custom_components.tcp_multiplexer.outage import MOST_SECONDS, Refusals
 from tests.engine.clock import Clock
 
@@ -20,7 +25,7 @@ NIGHT = 12 * 3600
 BACK = Event(EventType.UPSTREAM_BACK)
 
 
-def refused(client: str, reason: str = "no_connection") -> Event:
+def refused(client: str, reason: Failure = Failure.NO_CONNECTION) -> Event:
     """Give the event of a request that was refused."""
     return Event(EventType.REQUEST_REFUSED, client, reason, "read 1")
 
@@ -68,16 +73,16 @@ def test_the_beginning_is_told_as_it_is(evening: Evening) -> None:
     assert evening.told[-1].detail == "read 1"
     # Another client, and another reason, are something else.
     evening.refusals.take(refused("wallbox"))
-    evening.refusals.take(refused("evcc", "paused"))
+    evening.refusals.take(refused("evcc", Failure.PAUSED))
     assert [event.client for event in evening.told[-2:]] == ["wallbox", "evcc"]
 
 
 @pytest.mark.parametrize(
     "event",
     [
-        refused("evcc", "no_response"),
+        refused("evcc", Failure.NO_RESPONSE),
         Event(EventType.CLIENT_CONNECTED, "evcc"),
-        Event(EventType.HEALTH_CHANGED, reason="unreachable"),
+        Event(EventType.HEALTH_CHANGED, reason=Health.UNREACHABLE),
     ],
 )
 def test_everything_else_is_told_at_once(evening: Evening, event: Event) -> None:
@@ -91,7 +96,7 @@ def test_everything_else_is_told_at_once(evening: Evening, event: Event) -> None
 def test_health_ends_it_as_well(evening: Evening) -> None:
     """Nothing is lost, and the next outage is a new one."""
     asked = evening.pass_with(100, 1, "evcc")
-    evening.refusals.take(Event(EventType.HEALTH_CHANGED, reason="healthy"))
+    evening.refusals.take(Event(EventType.HEALTH_CHANGED, reason=Health.HEALTHY))
     assert sum(event.count for event in evening.told[:-1]) == asked
     evening.told.clear()
     evening.refusals.take(refused("evcc"))

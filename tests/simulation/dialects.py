@@ -399,12 +399,15 @@ class LengthDialect(PlainDialect):
         return b"9x99" if self._digits else b"\xff\xff" + rng.randbytes(20)
 
 
+DIALECTS: dict[str, Callable[[], Dialect]] = {
+    "modbus": ModbusDialect,
+    "echo": LineDialect,
+    "iso8583": lambda: LengthDialect("iso8583"),
+    "mpu": lambda: LengthDialect("mpu"),
+}
+"""What makes the dialect that speaks to the engine's protocol of a name."""
+
+
 def dialect(name: str) -> Dialect:
     """Make the dialect that speaks to the engine's protocol of this name."""
-    makers: dict[str, Callable[[], Dialect]] = {
-        "modbus": ModbusDialect,
-        "echo": LineDialect,
-        "iso8583": lambda: LengthDialect("iso8583"),
-        "mpu": lambda: LengthDialect("mpu"),
-    }
-    return makers[name]()
+    return DIALECTS[name]()

@@ -40,7 +40,7 @@ from ..const import (
     UPSTREAM_RTU,
     UPSTREAM_TCP,
 )
-from ..multiplexer import PROFILES, PROTOCOLS, RANGES, Settings
+from ..multiplexer import PROFILES, PROTOCOLS, ROWS, Settings
 
 _ADDRESS: Final = "address"
 _NAME: Final = "name"
@@ -75,12 +75,17 @@ def _number(
     return NumberSelector(config)
 
 
+def _bounds(field: str) -> tuple[float, float]:
+    low, high = ROWS[field].bounds or (0, 0)
+    return low, high
+
+
 def _seconds(field: str) -> NumberSelector:
-    return _number(*RANGES[field], "s", "any")
+    return _number(*_bounds(field), "s", "any")
 
 
 def _count(field: str, unit: str = "") -> vol.All:
-    return whole(*RANGES[field], unit)
+    return whole(*_bounds(field), unit)
 
 
 class _Upload(FileSelector):

@@ -25,12 +25,11 @@ from ..const import (
 )
 from ..coordinator import TcpMultiplexerConfigEntry
 from ..entry_settings import settings_from
-from ..multiplexer import Settings, SettingsError
+from ..multiplexer import Settings, SettingsError, make_protocol
 from .certificates import Uploads
 from .fields import TLS, FieldError, worth_storing
 from .forms import UPSTREAM_TLS, Sections
 from .local_ports import ListenAddress
-from .probe import make_protocol
 
 _DEVICE: Final = {CONF_PROTOCOL, CONF_HOST, CONF_PORT, CONF_UPSTREAM, CONF_TLS}
 """The data that says which device an entry shares, and how it is reached."""

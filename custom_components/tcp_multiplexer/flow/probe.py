@@ -7,24 +7,22 @@ translations. Nothing here knows Home Assistant.
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import fields
 import enum
 import socket
 import ssl
 from typing import Any, Final, NamedTuple
 
 from ..multiplexer import (
-    PROTOCOLS,
     Answer,
     Multiplexer,
     Protocol,
-    ProtocolOptions,
     Request,
     RequestError,
     SendBack,
     Settings,
     Stray,
     TlsUpstream,
+    make_protocol,
 )
 from .identify import FURTHER_UNITS, Identity, identify
 
@@ -68,20 +66,6 @@ class DeviceError(Exception):
         super().__init__(problem)
         self.problem = problem
         self.detail = detail
-
-
-def make_protocol(settings: Settings) -> Protocol[Any]:
-    """Return the protocol with the options in these settings.
-
-    Raises:
-        ValueError: the health check's request is not one whole message.
-
-    """
-    # Options have the names of their settings.
-    options = {
-        each.name: getattr(settings, each.name) for each in fields(ProtocolOptions)
-    }
-    return PROTOCOLS[settings.protocol](ProtocolOptions(**options))
 
 
 class ProbeResult(NamedTuple):

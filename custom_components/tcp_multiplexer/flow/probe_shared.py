@@ -9,7 +9,7 @@ from contextlib import suppress
 from homeassistant.core import HomeAssistant
 from homeassistant.exceptions import HomeAssistantError
 
-from ..multiplexer import Settings
+from ..multiplexer import Settings, make_protocol
 from ..shared_connection import async_prepare, import_connection
 from ..shared_unit import SERVER_FAILURE, ask, refusal
 from .identify import identify
@@ -18,7 +18,6 @@ from .probe import (
     DeviceError,
     DeviceProblem,
     ProbeResult,
-    make_protocol,
 )
 
 

@@ -8,7 +8,7 @@ named here is its whole interface.
 from .dispatch.exchange import CloseReason, Exchange, Upstream, UpstreamOwner
 from .multiplexer import Multiplexer, RequestError
 from .networks import DEFAULT_NETWORKS, Network
-from .observe.events import Event, EventListener, EventType
+from .observe.events import ClientRefusal, Event, EventListener, EventType
 from .observe.snapshot import (
     ClientSnapshot,
     Health,
@@ -17,9 +17,9 @@ from .observe.snapshot import (
     TraceRecord,
 )
 from .profiles import PROFILES
-from .protocols import PROTOCOLS, Protocol, ProtocolOptions
+from .protocols import PROTOCOLS, Protocol
 from .protocols.base import Answer, Failure, Request, SendBack, Stray
-from .settings import RANGES, ListenerSettings, Settings, SettingsError
+from .settings import ROWS, ListenerSettings, Settings, SettingsError, make_protocol
 from .tls import TlsError, TlsListener, TlsUpstream
 
 __all__ = [  # noqa: RUF022 - grouped by what they are for
@@ -38,13 +38,14 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "TlsError",
     # What settings can be, for forms: defaults, bounds, device profiles, protocols
     "DEFAULT_NETWORKS",
-    "RANGES",
+    "ROWS",
     "PROFILES",
     "PROTOCOLS",
     # What it reports
     "Event",
     "EventListener",
     "EventType",
+    "ClientRefusal",
     "CloseReason",
     "Health",
     "Snapshot",
@@ -58,7 +59,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     # A protocol alone, to ask a device without a multiplexer: its upstream codec turns
     # a request into bytes, and bytes into what they mean
     "Protocol",
-    "ProtocolOptions",
+    "make_protocol",
     "Request",
     "Answer",
     "SendBack",

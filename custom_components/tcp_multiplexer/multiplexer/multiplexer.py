@@ -28,8 +28,7 @@ from .observe.events import Events
 from .observe.pcap import to_pcap
 from .observe.snapshot import Snapshot, TraceRecord
 from .observe.statistics import Statistics, percentile
-from .protocols import PROTOCOLS, ProtocolOptions
-from .settings import SettingsError
+from .settings import ROWS, make_protocol
 from .upstream.connector import Connector
 from .upstream.health_tracker import HealthTracker
 from .upstream.pool import UpstreamPool
@@ -43,35 +42,8 @@ if TYPE_CHECKING:
     from .dispatch.exchange import Upstream, UpstreamOwner
     from .observe.events import EventListener
     from .observe.snapshot import Health
-    from .protocols.base import Failure, Protocol
+    from .protocols.base import Failure, Outline
     from .settings import Settings
-
-_LIVE = frozenset(
-    (
-        "timeout",
-        "connect_delay",
-        "request_delay",
-        "connect_on_demand",
-        "idle_timeout",
-        "max_lifetime",
-        "reconnect_backoff",
-        "reconnect_backoff_max",
-        "max_connections",
-        "queue_size",
-        "health_check_interval",
-        "allowed_networks",
-        "share_reads",
-        "cache_ttl",
-        "writes_first",
-        "write_policy",
-        "write_networks",
-        "allowed_functions",
-        "allowed_units",
-        "max_read_registers",
-        "max_clients",
-    )
-)
-"""Settings that can change while it runs, without dropping clients."""
 
 
 class RequestError(Exception):
@@ -81,31 +53,6 @@ class RequestError(Exception):
         """Keep the cause."""
         super().__init__(failure.value.replace("_", " "))
         self.failure = failure
-
-
-def _make_protocol(settings: Settings) -> Protocol[Any]:
-    """Make the protocol that `settings` name.
-
-    Raises:
-        SettingsError: the probe is no message of the protocol.
-
-    """
-    options = ProtocolOptions(
-        unit_id=settings.unit_id,
-        on_failure=settings.on_failure,
-        max_body=settings.max_body,
-        host=settings.host,
-        port=settings.port,
-        probe=settings.probe,
-        framing=settings.framing,
-        matching=settings.matching,
-        quiet=settings.quiet,
-        unit_map=settings.unit_map,
-    )
-    try:
-        return PROTOCOLS[settings.protocol](options)
-    except ValueError as err:  # the only option that a protocol judges itself
-        raise SettingsError("probe", str(err)) from err
 
 
 class Multiplexer:
@@ -139,7 +86,7 @@ class Multiplexer:
         self._queue = RequestQueue(
             settings.queue_size, writes_first=settings.writes_first
         )
-        self._protocol = _make_protocol(settings)
+        self._protocol = make_protocol(settings)
         name = name or f"{settings.host}:{settings.port}"
         timer = Timer()
         connections = Connections(settings, self._queue, timer)
@@ -317,7 +264,7 @@ class Multiplexer:
             for field in settings.__dataclass_fields__
             if getattr(settings, field) != getattr(self._settings, field)
         }
-        if not changed <= _LIVE:
+        if not all(field in ROWS and ROWS[field].live for field in changed):
             return False
         self._settings = settings
         self._listener.apply(settings)
@@ -413,6 +360,10 @@ class Multiplexer:
         """Give what was asked and answered, by names, as the protocol knows them."""
         told = self._protocol.explain(record.request, record.response)
         return {"description": self.describe(record), **told}
+
+    def outline(self, record: TraceRecord) -> Outline:
+        """Give what was asked for and how it ended, without any values."""
+        return self._protocol.outline(record.request, record.response)
 
     def pcap(self, records: Iterable[TraceRecord]) -> bytes:
         """Give exchanges as a packet capture."""

@@ -20,6 +20,7 @@ class Profile(NamedTuple):
 
     title: str
     advice: dict[str, Advice]
+    protocol: str = "modbus"
     units: tuple[int, ...] = (1,)
     """Units to ask first when finding out who the device is."""
     signs: tuple[str, ...] = ()

@@ -1,74 +1,111 @@
-"""Every setting of a multiplexer, its default and its bounds, in one place.
+"""Every setting of a multiplexer: one row each, and nothing else knows a default.
 
-The command line, the config flow and the tests all build a `Settings`; nothing else
-in the engine knows a default. Times are seconds, sizes are bytes; a time of 0 turns
-the behaviour off that it belongs to.
+A row says what a setting means, its default and bounds, and in which section it
+belongs. The flag of the command line and the field of the form are made from it, by
+its type. Times are seconds, sizes are bytes; a time of 0 turns the behaviour off that
+it belongs to.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+import enum
+from types import MappingProxyType
+from typing import Any, Final
 
 from .networks import DEFAULT_NETWORKS, Network
-from .protocols import PROTOCOLS
+from .protocols import PROTOCOLS, Protocol
+from .protocols.options import Framing, Matching, OnFailure, SettingsError
 from .tls import TlsListener, TlsUpstream
 
-
-class SettingsError(ValueError):
-    """A setting is out of its bounds; `field` names it, the text says what to do."""
-
-    def __init__(self, field: str, message: str) -> None:
-        """Name the field and say what it must be."""
-        super().__init__(f"{field}: {message}")
-        self.field = field
-        self.message = message
-
-
-RANGES: dict[str, tuple[float, float]] = {
-    "port": (1, 65535),
-    "listen_port": (0, 65535),
-    "timeout": (0.1, 3600),
-    "connect_delay": (0, 300),
-    "request_delay": (0, 60),
-    "idle_timeout": (0, 86400),
-    "max_lifetime": (0, 604800),
-    "reconnect_backoff": (0.1, 300),
-    "reconnect_backoff_max": (0.1, 3600),
-    "max_connections": (1, 64),
-    "max_in_flight": (1, 64),
-    "queue_size": (1, 100_000),
-    "health_check_interval": (0, 86400),
-    "unit_id": (0, 255),
-    "quiet": (0, 60),
-    "cache_ttl": (0, 3600),
-    "max_read_registers": (1, 125),
-    "max_clients": (1, 100_000),
-    "max_body": (1024, 1 << 30),
-    "trace_size": (0, 10_000),
-}
+__all__ = [
+    "ROWS",
+    "ListenerSettings",
+    "Row",
+    "Section",
+    "Settings",
+    "SettingsError",
+    "WritePolicy",
+    "make_protocol",
+]
 
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "on_failure": ("exception", "close"),
-    "framing": ("tcp", "rtu"),
-    "matching": ("strict", "lenient"),
-    "write_policy": ("allow", "deny", "acknowledge"),
-}
+class WritePolicy(enum.StrEnum):
+    """What becomes of a write."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    """Refuse it (Modbus: exception 0x01)."""
+    ACKNOWLEDGE = "acknowledge"
+    """Answer it as if it had been carried out, unsent."""
+
+
+class Section(enum.StrEnum):
+    """Where forms and help show a setting, in their order."""
+
+    CONNECTION = "connection"
+    RECOVERY = "recovery"
+    POOL = "pool"
+    MODBUS = "modbus"
+    ACCESS = "access"
+    RECORD = "record"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """What is said of a setting beside its name, type and default."""
+
+    section: Section | None = None
+    """None: it is set in a way of its own, such as an address."""
+    help: str = ""
+    bounds: tuple[float, float] | None = None
+    """The least and the most, of a number or of every number in a tuple."""
+    unit: str = ""
+    """Of a number of something other than seconds (`float`) or pieces (`int`)."""
+    live: bool = False
+    """It can change while the multiplexer runs, without dropping clients."""
+
+
+def _row[ValueT](
+    default: ValueT,
+    section: Section | None = None,
+    text: str = "",
+    *,
+    bounds: tuple[float, float] | None = None,
+    unit: str = "",
+    live: bool = False,
+) -> ValueT:
+    """Make a field with its row; of the type of its default, as `field` itself is."""
+    row = Row(section=section, help=text, bounds=bounds, unit=unit, live=live)
+    made: ValueT = field(default=default, metadata={"row": row})
+    return made
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ListenerSettings:
-    """One more port by which clients may come."""
+    """One more port by which clients may come.
+
+    Raises:
+        SettingsError: there is no such framing.
+
+    """
 
     host: str | None = None
     """The local address; None: all of IPv4 and IPv6."""
     port: int
-    framing: str = "tcp"
-    """Modbus: `tcp`, or `rtu` for clients that only speak RTU over TCP."""
+    framing: Framing = Framing.TCP
     tls: TlsListener | None = None
+
+    def __post_init__(self) -> None:
+        """Take a framing by its name, as entries hold it."""
+        choice = _chosen("more_listeners", Framing, self.framing)
+        object.__setattr__(self, "framing", choice)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """What one multiplexer shares, where it listens and how it behaves.
+
+    A choice may be handed over by its name, as entries and command lines hold it.
 
     Raises:
         SettingsError: a value is out of its bounds.
@@ -79,150 +116,282 @@ class Settings:
     """A name in `PROTOCOLS`."""
     host: str
     """The device; a name is resolved anew at every connection attempt."""
-    port: int = 502
+    port: int = _row(502, bounds=(1, 65535))
     listen_host: str | None = None
     """The local address to listen on; None: all of IPv4 and IPv6."""
-    listen_port: int = 5020
+    listen_port: int = _row(5020, bounds=(0, 65535))
     """0 lets the system choose (tests)."""
-
     more_listeners: tuple[ListenerSettings, ...] = ()
     tls: TlsUpstream | None = None
     """Speak TLS with the device."""
 
-    timeout: float = 5.0
-    """From a request's last byte to its answer, waiting included."""
-    connect_delay: float = 0.0
-    """Between the opening of a connection and its first request."""
-    request_delay: float = 0.0
-    """Between the end of one exchange and the next, on each connection."""
-    connect_on_demand: bool = False
-    """Connect with the first request rather than at once."""
-    idle_timeout: float = 0.0
-    """Close an upstream connection that had no request for so long."""
-    max_lifetime: float = 0.0
-    """Renew an upstream connection of this age, between two exchanges."""
-    reconnect_backoff: float = 1.0
-    reconnect_backoff_max: float = 30.0
+    timeout: float = _row(
+        5.0,
+        Section.CONNECTION,
+        "from a request to its response, waiting included",
+        bounds=(0.1, 3600),
+        live=True,
+    )
+    """From the request's last byte."""
+    connect_delay: float = _row(
+        0.0,
+        Section.CONNECTION,
+        "wait after connecting to the device before the first request",
+        bounds=(0, 300),
+        live=True,
+    )
+    request_delay: float = _row(
+        0.0,
+        Section.CONNECTION,
+        "wait between one exchange with the device and the next",
+        bounds=(0, 60),
+        live=True,
+    )
+    """On each connection."""
+    connect_on_demand: bool = _row(
+        False,
+        Section.CONNECTION,
+        "connect with the first request, not at once",
+        live=True,
+    )
+    idle_timeout: float = _row(
+        0.0,
+        Section.CONNECTION,
+        "disconnect from a device that had no request for so long",
+        bounds=(0, 86400),
+        live=True,
+    )
+    max_lifetime: float = _row(
+        0.0,
+        Section.CONNECTION,
+        "renew a connection to the device of this age",
+        bounds=(0, 604800),
+        live=True,
+    )
+    """Between two exchanges."""
+    unit_id: int = _row(
+        1,
+        Section.CONNECTION,
+        "Modbus: the unit to probe until a client asked one",
+        bounds=(0, 255),
+    )
 
-    max_connections: int = 1
-    max_in_flight: int = 1
-    """Requests in flight on one connection; more than 1 pipelines (Modbus only)."""
-    queue_size: int = 32
-    """Pending requests over all clients; each client may always place one."""
+    reconnect_backoff: float = _row(
+        1.0,
+        Section.RECOVERY,
+        "first wait between attempts to connect; grows while they fail",
+        bounds=(0.1, 300),
+        live=True,
+    )
+    reconnect_backoff_max: float = _row(
+        30.0, Section.RECOVERY, "longest such wait", bounds=(0.1, 3600), live=True
+    )
+    health_check_interval: float = _row(
+        30.0,
+        Section.RECOVERY,
+        "probe a connected device that was silent for so long",
+        bounds=(0, 86400),
+        live=True,
+    )
+    probe: bytes = _row(
+        b"",
+        Section.RECOVERY,
+        "a whole message to probe the device with, in hexadecimal, where the protocol "
+        "has no harmless request (default: no probing)",
+    )
 
-    health_check_interval: float = 30.0
-    """Probe an open upstream that was silent for so long."""
-    probe: bytes = b""
-    """What to ask as a probe where the protocol has no harmless request."""
-    unit_id: int = 1
-    """The Modbus unit that a probe asks before any client has."""
+    max_connections: int = _row(
+        1, Section.POOL, "most connections at a time", bounds=(1, 64), live=True
+    )
+    max_in_flight: int = _row(
+        1,
+        Section.POOL,
+        "Modbus: most requests under way at a time on one connection",
+        bounds=(1, 64),
+    )
+    queue_size: int = _row(
+        32,
+        Section.POOL,
+        "most requests that wait, over all clients",
+        bounds=(1, 100_000),
+        live=True,
+    )
+    """Each client may always place one."""
+    on_failure: OnFailure = _row(
+        OnFailure.EXCEPTION,
+        Section.POOL,
+        "Modbus: what a client gets when its request has no response",
+    )
+    max_body: int = _row(
+        16 << 20,
+        Section.POOL,
+        "HTTP: longest body, either way",
+        bounds=(1024, 1 << 30),
+        unit="B",
+    )
 
-    framing: str = "tcp"
-    """Modbus: how the device frames, `tcp` or `rtu` (RTU over TCP)."""
-    matching: str = "strict"
-    """Modbus: `lenient` serves devices that do not echo the transaction identifier."""
-    quiet: float = 1.0
-    """After a timeout, how long to wait for a late response that nothing would tell
-    from the next one's (RTU and lenient matching)."""
-
-    share_reads: bool = True
-    """Answer a read with the response to an identical one that is under way."""
-    cache_ttl: float = 0.0
-    """Answer a read with a response not older than this."""
-    writes_first: bool = True
-    """Serve clients whose next request is a write before others, within bounds."""
-    write_policy: str = "allow"
-    """`allow` writes, `deny` them (0x01), or `acknowledge` them unsent."""
-    write_networks: tuple[Network, ...] = ()
-    """Clients in these may write whatever the write policy."""
-    allowed_functions: tuple[int, ...] = ()
-    """Modbus function codes that may pass; none named: all."""
-    allowed_units: tuple[int, ...] = ()
-    """Units of the device that may be asked; none named: all."""
-    max_read_registers: int = 125
-    """Longer reads of registers are refused (0x03) without asking the device."""
-    unit_map: tuple[tuple[int, int], ...] = ()
+    framing: Framing = _row(
+        Framing.TCP, Section.MODBUS, "how the device frames; rtu is RTU over TCP"
+    )
+    share_reads: bool = _row(
+        True, Section.MODBUS, "answer identical reads with one response", live=True
+    )
+    cache_ttl: float = _row(
+        0.0,
+        Section.MODBUS,
+        "answer a read with a response not older than this",
+        bounds=(0, 3600),
+        live=True,
+    )
+    writes_first: bool = _row(
+        True, Section.MODBUS, "serve writes before reads, within bounds", live=True
+    )
+    """Serve clients whose next request is a write before others."""
+    write_policy: WritePolicy = _row(
+        WritePolicy.ALLOW,
+        Section.MODBUS,
+        "what becomes of writes; acknowledge answers them unsent",
+        live=True,
+    )
+    write_networks: tuple[Network, ...] = _row(
+        (),
+        Section.MODBUS,
+        "clients that may write whatever the policy (default: none)",
+        live=True,
+    )
+    allowed_functions: tuple[int, ...] = _row(
+        (),
+        Section.MODBUS,
+        "function codes that may pass (default: all)",
+        bounds=(1, 255),
+        live=True,
+    )
+    allowed_units: tuple[int, ...] = _row(
+        (),
+        Section.MODBUS,
+        "units of the device that may be asked (default: all)",
+        bounds=(0, 255),
+        live=True,
+    )
+    max_read_registers: int = _row(
+        125,
+        Section.MODBUS,
+        "refuse longer reads of registers without asking the device",
+        bounds=(1, 125),
+        live=True,
+    )
+    unit_map: tuple[tuple[int, int], ...] = _row(
+        (),
+        Section.MODBUS,
+        "units that the device knows by other numbers (default: none)",
+        bounds=(0, 255),
+    )
     """Pairs of the unit that clients ask and the unit of the device."""
+    matching: Matching = _row(
+        Matching.STRICT,
+        Section.MODBUS,
+        "lenient serves devices that do not echo the transaction identifier",
+    )
+    quiet: float = _row(
+        1.0,
+        Section.MODBUS,
+        "silence after a timeout, where nothing tells a late response from the next "
+        "one's: rtu and lenient",
+        bounds=(0, 60),
+    )
 
-    allowed_networks: tuple[Network, ...] = DEFAULT_NETWORKS
-    max_clients: int = 1000
+    allowed_networks: tuple[Network, ...] = _row(
+        DEFAULT_NETWORKS,
+        Section.ACCESS,
+        "who may connect (default: loopback, private, link-local and unique local "
+        "addresses)",
+        live=True,
+    )
+    max_clients: int = _row(
+        1000, Section.ACCESS, "most clients at a time", bounds=(1, 100_000), live=True
+    )
 
-    on_failure: str = "exception"
-    """Modbus: `exception` answers with a gateway exception, `close` hangs up."""
-    max_body: int = 16 << 20
-    """HTTP: the longest body, either way."""
-    trace_size: int = 200
-    """Exchanges kept for people to look at."""
+    trace_size: int = _row(
+        200, Section.RECORD, "exchanges to remember", bounds=(0, 10_000)
+    )
 
     def __post_init__(self) -> None:
-        """Check every bound."""
+        """Check every bound, and take choices by their names."""
         if self.protocol not in PROTOCOLS:
             names = ", ".join(PROTOCOLS)
             message = f"unknown protocol {self.protocol!r}; choose one of {names}"
             raise SettingsError("protocol", message)
         if not self.host:
             raise SettingsError("host", "is empty; give the device's name or address")
-        for field, (low, high) in RANGES.items():
-            value = getattr(self, field)
-            if not low <= value <= high:
-                message = f"must be between {low:g} and {high:g}, is {value:g}"
-                raise SettingsError(field, message)
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(each.default, enum.StrEnum):
+                choice = _chosen(each.name, type(each.default), value)
+                object.__setattr__(self, each.name, choice)
+            elif (row := ROWS.get(each.name)) is not None:
+                _check_bounds(each.name, row, value)
         if self.reconnect_backoff_max < self.reconnect_backoff:
             message = "must not be less than reconnect_backoff"
             raise SettingsError("reconnect_backoff_max", message)
-        for field, choices in _CHOICES.items():
-            value = getattr(self, field)
-            if value not in choices:
-                message = f"must be {' or '.join(choices)}, is {value!r}"
-                raise SettingsError(field, message)
-        self._check_numbers()
-        self._check_listeners()
-        self._check_correlation()
-
-    def _check_correlation(self) -> None:
-        """Check that no more is in flight than responses can be told apart."""
-        if not PROTOCOLS[self.protocol].correlated:
-            manner = self.protocol
-        elif self.framing == "rtu":
-            manner = "RTU over TCP"
-            if self.max_connections > 1:
-                # serial servers send what the line says to every connection
-                message = "must be 1: a serial line carries one exchange at a time"
-                raise SettingsError("max_connections", message)
-        elif self.matching == "lenient":
-            manner = "lenient matching"
-        else:
-            return
-        if self.max_in_flight > 1:
-            message = f"{manner} can have only 1 request in flight at a time"
-            raise SettingsError("max_in_flight", message)
-
-    def _check_listeners(self) -> None:
-        """Check the ports, and that each framing has a protocol to frame."""
-        low, high = RANGES["listen_port"]
+        protocol = PROTOCOLS[self.protocol]
         for listener in self.more_listeners:
+            low, high = ROWS["listen_port"].bounds or (0, 0)
             if not low <= listener.port <= high:
                 message = f"port must be between {low:g} and {high:g}"
                 raise SettingsError("more_listeners", message)
-            choices = ("tcp", "rtu") if self.protocol == "modbus" else ("tcp",)
-            if listener.framing not in choices:
-                message = f"{self.protocol} has no framing {listener.framing!r}"
+            if listener.framing not in (protocol.framings or (Framing.TCP,)):
+                message = f"{self.protocol} has no framing {listener.framing.value!r}"
                 raise SettingsError("more_listeners", message)
+        protocol.check(self)
 
-    def _check_numbers(self) -> None:
-        """Check units and function codes, and that the unit map leads both ways."""
-        client_units = [unit for unit, _ in self.unit_map]
-        device_units = [unit for _, unit in self.unit_map]
-        for field, values, low in (
-            ("allowed_functions", self.allowed_functions, 1),
-            ("allowed_units", self.allowed_units, 0),
-            ("unit_map", (*client_units, *device_units), 0),
-        ):
-            for value in values:
-                if not low <= value <= 255:
-                    message = f"must be between {low} and 255, is {value}"
-                    raise SettingsError(field, message)
-        for units in (client_units, device_units):
-            if len(set(units)) < len(units):
-                message = "must not name a unit twice on the same side"
-                raise SettingsError("unit_map", message)
+
+ROWS: Final = MappingProxyType(
+    {
+        each.name: row
+        for each in fields(Settings)
+        if (row := each.metadata.get("row")) is not None
+    }
+)
+"""The rows of all settings that have one, by the names of their fields."""
+
+
+def _chosen[ChoiceT: enum.StrEnum](
+    name: str, choices: type[ChoiceT], value: str
+) -> ChoiceT:
+    try:
+        return choices(value)
+    except ValueError:
+        message = f"must be {' or '.join(choices)}, is {value!r}"
+        raise SettingsError(name, message) from None
+
+
+def _check_bounds(name: str, row: Row, value: Any) -> None:
+    if row.bounds is None:
+        return
+    low, high = row.bounds
+    for number in _numbers_in(value):
+        if not low <= number <= high:
+            message = f"must be between {low:g} and {high:g}, is {number:g}"
+            raise SettingsError(name, message)
+
+
+def _numbers_in(value: Any) -> Iterator[float]:
+    """Yield a number, or all of those in a tuple."""
+    if isinstance(value, tuple):
+        for part in value:
+            yield from _numbers_in(part)
+    else:
+        yield value
+
+
+def make_protocol(settings: Settings) -> Protocol[Any]:
+    """Make the protocol that `settings` ask for, with what they say of it.
+
+    Raises:
+        SettingsError: the probe is not one whole message of the protocol.
+
+    """
+    try:
+        return PROTOCOLS[settings.protocol](settings)
+    except ValueError as err:  # the only setting that a protocol judges itself
+        raise SettingsError("probe", str(err)) from err

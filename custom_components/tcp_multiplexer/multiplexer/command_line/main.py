@@ -19,7 +19,7 @@ from types import FrameType
 
 from .. import __version__
 from ..multiplexer import Multiplexer
-from ..observe.events import Event, EventType
+from ..observe.events import ClientRefusal, Event, EventType
 from ..protocols import PROTOCOLS
 from ..settings import Settings, SettingsError
 from .flags import Parser, add_flags, flag_of, make_settings
@@ -204,5 +204,9 @@ class _EventLog:
         self._refused.add(event.client)
         level = logging.WARNING if first else logging.DEBUG
         reason = (event.reason or "").replace("_", " ")
-        hint = "; see --allowed-networks" if event.reason == "not_allowed" else ""
+        hint = (
+            "; see --allowed-networks"
+            if event.reason is ClientRefusal.NOT_ALLOWED
+            else ""
+        )
         LOGGER.log(level, "Client %s refused: %s%s", event.client, reason, hint)

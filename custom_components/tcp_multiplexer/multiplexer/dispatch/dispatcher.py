@@ -103,7 +103,7 @@ class Dispatcher(UpstreamOwner):
         self._misfits = misfits
         self._loop = asyncio.get_running_loop()
         self._admitting = False
-        self._policy = Policy(settings, has_units=protocol.has_units)
+        self._policy = Policy(settings, protocol)
 
     @override
     def __repr__(self) -> str:
@@ -112,7 +112,7 @@ class Dispatcher(UpstreamOwner):
     def apply(self, settings: Settings) -> None:
         """Go on with other settings; what is pending keeps no later deadline."""
         self._connections.apply(settings)
-        self._policy = Policy(settings, has_units=self._protocol.has_units)
+        self._policy = Policy(settings, self._protocol)
         self._coalescer.share = settings.share_reads
         self._coalescer.ttl = settings.cache_ttl
         latest = self._loop.time() + settings.timeout

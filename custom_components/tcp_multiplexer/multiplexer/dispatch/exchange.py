@@ -137,7 +137,7 @@ class Requester(ABC):
         """Go on asking: the queue has room again."""
 
 
-class CloseReason(enum.Enum):
+class CloseReason(enum.StrEnum):
     """Why an upstream connection ended."""
 
     CLOSED_BY_DEVICE = "closed_by_device"

@@ -4,10 +4,12 @@ The pool decides; this room only writes down what became of each exchange, in on
 so that no counter is forgotten and none is added to twice.
 """
 
+import enum
 import logging
 from typing import TYPE_CHECKING, Any
 
 from ..observe.events import Event, EventType
+from ..observe.snapshot import Outcome
 from ..observe.statistics import PAYLOAD_KEPT
 from ..protocols.base import Failure
 
@@ -28,7 +30,7 @@ class Recorder:
     ) -> None:
         """Write into `statistics` and `events`, in the words of `protocol`."""
         self._protocol = protocol
-        self._has_units = protocol.has_units
+        self._counted_by = protocol.counted_by
         self._statistics = statistics
         self._events = events
         self._is_exception = protocol.is_exception
@@ -43,15 +45,15 @@ class Recorder:
         """Count a response that a requester gets."""
         statistics = self._statistics
         request = exchange.request
-        if self._has_units:
-            statistics.units.answered[request.payload[:2]] += 1
+        if self._counted_by is not None:
+            statistics.units.answered[request.payload[self._counted_by]] += 1
         if self._is_exception(response):
             statistics.exceptions += 1
         elif request.retry_safe:
             self.last_good = request
         statistics.times.add(exchange.arrived, exchange.sent, now)
         if self._traces:
-            self._trace(exchange, "answered", response, now)
+            self._trace(exchange, Outcome.ANSWERED, response, now)
 
     def failed(self, exchange: Exchange, failure: Failure, now: float) -> None:
         """Count a request that gets no response."""
@@ -59,32 +61,34 @@ class Recorder:
         statistics.failures[failure] += 1
         if failure is Failure.NO_RESPONSE:
             statistics.timeouts += 1
-        if self._has_units:
-            statistics.units.failed[exchange.request.payload[:2]] += 1
-        self._trace(exchange, failure.value, None, now)
-        self._tell(EventType.REQUEST_REFUSED, exchange, failure.value)
+        if self._counted_by is not None:
+            statistics.units.failed[exchange.request.payload[self._counted_by]] += 1
+        self._trace(exchange, failure, None, now)
+        self._tell(EventType.REQUEST_REFUSED, exchange, failure)
 
     def refused(self, exchange: Exchange, failure: Failure) -> None:
         """Count a request that the owner's rules do not let pass."""
         statistics = self._statistics
         statistics.failures[failure] += 1
-        if self._has_units:
-            statistics.units.refused[exchange.request.payload[:2]] += 1
-        self._trace(exchange, failure.value, None, exchange.arrived)
+        if self._counted_by is not None:
+            statistics.units.refused[exchange.request.payload[self._counted_by]] += 1
+        self._trace(exchange, failure, None, exchange.arrived)
         if exchange.request.writes is None:
-            self._tell(EventType.REQUEST_REFUSED, exchange, failure.value)
+            self._tell(EventType.REQUEST_REFUSED, exchange, failure)
         else:
             statistics.writes_refused += 1
-            self._tell_write(EventType.WRITE_REFUSED, exchange, failure.value)
+            self._tell_write(EventType.WRITE_REFUSED, exchange, failure)
 
     def acknowledged(self, exchange: Exchange, response: Any) -> None:
         """Count a write that is answered as if it had been carried out."""
         statistics = self._statistics
         statistics.writes_acknowledged += 1
-        if self._has_units:
-            statistics.units.acknowledged[exchange.request.payload[:2]] += 1
-        self._trace(exchange, "acknowledged", response, exchange.arrived)
-        self._tell_write(EventType.WRITE_ACKNOWLEDGED, exchange, "acknowledged")
+        if self._counted_by is not None:
+            statistics.units.acknowledged[
+                exchange.request.payload[self._counted_by]
+            ] += 1
+        self._trace(exchange, Outcome.ACKNOWLEDGED, response, exchange.arrived)
+        self._tell_write(EventType.WRITE_ACKNOWLEDGED, exchange, Outcome.ACKNOWLEDGED)
 
     def stray(self, event: Stray, now: float) -> None:
         """Count bytes that belong to nobody."""
@@ -96,21 +100,23 @@ class Recorder:
         data = event.data[:PAYLOAD_KEPT]
         if self._debug:
             LOGGER.debug("Discarded: %s; %s", event.reason, data.hex(" "))
-        statistics.trace.append((now, "device", b"", data, "stray", now, None))
+        statistics.trace.append((now, "device", b"", data, Outcome.STRAY, now, None))
 
-    def _tell(self, kind: EventType, exchange: Exchange, reason: str) -> None:
+    def _tell(self, kind: EventType, exchange: Exchange, reason: enum.StrEnum) -> None:
         words = self._protocol.describe(exchange.request.payload, None)
         address = exchange.requester.address
         self._events.tell_merged(Event(kind, address, reason, words))
 
-    def _tell_write(self, kind: EventType, exchange: Exchange, reason: str) -> None:
+    def _tell_write(
+        self, kind: EventType, exchange: Exchange, reason: enum.StrEnum
+    ) -> None:
         words = self._protocol.describe(exchange.request.payload, None)
         writes = (self._protocol.explain_write(exchange.request),)
         address = exchange.requester.address
         self._events.tell_merged(Event(kind, address, reason, words, writes=writes))
 
     def _trace(
-        self, exchange: Exchange, outcome: str, response: Any, now: float
+        self, exchange: Exchange, outcome: enum.StrEnum, response: Any, now: float
     ) -> None:
         if response is not None:
             response = bytes(response)[:PAYLOAD_KEPT]
@@ -129,7 +135,11 @@ class Recorder:
             self._log(exchange, outcome, response, now)
 
     def _log(
-        self, exchange: Exchange, outcome: str, response: bytes | None, now: float
+        self,
+        exchange: Exchange,
+        outcome: enum.StrEnum,
+        response: bytes | None,
+        now: float,
     ) -> None:
         request = exchange.request.payload
         sent = exchange.sent if exchange.attempts else now

@@ -1,6 +1,6 @@
 """One client: a downstream codec on an accepted socket.
 
-What it reads becomes exchanges; it never waits for one, it is told. Where the protocol
+What it reads becomes exchanges; it never waits for one, it is told. Where the codec
 is `ordered`, what it has to say waits in line until all that came before it is said.
 
 A client may not fill memory. One that asks more than the queue takes, or does not
@@ -82,9 +82,7 @@ class Client(asyncio.Protocol, Peer):
 
     _transport: asyncio.Transport
 
-    def __init__(
-        self, listener: ClientOwner, codec: DownstreamCodec[Any], *, ordered: bool
-    ) -> None:
+    def __init__(self, listener: ClientOwner, codec: DownstreamCodec[Any]) -> None:
         Peer.__init__(self)
         self._listener = listener
         self._queue = listener.queue
@@ -93,7 +91,7 @@ class Client(asyncio.Protocol, Peer):
         self._loop = asyncio.get_running_loop()
         self._time = self._loop.time
         self._codec = codec
-        self._ordered = ordered
+        self._ordered = codec.ordered
         self._read_at_once = listener.protocol.read_while_held // 2 or _READ_AT_ONCE
         self._line = OrderedReplies(codec)
         self._eof = False
@@ -251,7 +249,9 @@ class Client(asyncio.Protocol, Peer):
         """Take what is not a request; tell whether reading goes on."""
         if isinstance(event, Ignored):
             self._listener.complain(self, event.reason)
-            return True
+            if not event.reply:
+                return True
+            event = Reply(event.reply)
         if isinstance(event, Close):
             self._listener.complain(self, event.reason)
         self._line.append(cast("Reply | Close", event))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, override
 
 from ..limits import LIMITS, Limits
 from ..networks import is_in
-from ..observe.events import Event, EventType
+from ..observe.events import ClientRefusal, Event, EventType
 from ..settings import ListenerSettings
 from ..tls import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS
 from .client import Client, ClientOwner
@@ -81,10 +81,6 @@ class Listener(ClientOwner):
             raise
 
     async def _listen(self, listener: ListenerSettings) -> None:
-        protocol = self.protocol
-        serial = listener.framing == "rtu"
-        make_codec = protocol.downstream_rtu if serial else protocol.downstream
-        ordered = protocol.ordered or serial
         options: dict[str, Any] = {}
         if listener.tls is not None:
             options = {
@@ -93,7 +89,7 @@ class Listener(ClientOwner):
                 "ssl_shutdown_timeout": SHUTDOWN_SECONDS,
             }
         server = await self._loop.create_server(
-            lambda: Client(self, make_codec(), ordered=ordered),
+            lambda: Client(self, self.protocol.downstream(listener.framing)),
             listener.host,
             listener.port,
             backlog=_BACKLOG,
@@ -164,11 +160,11 @@ class Listener(ClientOwner):
         self._tell(EventType.CLIENT_CONNECTED, client)
         return True
 
-    def _refuses(self, client: Client) -> str | None:
+    def _refuses(self, client: Client) -> ClientRefusal | None:
         if not is_in(client.peer, self.settings.allowed_networks):
-            return "not_allowed"
+            return ClientRefusal.NOT_ALLOWED
         if len(self.clients) >= self.settings.max_clients:
-            return "too_many_clients"
+            return ClientRefusal.TOO_MANY_CLIENTS
         return None
 
     @override
@@ -180,7 +176,9 @@ class Listener(ClientOwner):
             self._gone.set_result(None)
         self._tell(EventType.CLIENT_DISCONNECTED, client)
 
-    def _tell(self, kind: EventType, client: Client, reason: str | None = None) -> None:
+    def _tell(
+        self, kind: EventType, client: Client, reason: ClientRefusal | None = None
+    ) -> None:
         self._events.tell_merged(Event(kind, client.address, reason))
 
     @override

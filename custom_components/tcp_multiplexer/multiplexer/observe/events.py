@@ -39,13 +39,21 @@ class EventType(enum.Enum):
     CLIENT_CONNECTED = "client_connected"
     CLIENT_DISCONNECTED = "client_disconnected"
     CLIENT_REFUSED = "client_refused"
-    """`reason`: `not_allowed` or `too_many_clients`."""
+    """`reason` is a `ClientRefusal`."""
     WRITE_REFUSED = "write_refused"
-    """The owner's rules do not let a write pass; `writes` tells which."""
+    """The owner's rules do not let a write pass; `reason` is a `Failure`, `writes` says
+    which writes."""
     WRITE_ACKNOWLEDGED = "write_acknowledged"
     """A write was answered as if carried out, and not sent; `writes` tells which."""
     REQUEST_REFUSED = "request_refused"
     """The request got no response; `reason` is a `Failure`."""
+
+
+class ClientRefusal(enum.StrEnum):
+    """Why a client was turned away."""
+
+    NOT_ALLOWED = "not_allowed"
+    TOO_MANY_CLIENTS = "too_many_clients"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,8 @@ class Event:
     type: EventType
     client: str | None = None
     """The client's address, without its port."""
-    reason: str | None = None
+    reason: enum.StrEnum | None = None
+    """A member of what its type names; `Outcome.ACKNOWLEDGED` of a write."""
     detail: str | None = None
     """For people; of several merged events, the last one's."""
     count: int = 1
@@ -64,7 +73,7 @@ class Event:
 
 
 type EventListener = Callable[[Event], None]
-type _Kind = tuple[EventType, str | None, str | None]
+type _Kind = tuple[EventType, str | None, enum.StrEnum | None]
 
 
 class Events:

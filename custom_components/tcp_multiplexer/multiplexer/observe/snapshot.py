@@ -10,7 +10,7 @@ import enum
 from typing import NamedTuple
 
 
-class Health(enum.Enum):
+class Health(enum.StrEnum):
     """How the upstream does, judged by the traffic itself."""
 
     HEALTHY = "healthy"
@@ -23,6 +23,16 @@ class Health(enum.Enum):
     PAUSED = "paused"
 
 
+class Outcome(enum.StrEnum):
+    """How an exchange ended, where it did not fail."""
+
+    ANSWERED = "answered"
+    ACKNOWLEDGED = "acknowledged"
+    """Answered as if it had been carried out, by the owner's rules."""
+    STRAY = "stray"
+    """A response that nobody asked for."""
+
+
 class TraceRecord(NamedTuple):
     """One exchange that has ended, payloads cut to what people can read."""
 
@@ -32,7 +42,7 @@ class TraceRecord(NamedTuple):
     request: bytes
     response: bytes | None
     outcome: str
-    """`answered`, or a `Failure` value, or `stray` for what nobody asked."""
+    """An `Outcome`, or the `Failure`."""
     wait_seconds: float
     response_seconds: float | None
 

@@ -6,6 +6,7 @@ of day.
 """
 
 from collections import Counter, defaultdict, deque
+import enum
 from math import ceil
 from typing import TYPE_CHECKING, Protocol as Interface
 
@@ -66,7 +67,9 @@ def _by_unit(table: dict[bytes, int]) -> Counter[int]:
     return sums
 
 
-type TraceEntry = tuple[float, str, bytes, bytes | None, str, float, float | None]
+type TraceEntry = tuple[
+    float, str, bytes, bytes | None, enum.StrEnum, float, float | None
+]
 """When it ended, who asked, request, response, outcome, when it came, when it was
 sent: a bare tuple, because one is made for each request."""
 

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from .base import Protocol, ProtocolOptions
+from .base import Protocol
 from .echo import EchoProtocol
 from .http.gateway import HttpProtocol
 from .length_prefixed import Iso8583Protocol, MpuProtocol
-from .modbus.tcp import ModbusProtocol
+from .modbus.protocol import ModbusProtocol
 
-__all__ = ["PROTOCOLS", "Protocol", "ProtocolOptions"]
+__all__ = ["PROTOCOLS", "Protocol", "protocols_with"]
 
 PROTOCOLS: dict[str, type[Protocol[Any]]] = {
     cls.name: cls
@@ -20,3 +20,10 @@ PROTOCOLS: dict[str, type[Protocol[Any]]] = {
         EchoProtocol,
     )
 }
+"""The registry: an entry here is all that forms and the command line need."""
+
+
+def protocols_with(field: str) -> tuple[str, ...]:
+    """Return the protocols to which a setting means something, all of them or some."""
+    named = tuple(name for name, cls in PROTOCOLS.items() if field in cls.settings)
+    return named or tuple(PROTOCOLS)

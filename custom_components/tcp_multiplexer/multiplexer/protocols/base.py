@@ -17,13 +17,15 @@ except that `bytes(response)` must work, for traces.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
 import enum
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from .options import Framing, ProtocolOptions, SettingsError
 
-class Failure(enum.Enum):
+
+class Failure(enum.StrEnum):
     """Why a request gets no response from the device."""
 
     NO_CONNECTION = "no_connection"
@@ -97,9 +99,13 @@ class Reply(NamedTuple):
 
 
 class Ignored(NamedTuple):
-    """Downstream: something that was discarded as the specification asks."""
+    """Downstream: something that was discarded as the specification asks.
+
+    `reply` is what its sender is told at once, if anything.
+    """
 
     reason: str
+    reply: bytes = b""
 
 
 class Close(NamedTuple):
@@ -158,6 +164,8 @@ class DownstreamCodec[ResponseT](ABC):
 
     __slots__ = ()
 
+    ordered: bool = True
+    """The client must get its replies in the order of its requests."""
     must_close: bool = False
     """True when the connection has to be closed after the reply just written."""
 
@@ -186,7 +194,7 @@ class DownstreamCodec[ResponseT](ABC):
     def reply(self, request: Request, response: ResponseT) -> bytes:
         """Give the bytes that answer `request`.
 
-        Called in the order of requests where the protocol is `ordered`.
+        Called in the order of requests where the codec is `ordered`.
         """
 
     @abstractmethod
@@ -257,39 +265,33 @@ class UpstreamCodec[ResponseT](ABC):
         return []
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ProtocolOptions:
-    """What a protocol may need to know; each reads only what means something to it."""
+class Outline(NamedTuple):
+    """An exchange without the values in it, for those whose business these are not."""
 
-    unit_id: int = 1
-    """Modbus: the unit that a probe asks before any client has."""
-    on_failure: str = "exception"
-    """Modbus: `exception` answers with a gateway exception, `close` hangs up."""
-    max_body: int = 16 << 20
-    """HTTP: the longest body, either way, in bytes."""
-    host: str = ""
-    """HTTP: the device, named in `Host` where a request names none."""
-    port: int = 80
-    """HTTP: its port, likewise."""
-    framing: str = "tcp"
-    """Modbus upstream: `tcp` (MBAP header) or `rtu` (RTU frames over TCP)."""
-    matching: str = "strict"
-    """Modbus upstream: `strict`, or `lenient` for devices that do not echo."""
-    unit_map: tuple[tuple[int, int], ...] = ()
-    """Modbus: pairs of the unit that clients ask and the unit of the device."""
-    quiet: float = 1.0
-    """Where responses have no correlation: seconds of silence after a timeout."""
-    probe: bytes = b""
-    """What to ask as a probe where the protocol has no harmless request."""
+    asked: Mapping[str, int]
+    answered: Mapping[str, int]
+
+
+class Rules(ABC):
+    """The owner's rules for requests, as far as a protocol's own words go in them."""
+
+    @abstractmethod
+    def judge(self, payload: bytes) -> Failure | None:
+        """Say why a request does not pass; None: it does."""
 
 
 class Protocol[ResponseT](ABC):
     """One application protocol: how to make its codecs, and its manners."""
 
     name: str
-    """As the user chooses it."""
-    ordered: bool = True
-    """A client must get its replies in the order of its requests."""
+    """What entries and command lines call it."""
+    title: str
+    """What people call it, in every language."""
+    settings: frozenset[str] = frozenset()
+    """Names of `Settings` that mean something to it, and nothing to some others."""
+    framings: Mapping[Framing, str] = MappingProxyType({})
+    """The framings that it knows on either side, with what people call them. None:
+    there is but one, and nobody needs to name it."""
     correlated: bool = False
     """Responses name their request: several may be in flight on a connection."""
     drop_reads_at_eof: bool = False
@@ -300,24 +302,29 @@ class Protocol[ResponseT](ABC):
     """Bytes to go on reading from a client held back, so that its close is seen."""
 
     has_units: bool = False
-    """A payload's first two bytes are a unit and a function, worth counting."""
+    """A payload is a unit identifier and a Modbus PDU."""
+    counted_by: slice | None = None
+    """Where the two bytes of a payload are that requests are counted by: unit and
+    function. None: they are not worth counting apart."""
+
+    @classmethod
+    def check(cls, options: ProtocolOptions) -> None:
+        """Check that settings go together.
+
+        Raises:
+            SettingsError: they do not.
+
+        """
+        if not cls.correlated:
+            check_one_in_flight(options, cls.name)
 
     def __init__(self, options: ProtocolOptions) -> None:
         """Keep the options; a protocol belongs to one multiplexer."""
         self.options = options
 
     @abstractmethod
-    def downstream(self) -> DownstreamCodec[ResponseT]:
-        """Make the codec for a newly accepted client."""
-
-    def downstream_rtu(self) -> DownstreamCodec[ResponseT]:
-        """Make the codec for a client that frames as on a serial line.
-
-        Raises:
-            NotImplementedError: the protocol knows no such framing.
-
-        """
-        raise NotImplementedError
+    def downstream(self, framing: Framing = Framing.TCP) -> DownstreamCodec[ResponseT]:
+        """Make the codec for a newly accepted client, one of `framings`."""
 
     @abstractmethod
     def upstream(self) -> UpstreamCodec[ResponseT]:
@@ -331,6 +338,10 @@ class Protocol[ResponseT](ABC):
             ValueError: `payload` is not exactly one valid request.
 
         """
+
+    def rules(self, options: ProtocolOptions) -> Rules | None:  # noqa: ARG002
+        """Make what judges requests by these options; None: nothing needs judging."""
+        return None
 
     def is_exception(self, response: ResponseT) -> bool:  # noqa: ARG002
         """Tell whether the device said no, in the protocol's own way."""
@@ -347,6 +358,14 @@ class Protocol[ResponseT](ABC):
     def probe(self, last_good: Request | None) -> Request | None:  # noqa: ARG002
         """Give a harmless request that shows whether the device lives, if any."""
         return None
+
+    def outline(
+        self,
+        payload: bytes,  # noqa: ARG002
+        response: bytes | None,  # noqa: ARG002
+    ) -> Outline:
+        """Give what was asked for and how it ended, by names and without values."""
+        return Outline({}, {})
 
     def explain(
         self,
@@ -366,3 +385,15 @@ class Protocol[ResponseT](ABC):
         if response is None:
             return asked
         return f"{asked} -> {len(response)} bytes {response[:32].hex(' ')}"
+
+
+def check_one_in_flight(options: ProtocolOptions, manner: str) -> None:
+    """Check that no more is in flight than responses can be told apart.
+
+    Raises:
+        SettingsError: there may be more; `manner` says what tells nothing apart.
+
+    """
+    if options.max_in_flight > 1:
+        message = f"{manner} can have only 1 request in flight at a time"
+        raise SettingsError("max_in_flight", message)

@@ -35,21 +35,12 @@ class LineFramer(Framer):
         self._searched = 0
         return self.take(end + 1 - start)
 
-    @override
-    def is_keepalive(self, message: bytes) -> bool:
-        """Never: an empty line is a line like any other."""
-        return False
-
-    @property
-    @override
-    def may_be_keepalive(self) -> bool:
-        return False
-
 
 class EchoProtocol(FramedProtocol):
     """Newline-terminated messages."""
 
     name = "echo"
+    title = "Echo"
 
     @override
     def framer(self) -> LineFramer:

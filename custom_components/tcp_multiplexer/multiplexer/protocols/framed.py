@@ -10,7 +10,7 @@ A `Framer` cuts the stream; the codecs and the protocol around it are common.
 """
 
 from abc import ABC, abstractmethod
-from typing import override
+from typing import NamedTuple, override
 
 from .base import (
     Answer,
@@ -19,8 +19,8 @@ from .base import (
     DownstreamEvent,
     Failed,
     Failure,
+    Ignored,
     Protocol,
-    ProtocolOptions,
     Reply,
     Request,
     SendBack,
@@ -28,10 +28,20 @@ from .base import (
     UpstreamCodec,
     UpstreamEvent,
 )
+from .options import Framing, ProtocolOptions
 
 
 class FramingError(ValueError):
     """The stream cannot be cut into messages from here on; the text says why."""
+
+
+class BadFrame(NamedTuple):
+    """Bytes that are no message, where it is known at which byte the stream goes on."""
+
+    reason: str
+    data: bytes
+    reply: bytes = b""
+    """What their sender is told at once (a NAK)."""
 
 
 class Framer(ABC):
@@ -66,22 +76,23 @@ class Framer(ABC):
         self._start = 0
 
     @abstractmethod
-    def next_message(self) -> bytes | None:
+    def next_message(self) -> bytes | BadFrame | None:
         """Give the next message, or None when more bytes are needed.
 
         Raises:
-            FramingError: what comes next cannot be a message.
+            FramingError: what comes next cannot be a message, and nobody knows where
+                the next one begins.
 
         """
 
-    @abstractmethod
-    def is_keepalive(self, message: bytes) -> bool:
+    def is_keepalive(self, message: bytes) -> bool:  # noqa: ARG002
         """Tell whether `message` says nothing and only wants to be echoed."""
+        return False
 
     @property
-    @abstractmethod
     def may_be_keepalive(self) -> bool:
-        """Tell whether what is buffered may turn out to be a keepalive."""
+        """Whether what is buffered may turn out to be a keepalive."""
+        return False
 
     def take(self, length: int) -> bytes:
         """Remove the first `length` bytes, all of them there, and give them."""
@@ -123,6 +134,8 @@ class FramedDownstream(DownstreamCodec[bytes]):
             return Close(str(err))
         if message is None:
             return None
+        if isinstance(message, BadFrame):
+            return Ignored(message.reason, message.reply)
         if self._framer.is_keepalive(message):
             return Reply(message)
         return Request(message)
@@ -161,7 +174,9 @@ class FramedUpstream(UpstreamCodec[bytes]):
         events: list[UpstreamEvent[bytes]] = []
         try:
             while (message := framer.next_message()) is not None:
-                if framer.is_keepalive(message):
+                if isinstance(message, BadFrame):
+                    events += _discarded(message)
+                elif framer.is_keepalive(message):
                     events.append(SendBack(message))
                 elif self._pending is None or self._early:
                     events += self._unasked(message)
@@ -198,6 +213,12 @@ class FramedUpstream(UpstreamCodec[bytes]):
         return False
 
 
+def _discarded(frame: BadFrame) -> list[UpstreamEvent[bytes]]:
+    """Tell of a bad frame; the response, if one is awaited, may still come."""
+    stray = Stray(frame.reason, frame.data)
+    return [stray, SendBack(frame.reply)] if frame.reply else [stray]
+
+
 class FramedProtocol(Protocol[bytes]):
     """A protocol that is its framer.
 
@@ -205,6 +226,8 @@ class FramedProtocol(Protocol[bytes]):
         ValueError: the options' probe is not exactly one message.
 
     """
+
+    settings = frozenset(("probe",))
 
     def __init__(self, options: ProtocolOptions) -> None:
         super().__init__(options)
@@ -215,7 +238,7 @@ class FramedProtocol(Protocol[bytes]):
         """Make the framer for one direction of a new connection."""
 
     @override
-    def downstream(self) -> FramedDownstream:
+    def downstream(self, framing: Framing = Framing.TCP) -> FramedDownstream:
         return FramedDownstream(self.framer())
 
     @override
@@ -236,6 +259,8 @@ class FramedProtocol(Protocol[bytes]):
         message = framer.next_message()
         if message is None:
             raise ValueError(f"the {self.name} message is incomplete")
+        if isinstance(message, BadFrame):
+            raise ValueError(message.reason)  # noqa: TRY004 - the value is what is bad
         if framer.buffered:
             left = framer.buffered
             raise ValueError(f"{left} bytes follow the {self.name} message")

@@ -146,6 +146,7 @@ class Iso8583Protocol(LengthPrefixedProtocol):
     """ISO 8583 behind two bytes of binary length, which do not count themselves."""
 
     name = "iso8583"
+    title = "ISO 8583"
     header = LengthHeader(2)
 
 
@@ -153,4 +154,5 @@ class MpuProtocol(LengthPrefixedProtocol):
     """ISO 8583 as the MPU switch sends it: behind exactly four decimal digits."""
 
     name = "mpu"
+    title = "MPU"
     header = LengthHeader(4, LengthEncoding.ASCII)

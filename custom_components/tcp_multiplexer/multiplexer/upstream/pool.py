@@ -190,7 +190,7 @@ class UpstreamPool(Supply):
         LOGGER.debug("Disconnected from %s: %s %s", self._name, reason.value, detail)
         told = "" if upstream.received else "no data"
         self._events.tell(
-            Event(EventType.CONNECTION_CLOSED, None, reason.value, detail or told)
+            Event(EventType.CONNECTION_CLOSED, None, reason, detail or told)
         )
         self._judge_loss(upstream, reason, detail or reason.value, now)
         self.connect()
@@ -399,6 +399,4 @@ class UpstreamPool(Supply):
         if status is not self._reported:
             self._reported = status
             reason = self.health.reason if status is not Health.HEALTHY else None
-            self._events.tell(
-                Event(EventType.HEALTH_CHANGED, None, status.value, reason)
-            )
+            self._events.tell(Event(EventType.HEALTH_CHANGED, None, status, reason))

@@ -36,13 +36,13 @@ from ..base import (
     Failed,
     Failure,
     Protocol,
-    ProtocolOptions,
     Reply,
     Request,
     Stray,
     UpstreamCodec,
     UpstreamEvent,
 )
+from ..options import Framing, ProtocolOptions
 from .message import (
     Asker,
     HttpResponse,
@@ -347,8 +347,8 @@ class HttpProtocol(Protocol[HttpResponse]):
     """HTTP/1.1 and HTTP/1.0, for any device that speaks either."""
 
     name = "http"
-    ordered = True
-    correlated = False
+    title = "HTTP/1.1"
+    settings = frozenset(("max_body",))
     retry_needs_served = True
 
     def __init__(self, options: ProtocolOptions) -> None:
@@ -362,7 +362,9 @@ class HttpProtocol(Protocol[HttpResponse]):
         self._authority = authority.encode()
 
     @override
-    def downstream(self) -> DownstreamCodec[HttpResponse]:
+    def downstream(
+        self, framing: Framing = Framing.TCP
+    ) -> DownstreamCodec[HttpResponse]:
         return _Downstream(self.options.max_body, self._authority)
 
     @override

@@ -4,7 +4,7 @@ Source: Modbus Application Protocol V1.1b3. A payload here is a unit identifier 
 PDU, as requests carry it; response payloads likewise.
 """
 
-from ..base import Failure, Request
+from ..base import Failure, Outline, Request
 
 EXCEPTION_BIT = 0x80
 
@@ -75,7 +75,7 @@ EXCEPTION_NAMES = {
 # Functions whose request starts with an address and a count, or an address and a value.
 _WITH_COUNT = frozenset((1, 2, 3, 4, 0x0F, 0x10))
 _WITH_VALUE = frozenset((5, 6))
-_BIT_READS = frozenset((1, 2))
+_WITH_ADDRESS = _WITH_COUNT | _WITH_VALUE | {0x16, 0x17}
 _BIT_READS = frozenset((1, 2))
 _REGISTER_READS = frozenset((3, 4, 0x17))
 
@@ -193,6 +193,22 @@ def explain_write(payload: bytes) -> dict[str, object]:
     else:
         told["value"] = payload[2:].hex()
     return told
+
+
+def outline(payload: bytes, response: bytes | None) -> Outline:
+    """Give unit, function, address and count of a request, and its exception."""
+    asked: dict[str, int] = {}
+    if len(payload) >= 2:
+        unit, function = payload[:2]
+        asked = {"unit": unit, "function": function}
+        if function in _WITH_ADDRESS:
+            asked["address"] = int.from_bytes(payload[2:4])
+        if function in _WITH_COUNT:
+            asked["count"] = int.from_bytes(payload[4:6])
+    answered: dict[str, int] = {}
+    if response is not None and len(response) > 2 and response[1] & EXCEPTION_BIT:
+        answered["exception"] = response[2]
+    return Outline(asked, answered)
 
 
 def explain(payload: bytes, response: bytes | None) -> dict[str, object]:

@@ -31,6 +31,7 @@ from ..base import (
     UpstreamCodec,
     UpstreamEvent,
 )
+from ..options import OnFailure
 from .pdu import (
     EXCEPTION_BIT,
     byte_count,
@@ -325,8 +326,7 @@ class RtuDownstream(DownstreamCodec[bytes]):
 
     __slots__ = ("_buffer", "_last", "_on_failure", "_start")
 
-    def __init__(self, on_failure: str) -> None:
-        """Start with an empty stream."""
+    def __init__(self, on_failure: OnFailure) -> None:
         self._buffer = b""
         self._start = 0
         self._last = 0
@@ -381,6 +381,6 @@ class RtuDownstream(DownstreamCodec[bytes]):
 
     @override
     def refuse(self, request: Request, failure: Failure) -> bytes | None:
-        if self._on_failure == "close" and not failure.is_rule:
+        if self._on_failure is OnFailure.CLOSE and not failure.is_rule:
             return None
         return self.reply(request, exception_response(request.payload, failure))

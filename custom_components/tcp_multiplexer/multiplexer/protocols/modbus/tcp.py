@@ -26,25 +26,13 @@ from ..base import (
     DownstreamEvent,
     Failure,
     Ignored,
-    Protocol,
-    ProtocolOptions,
     Request,
     Stray,
     UpstreamCodec,
     UpstreamEvent,
 )
-from .pdu import (
-    EXCEPTION_BIT,
-    describe,
-    exception_response,
-    explain,
-    explain_write,
-    may_answer,
-    modbus_request,
-    success_response,
-)
-from .rtu import RtuDownstream, RtuUpstream
-from .units import UnitMap
+from ..options import OnFailure
+from .pdu import EXCEPTION_BIT, exception_response, may_answer, modbus_request
 
 MIN_LENGTH = 2
 MAX_LENGTH = 254
@@ -66,13 +54,28 @@ _EXPIRED_LIMIT = 4096
 """Identifiers a connection may lose to timeouts before it is renewed."""
 
 
+def frame_of(transaction: bytes, payload: bytes) -> bytes:
+    """Give the frame of a unit identifier and a PDU."""
+    return transaction + _MIDDLE[len(payload)] + payload
+
+
+class Transactions:
+    """Counts transaction identifiers, over all connections to a device."""
+
+    __slots__ = ("last",)
+
+    def __init__(self) -> None:
+        self.last = 0
+
+
 class ModbusDownstream(DownstreamCodec[bytes]):
     """Faces one Modbus/TCP client."""
 
     __slots__ = ("_buffer", "_on_failure", "_start")
 
-    def __init__(self, on_failure: str) -> None:
-        """Start with an empty stream."""
+    ordered = False
+
+    def __init__(self, on_failure: OnFailure) -> None:
         self._buffer = b""
         self._start = 0
         self._on_failure = on_failure
@@ -123,7 +126,7 @@ class ModbusDownstream(DownstreamCodec[bytes]):
 
     @override
     def refuse(self, request: Request, failure: Failure) -> bytes | None:
-        if self._on_failure == "close" and not failure.is_rule:
+        if self._on_failure is OnFailure.CLOSE and not failure.is_rule:
             return None
         return self.reply(request, exception_response(request.payload, failure))
 
@@ -136,13 +139,13 @@ class ModbusUpstream(UpstreamCodec[bytes]):
         "_cut_short",
         "_expired",
         "_in_flight",
-        "_protocol",
+        "_transactions",
         "reusable",
     )
 
-    def __init__(self, protocol: ModbusProtocol) -> None:
-        """Continue the protocol's count of requests, which outlives connections."""
-        self._protocol = protocol
+    def __init__(self, transactions: Transactions) -> None:
+        """Go on counting `transactions`, which outlive the connection."""
+        self._transactions = transactions
         self._in_flight: dict[bytes, Request] = {}
         """By transaction identifier, as it stands in a frame."""
         self._expired: dict[bytes, Request] = {}
@@ -153,10 +156,10 @@ class ModbusUpstream(UpstreamCodec[bytes]):
 
     @override
     def send(self, request: Request) -> bytes:
-        protocol = self._protocol
+        transactions = self._transactions
         while True:
-            protocol.transaction = protocol.transaction % 0xFFFF + 1
-            transaction = protocol.transaction.to_bytes(2)
+            transactions.last = transactions.last % 0xFFFF + 1
+            transaction = transactions.last.to_bytes(2)
             if transaction not in self._in_flight and transaction not in self._expired:
                 break
         self._in_flight[transaction] = request
@@ -288,10 +291,10 @@ class LenientUpstream(ModbusUpstream):
 
     __slots__ = ("_given_up", "quiet")
 
-    def __init__(self, protocol: ModbusProtocol) -> None:
-        """Await one response at a time."""
-        super().__init__(protocol)
-        self.quiet = protocol.options.quiet
+    def __init__(self, transactions: Transactions, quiet: float) -> None:
+        """Keep `quiet` seconds of silence after a request that was given up."""
+        super().__init__(transactions)
+        self.quiet = quiet
         self._given_up = False
         """The last request got no response: it may still come."""
 
@@ -324,79 +327,6 @@ class LenientUpstream(ModbusUpstream):
     def expire(self, request: Request) -> bool:
         self._given_up = True
         return super().expire(request)
-
-
-class ModbusProtocol(Protocol[bytes]):
-    """Modbus/TCP, and RTU over TCP on either face."""
-
-    name = "modbus"
-    ordered = False
-    correlated = True
-    drop_reads_at_eof = True
-    read_while_held = 4096
-    has_units = True
-
-    def __init__(self, options: ProtocolOptions) -> None:
-        """Start counting transactions."""
-        super().__init__(options)
-        self.transaction = 0
-
-    @override
-    def downstream(self) -> DownstreamCodec[bytes]:
-        return self._mapped(ModbusDownstream(self.options.on_failure))
-
-    @override
-    def downstream_rtu(self) -> DownstreamCodec[bytes]:
-        return self._mapped(RtuDownstream(self.options.on_failure))
-
-    def _mapped(self, codec: DownstreamCodec[bytes]) -> DownstreamCodec[bytes]:
-        units = dict(self.options.unit_map)
-        return UnitMap(codec, units, modbus_request) if units else codec
-
-    @override
-    def upstream(self) -> UpstreamCodec[bytes]:
-        if self.options.framing == "rtu":
-            return RtuUpstream(self.options.quiet)
-        if self.options.matching == "lenient":
-            return LenientUpstream(self)
-        return ModbusUpstream(self)
-
-    @override
-    def request(self, payload: bytes) -> Request:
-        if not MIN_LENGTH <= len(payload) <= MAX_LENGTH:
-            message = "give a unit identifier and a PDU of 1 to 253 bytes"
-            raise ValueError(message)
-        return modbus_request(payload, b"\0\0")
-
-    @override
-    def is_exception(self, response: bytes) -> bool:
-        return response[1] & EXCEPTION_BIT != 0
-
-    @override
-    def acknowledge(self, request: Request) -> bytes | None:
-        return success_response(request.payload)
-
-    @override
-    def explain_write(self, request: Request) -> dict[str, object]:
-        return explain_write(request.payload)
-
-    @override
-    def probe(self, last_good: Request | None) -> Request:
-        if last_good is not None:
-            return last_good
-        return modbus_request(bytes((self.options.unit_id, 3, 0, 0, 0, 1)), b"\0\0")
-
-    @override
-    def explain(self, payload: bytes, response: bytes | None) -> dict[str, object]:
-        return explain(payload, response)
-
-    @override
-    def on_wire(self, payload: bytes, number: int) -> bytes:
-        return number.to_bytes(2) + _MIDDLE[len(payload)] + payload
-
-    @override
-    def describe(self, payload: bytes, response: bytes | None) -> str:
-        return describe(payload, response)
 
 
 def _may_head(head: bytes, request: Request) -> bool:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class UnitMap(DownstreamCodec[bytes]):
     """Faces a client that knows the device's units by other numbers."""
 
-    __slots__ = ("_codec", "_make_request", "_units")
+    __slots__ = ("_codec", "_make_request", "_units", "ordered")
 
     def __init__(
         self,
@@ -27,6 +27,7 @@ class UnitMap(DownstreamCodec[bytes]):
         make_request: Callable[[bytes, object], Request],
     ) -> None:
         """Map `units` of the client to units of the device, around `codec`."""
+        self.ordered = codec.ordered
         self._codec = codec
         self._units = units
         self._make_request = make_request

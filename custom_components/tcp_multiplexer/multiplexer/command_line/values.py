@@ -1,0 +1,112 @@
+"""What may stand behind a flag: durations, addresses, lists and files, read from text.
+
+Each raises `argparse.ArgumentTypeError` for a text that it cannot read, with words that
+say what to write instead.
+"""
+
+import argparse
+from ipaddress import ip_network
+from pathlib import Path
+import re
+
+from ..networks import Network
+
+type _Address = tuple[str | None, int]
+
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+_NUMBER = r"\d+(?:\.\d*)?|\.\d+"
+_DURATION = re.compile(rf"(?:(?:{_NUMBER})(?:ns|us|µs|ms|s|m|h))+", re.ASCII)
+_DURATION_PART = re.compile(rf"({_NUMBER})(ns|us|µs|ms|s|m|h)", re.ASCII)
+
+
+def duration(text: str) -> float:
+    """Read seconds from `5`, `0.5` or what Go writes: `500ms`, `1m30s`."""
+    if re.fullmatch(_NUMBER, text, re.ASCII):
+        return float(text)
+    if _DURATION.fullmatch(text):
+        parts = _DURATION_PART.findall(text)
+        return sum(float(number) * _UNITS[unit] for number, unit in parts)
+    message = f"{text!r} is no duration; write 5, 500ms, 1s or 1m30s"
+    raise argparse.ArgumentTypeError(message)
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Part `host:port`; brackets go round an IPv6 address and are removed."""
+    host, _, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        return host[1:-1], port
+    if ":" in host or "[" in host or "]" in host:
+        message = f"put brackets round the IPv6 address of {text!r}: [::1]:502"
+        raise argparse.ArgumentTypeError(message)
+    return host, port
+
+
+def _port(text: str, whole: str) -> int:
+    if not re.fullmatch(r"\d{1,5}", text, re.ASCII) or int(text) > 65535:
+        message = f"{whole!r} has no port from 0 to 65535"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
+
+
+def target(text: str) -> _Address:
+    """Read `host:port`."""
+    host, port = _split(text)
+    if not host or not port:
+        message = f"{text!r} is no host:port; write 192.168.1.22:502 or [fd00::22]:502"
+        raise argparse.ArgumentTypeError(message)
+    return host, _port(port, text)
+
+
+def listen_address(text: str) -> _Address:
+    """Read a port, or `host:port`; no host: all addresses of this machine."""
+    host, port = _split(text)
+    return host or None, _port(port, text)
+
+
+def networks(text: str) -> tuple[Network, ...]:
+    """Read networks or addresses, separated by commas."""
+    try:
+        return tuple(ip_network(part.strip(), strict=False) for part in text.split(","))
+    except ValueError as err:
+        message = f"{err}; write 192.168.1.0/24,fd00::/8"
+        raise argparse.ArgumentTypeError(message) from err
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Read numbers separated by commas."""
+    try:
+        return tuple(int(part, 0) for part in text.split(","))
+    except ValueError as err:
+        message = f"{text!r} is no list of numbers; write 3,4"
+        raise argparse.ArgumentTypeError(message) from err
+
+
+def unit_pairs(text: str) -> tuple[tuple[int, int], ...]:
+    """Read `client unit:device unit`, separated by commas."""
+    pairs = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+):(\d+)\s*", part, re.ASCII)
+        if match is None:
+            message = f"{text!r} maps no units; write 1:11,2:12"
+            raise argparse.ArgumentTypeError(message)
+        pairs.append((int(match[1]), int(match[2])))
+    return tuple(pairs)
+
+
+def hex_bytes(text: str) -> bytes:
+    """Read bytes as hexadecimal digits."""
+    try:
+        return bytes.fromhex(text)
+    except ValueError as err:
+        message = f"{text!r} is no row of hexadecimal digits; write 70696e670a"
+        raise argparse.ArgumentTypeError(message) from err
+
+
+def file_text(text: str) -> str:
+    """Read the text of a file."""
+    try:
+        return Path(text).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        reason = getattr(err, "strerror", None) or err
+        message = f"{text} cannot be read: {reason}"
+        raise argparse.ArgumentTypeError(message) from err

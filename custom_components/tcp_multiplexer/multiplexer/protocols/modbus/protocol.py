@@ -1,0 +1,183 @@
+"""Modbus as a whole: its codecs, its manners, and the rules that it can judge by."""
+
+from types import MappingProxyType
+from typing import override
+
+from ..base import (
+    DownstreamCodec,
+    Failure,
+    Outline,
+    Protocol,
+    Request,
+    Rules,
+    UpstreamCodec,
+    check_one_in_flight,
+)
+from ..options import Framing, Matching, ProtocolOptions, SettingsError
+from .pdu import (
+    EXCEPTION_BIT,
+    MAX_REGISTERS,
+    describe,
+    explain,
+    explain_write,
+    modbus_request,
+    outline,
+    registers_read,
+    success_response,
+)
+from .rtu import RtuDownstream, RtuUpstream
+from .tcp import (
+    MAX_LENGTH,
+    MIN_LENGTH,
+    LenientUpstream,
+    ModbusDownstream,
+    ModbusUpstream,
+    Transactions,
+    frame_of,
+)
+from .units import UnitMap
+
+
+class ModbusRules(Rules):
+    """Judges by unit, function and number of registers."""
+
+    def __init__(self, options: ProtocolOptions) -> None:
+        self._units = frozenset(options.allowed_units)
+        self._functions = frozenset(options.allowed_functions)
+        self._registers = options.max_read_registers
+        self.active = (
+            bool(self._units or self._functions) or self._registers < MAX_REGISTERS
+        )
+        """There is a rule that could stop a request."""
+
+    @override
+    def judge(self, payload: bytes) -> Failure | None:
+        if self._units and payload[0] not in self._units:
+            return Failure.REFUSED
+        if self._functions and payload[1] not in self._functions:
+            return Failure.REFUSED
+        if (
+            self._registers < MAX_REGISTERS
+            and registers_read(payload) > self._registers
+        ):
+            return Failure.TOO_LARGE
+        return None
+
+
+class ModbusProtocol(Protocol[bytes]):
+    """Modbus/TCP, and RTU over TCP on either side."""
+
+    name = "modbus"
+    title = "Modbus/TCP"
+    settings = frozenset(
+        (
+            "framing",
+            "matching",
+            "quiet",
+            "unit_id",
+            "unit_map",
+            "allowed_units",
+            "allowed_functions",
+            "max_read_registers",
+            "write_policy",
+            "write_networks",
+            "writes_first",
+            "share_reads",
+            "cache_ttl",
+            "on_failure",
+        )
+    )
+    framings = MappingProxyType(
+        {Framing.TCP: "Modbus/TCP", Framing.RTU: "Modbus RTU over TCP"}
+    )
+    correlated = True
+    drop_reads_at_eof = True
+    read_while_held = 4096
+    has_units = True
+    counted_by = slice(2)
+
+    @override
+    @classmethod
+    def check(cls, options: ProtocolOptions) -> None:
+        if options.framing is Framing.RTU:
+            if options.max_connections > 1:
+                # serial servers send what the line says to every connection
+                message = "must be 1: a serial line carries one exchange at a time"
+                raise SettingsError("max_connections", message)
+            check_one_in_flight(options, "RTU over TCP")
+        elif options.matching is Matching.LENIENT:
+            check_one_in_flight(options, "lenient matching")
+        for units in zip(*options.unit_map, strict=True):
+            if len(set(units)) < len(units):
+                message = "must not name a unit twice on the same side"
+                raise SettingsError("unit_map", message)
+
+    def __init__(self, options: ProtocolOptions) -> None:
+        super().__init__(options)
+        self.transactions = Transactions()
+
+    @override
+    def downstream(self, framing: Framing = Framing.TCP) -> DownstreamCodec[bytes]:
+        on_failure = self.options.on_failure
+        codec: DownstreamCodec[bytes]
+        if framing is Framing.RTU:
+            codec = RtuDownstream(on_failure)
+        else:
+            codec = ModbusDownstream(on_failure)
+        units = dict(self.options.unit_map)
+        return UnitMap(codec, units, modbus_request) if units else codec
+
+    @override
+    def upstream(self) -> UpstreamCodec[bytes]:
+        options = self.options
+        if options.framing is Framing.RTU:
+            return RtuUpstream(options.quiet)
+        if options.matching is Matching.LENIENT:
+            return LenientUpstream(self.transactions, options.quiet)
+        return ModbusUpstream(self.transactions)
+
+    @override
+    def request(self, payload: bytes) -> Request:
+        if not MIN_LENGTH <= len(payload) <= MAX_LENGTH:
+            message = "give a unit identifier and a PDU of 1 to 253 bytes"
+            raise ValueError(message)
+        return modbus_request(payload, b"\0\0")
+
+    @override
+    def rules(self, options: ProtocolOptions) -> ModbusRules | None:
+        rules = ModbusRules(options)
+        return rules if rules.active else None
+
+    @override
+    def is_exception(self, response: bytes) -> bool:
+        return response[1] & EXCEPTION_BIT != 0
+
+    @override
+    def acknowledge(self, request: Request) -> bytes | None:
+        return success_response(request.payload)
+
+    @override
+    def explain_write(self, request: Request) -> dict[str, object]:
+        return explain_write(request.payload)
+
+    @override
+    def probe(self, last_good: Request | None) -> Request:
+        if last_good is not None:
+            return last_good
+        return modbus_request(bytes((self.options.unit_id, 3, 0, 0, 0, 1)), b"\0\0")
+
+    @override
+    def outline(self, payload: bytes, response: bytes | None) -> Outline:
+        return outline(payload, response)
+
+    @override
+    def explain(self, payload: bytes, response: bytes | None) -> dict[str, object]:
+        return explain(payload, response)
+
+    @override
+    def on_wire(self, payload: bytes, number: int) -> bytes:
+        return frame_of(number.to_bytes(2), payload)
+
+    @override
+    def describe(self, payload: bytes, response: bytes | None) -> str:
+        return describe(payload, response)
