@@ -34,7 +34,10 @@ ROOT: Final = Path(__file__).parents[1]
 INTEGRATION: Final = ROOT / "custom_components" / DOMAIN
 ENGINE: Final = INTEGRATION / "multiplexer"
 PROTOCOLS: Final = ENGINE / "protocols"
-LANGUAGES: Final = ("en", "de")
+LANGUAGES: Final = sorted(
+    (path.stem for path in (INTEGRATION / "translations").glob("*.json")),
+    key=lambda language: (language != "en", language),  # English is the measure
+)
 
 
 def load(path: str) -> Any:

@@ -194,11 +194,6 @@ def test_every_problem_of_a_local_port_has_words(
         assert words[kind]["error"][problem]
 
 
-def test_every_failure_of_a_request_has_words(words: Any) -> None:
-    failures = {f"request_{failure.value}" for failure in Failure}
-    assert failures <= words["exceptions"].keys()
-
-
 # States and events
 
 
