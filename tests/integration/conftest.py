@@ -82,6 +82,6 @@ async def loaded_entry(hass: HomeAssistant, entry: MockConfigEntry) -> MockConfi
     """Return the entry, loaded and connected to the device."""
     assert await hass.config_entries.async_setup(entry.entry_id)
     await hass.async_block_till_done()
-    connection = "binary_sensor.inverter_upstream_connection"
+    connection = "binary_sensor.inverter_device_connection"
     await until(lambda: hass.states.is_state(connection, STATE_ON))
     return entry

@@ -43,7 +43,7 @@ from .peers import ModbusClient, ModbusDevice, read_registers, registers, until
 from .test_init import CONNECTION, HEALTH, NO_RESPONSE, PAUSE, listen_port
 
 CLIENTS = "sensor.inverter_clients"
-EVENT = "event.inverter_upstream_and_clients"
+EVENT = "event.inverter_device_and_clients"
 FAILED = "sensor.inverter_failed_requests"
 LISTEN_ADDRESS = "sensor.inverter_listen_address"
 RECONNECT = "button.inverter_reconnect"
@@ -151,7 +151,7 @@ async def test_entities_enabled_by_default(
         "sensor.inverter_queue_depth",
         RESPONSE_TIME,
         FAILED,
-        "sensor.inverter_reads_saved",
+        "sensor.inverter_saved_reads",
         LISTEN_ADDRESS,
     }
 
