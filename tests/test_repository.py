@@ -30,6 +30,8 @@ from custom_components.tcp_multiplexer.const import DOMAIN
 from custom_components.tcp_multiplexer.multiplexer.command_line.flags import add_flags
 from custom_components.tcp_multiplexer.multiplexer.protocols.base import Failure
 
+from .imports import circle, import_graph, longest_chain, merged, names_imported
+
 ROOT: Final = Path(__file__).parents[1]
 INTEGRATION: Final = ROOT / "custom_components" / DOMAIN
 ENGINE: Final = INTEGRATION / "multiplexer"
@@ -516,6 +518,60 @@ def test_protocols_do_no_io_and_know_no_clock() -> None:
                 # Not above their floor either
                 depth = len(path.relative_to(PROTOCOLS).parts)
                 assert level <= depth, f"{path}: from {'.' * level}{name}"
+
+
+# Who may import whom
+
+MOST_LAYERS: Final = 13
+
+
+def is_engine(module: str) -> bool:
+    """Tell whether a module of the integration is in the engine."""
+    return module.partition(".")[0] == ENGINE.name
+
+
+def part(module: str) -> str:
+    """Name what counts as one layer: a sub-package, of the engine or beside it."""
+    return ".".join(module.split(".")[: 2 if is_engine(module) else 1])
+
+
+def test_imports_go_down_only() -> None:
+    """Of two modules or sub-packages, one does not need the other, be it for types."""
+    graph = import_graph(INTEGRATION)
+    assert not circle(graph)
+    parts = merged(graph, part)
+    assert not circle(parts)
+    assert len(longest_chain(parts)) <= MOST_LAYERS
+
+
+def test_dispatch_knows_neither_side() -> None:
+    """Clients and connections to the device stand on it, and it on interfaces."""
+    parts = merged(import_graph(INTEGRATION / ENGINE.name), lambda m: m.split(".")[0])
+    assert not parts["dispatch"] & {"downstream", "upstream"}
+    assert "dispatch" in parts["downstream"] & parts["upstream"]
+
+
+def test_integration_imports_the_interface_of_the_engine() -> None:
+    for module, source, name in names_imported(INTEGRATION):
+        imported = name if source == "__init__" else source
+        if is_engine(imported) and not is_engine(module):
+            where = f"{module}: from {source} import {name}"
+            assert source == ENGINE.name, where
+            assert name in multiplexer.__all__, where
+
+
+def test_integration_imports_itself_relatively() -> None:
+    """Absolute imports would escape the tests of this part."""
+    for path, module in shell_modules():
+        for level, name in imports(module):
+            assert level or name.split(".")[0] != "custom_components", path
+
+
+def test_nobody_imports_what_home_assistant_looks_for() -> None:
+    """Platforms and dialogs stand on top: what others need has a module below."""
+    looked_for = {*Platform, "config_flow", "diagnostics", "repairs", "system_health"}
+    for module, imported in import_graph(INTEGRATION).items():
+        assert not imported & looked_for, module
 
 
 # The tree

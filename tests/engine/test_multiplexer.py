@@ -21,9 +21,7 @@ from custom_components.tcp_multiplexer.multiplexer import (
     Settings,
     SettingsError,
 )
-from custom_components.tcp_multiplexer.multiplexer.upstream import (
-    socket_upstream as upstream,
-)
+from custom_components.tcp_multiplexer.multiplexer.limits import LIMITS, Limits
 
 from .conftest import Connect, Multiplex
 from .devices import (
@@ -226,12 +224,11 @@ async def test_stop_gives_up_connecting(multiplex: Multiplex) -> None:
 
 
 async def test_attempt_to_connect_has_an_end(
-    multiplex: Multiplex, monkeypatch: pytest.MonkeyPatch
+    multiplex: Multiplex,
 ) -> None:
-    assert upstream.CONNECT_SECONDS == 5
-    monkeypatch.setattr(upstream, "CONNECT_SECONDS", 0.05)
+    assert LIMITS.connect == 5
     with silent_port() as port:
-        multiplexer = await multiplex(port=port)
+        multiplexer = await multiplex(port=port, limits=Limits(connect=0.05))
         await until(lambda: multiplexer.health is Health.UNREACHABLE)
         assert multiplexer.snapshot().health_reason == (
             "no answer to the connection attempt within 0.05 s"

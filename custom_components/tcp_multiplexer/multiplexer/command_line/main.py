@@ -95,7 +95,8 @@ def _configure_logging(given: argparse.Namespace) -> int:
     elif "verbose" in given:
         level = logging.INFO
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger(__package__).setLevel(level)
+    engine = __name__.removesuffix(".command_line.main")
+    logging.getLogger(engine).setLevel(level)
     LOGGER.setLevel(min(level, logging.INFO))  # the start is told in any case
     return level
 

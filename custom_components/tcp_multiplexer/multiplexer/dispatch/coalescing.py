@@ -25,7 +25,7 @@ _REMEMBERED = 4096
 """Responses remembered of one scope, at most."""
 
 
-class SharedReads:
+class Coalescer:
     """Who leads which read, and what was answered lately."""
 
     def __init__(self, *, share: bool, ttl: float) -> None:

@@ -10,7 +10,7 @@ All are plain records as far as possible; queue, dispatcher and pool move them a
 from abc import ABC, abstractmethod
 from collections import deque
 import enum
-from typing import TYPE_CHECKING, Any, Protocol as Interface
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol as Interface, override
 
 from ..networks import HOST_ADDRESS
 
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
 NOBODY: list[Exchange] = []
 """Stands for no followers, so that a list is made only for those who have some."""
+
+
+class Outcome(NamedTuple):
+    """How an exchange has ended: with a response, or with a failure."""
+
+    response: Any = None
+    failure: Failure | None = None
 
 
 class Exchange:
@@ -54,8 +61,16 @@ class Exchange:
         """Its own, where it was put back; 0 stands for its requester's."""
         self.followers: list[Exchange] = NOBODY
         """Identical reads that its response answers too."""
-        self.outcome: Any = None
+        self.outcome: Outcome | None = None
         """What an ordered client has yet to be told, once its turn has come."""
+
+    @override
+    def __repr__(self) -> str:
+        sent = f", sent {self.attempts} times" if self.attempts else ""
+        return (
+            f"<Exchange {self.request.payload[:32].hex(' ')} of "
+            f"{self.requester.name}{sent}>"
+        )
 
 
 class Requester(ABC):
@@ -193,10 +208,15 @@ class Upstream(ABC):
         """An extra connection that has not answered yet."""
         self.trial_until = 0.0
         """When the response to the request in flight on trial must have begun."""
-        self.retiring: CloseReason | None = None
+        self.draining: CloseReason | None = None
         """It gets no further request and closes, for this reason, when empty."""
         self.reusable = True
         """False once it must not carry another request."""
+
+    @override
+    def __repr__(self) -> str:
+        state = "ready" if self.ready else "draining" if self.draining else "busy"
+        return f"<{type(self).__name__}: {state}, {len(self.in_flight)} in flight>"
 
     @property
     def quiet(self) -> float:

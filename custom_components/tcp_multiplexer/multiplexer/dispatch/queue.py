@@ -24,7 +24,7 @@ come first served, when there is some.
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, override
 
 if TYPE_CHECKING:
     from ..protocols.base import Request
@@ -60,6 +60,10 @@ class RequestQueue:
         self._after_write: dict[Hashable, list[Requester]] = {}
         """Per scope, requesters whose next request waits for an older write."""
         self._members: dict[Requester, None] = {}
+
+    @override
+    def __repr__(self) -> str:
+        return f"<RequestQueue: {self.depth} pending, {len(self.blocked)} blocked>"
 
     def join(self, requester: Requester) -> None:
         """Count a requester in; its first turn is counted from now."""
@@ -135,7 +139,7 @@ class RequestQueue:
             # it waits for the turn of one that was dropped, perhaps of another kind
             self._offer_anew(requester)
 
-    def put_back(self, exchange: Exchange) -> None:
+    def requeue(self, exchange: Exchange) -> None:
         """Place a request that was taken before all others: it had its turn."""
         requester = exchange.requester
         requester.pending.appendleft(exchange)

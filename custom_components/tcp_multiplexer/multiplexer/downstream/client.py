@@ -11,29 +11,49 @@ the first did not fit.
 """
 
 import asyncio
-from collections import deque
 import logging
-from typing import TYPE_CHECKING, Any, cast, override
+from typing import TYPE_CHECKING, Any, Protocol as Interface, cast, override
 
-from ..dispatch.exchange import Exchange, Requester
-from ..networks import is_in, parse_peer
-from ..observe.events import Event, EventType
+from ..dispatch.exchange import Exchange, Outcome, Requester
+from ..networks import parse_peer
 from ..observe.snapshot import ClientSnapshot
 from ..protocols.base import Close, Failure, Ignored, Reply, Request
 from ..sockets import set_keepalive
+from .memory import SMALL
+from .ordered_replies import OrderedReplies, Then
 
 if TYPE_CHECKING:
-    from ..protocols.base import DownstreamCodec, DownstreamEvent
-    from .listener import Listener
+    from ..dispatch.dispatcher import Dispatcher
+    from ..dispatch.queue import RequestQueue
+    from ..limits import Limits
+    from ..protocols.base import DownstreamCodec, DownstreamEvent, Protocol
+    from ..settings import Settings
+    from .memory import Memory
 
 LOGGER = logging.getLogger(__name__)
 
-_LINGER_SECONDS = 2.0
-"""A refused client may go on sending for so long; nobody listens."""
 _READ_AT_ONCE = 64 << 10
 """Less than asyncio would read: what is read of a client held back must be kept."""
-_SMALL = 64 << 10
-"""Messages up to here are too small to be counted as large ones."""
+
+
+class ClientOwner(Interface):
+    """What a client needs of its listener."""
+
+    settings: Settings
+    limits: Limits
+    protocol: Protocol[Any]
+    queue: RequestQueue
+    dispatcher: Dispatcher
+    memory: Memory
+
+    def admit(self, client: Client) -> bool:
+        """Count a client in, or tell that it may not come."""
+
+    def forget(self, client: Client) -> None:
+        """Count a client out: its connection is gone."""
+
+    def complain(self, client: Client, reason: str) -> None:
+        """Note bytes of a client's that are no request."""
 
 
 class Client(asyncio.Protocol, Requester):
@@ -50,11 +70,11 @@ class Client(asyncio.Protocol, Requester):
         "_linger",
         "_listener",
         "_loop",
+        "_memory",
         "_ordered",
         "_queue",
         "_read_at_once",
         "_reading",
-        "_statistics",
         "_time",
         "_tls",
         "_transport",
@@ -73,21 +93,19 @@ class Client(asyncio.Protocol, Requester):
     _transport: asyncio.Transport
 
     def __init__(
-        self, listener: Listener, codec: DownstreamCodec[Any], *, ordered: bool
+        self, listener: ClientOwner, codec: DownstreamCodec[Any], *, ordered: bool
     ) -> None:
-        """Wait for `connection_made`."""
         Requester.__init__(self, "?")
         self._listener = listener
         self._queue = listener.queue
         self._dispatcher = listener.dispatcher
-        self._statistics = listener.statistics
+        self._memory = listener.memory
         self._loop = asyncio.get_running_loop()
         self._time = self._loop.time
         self._codec = codec
         self._ordered = ordered
         self._read_at_once = listener.protocol.read_while_held // 2 or _READ_AT_ONCE
-        self._line: deque[Exchange | Reply | Close] = deque()
-        """What an ordered client has yet to be told, in order."""
+        self._line = OrderedReplies(codec)
         self._eof = False
         self._reading = True
         self._accepted = False
@@ -109,6 +127,13 @@ class Client(asyncio.Protocol, Requester):
         self.bytes_in = 0
         self.bytes_out = 0
 
+    @override
+    def __repr__(self) -> str:
+        return (
+            f"<Client {self.name}: {len(self.pending)} pending, "
+            f"{self.in_flight} in flight>"
+        )
+
     # ---- the connection ---------------------------------------------------------
 
     @override
@@ -116,8 +141,8 @@ class Client(asyncio.Protocol, Requester):
         self._transport = cast("asyncio.Transport", transport)
         listener = self._listener
         peer = transport.get_extra_info("peername")
-        if not peer or listener.stopping:
-            # It is gone before it was accepted, or we are.
+        if not peer:
+            # It is gone before it was accepted.
             self.abort()
             return
         address = parse_peer(peer[0])
@@ -126,31 +151,14 @@ class Client(asyncio.Protocol, Requester):
         self.port = peer[1]
         host = f"[{address}]" if address.version == 6 else self.address
         self.name = f"{host}:{self.port}"
-        reason = None
-        if not is_in(address, listener.settings.allowed_networks):
-            reason = "not_allowed"
-        elif len(listener.clients) >= listener.settings.max_clients:
-            reason = "too_many_clients"
-        if reason is not None:
-            self._statistics.clients_refused += 1
-            LOGGER.debug("Client %s refused: %s", self.name, reason)
+        self.since = self._loop.time()
+        if not listener.admit(self):
             self.abort()
-            listener.events.tell_merged(
-                Event(EventType.CLIENT_REFUSED, self.address, reason)
-            )
             return
         self._accepted = True
         self._tls = transport.get_extra_info("ssl_object") is not None
         set_keepalive(transport)
         transport.max_size = self._read_at_once  # type: ignore[attr-defined]
-        self.since = self._loop.time()
-        listener.clients[self] = None
-        self._statistics.clients_peak = max(
-            self._statistics.clients_peak, len(listener.clients)
-        )
-        self._queue.join(self)
-        LOGGER.info("Client %s connected", self.name)
-        listener.events.tell_merged(Event(EventType.CLIENT_CONNECTED, self.address))
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -161,13 +169,10 @@ class Client(asyncio.Protocol, Requester):
             self._linger.cancel()
         self._leave()
         occupied, self.occupied = self.occupied, 0
-        self._listener.occupy(-occupied, incomplete=True)
+        self._memory.occupy(-occupied, incomplete=True)
         self._line.clear()
-        self._listener.forget(self)
         LOGGER.info("Client %s disconnected%s", self.name, f": {exc}" if exc else "")
-        self._listener.events.tell_merged(
-            Event(EventType.CLIENT_DISCONNECTED, self.address)
-        )
+        self._listener.forget(self)
 
     def _leave(self) -> None:
         """Ask nothing more on behalf of somebody who is not there."""
@@ -203,7 +208,7 @@ class Client(asyncio.Protocol, Requester):
             return
         self._closed = True
         transport.write_eof()
-        self._linger = self._loop.call_later(_LINGER_SECONDS, self.abort)
+        self._linger = self._loop.call_later(self._listener.limits.linger, self.abort)
         if not self._reading:
             self._reading = True
             transport.resume_reading()
@@ -244,15 +249,15 @@ class Client(asyncio.Protocol, Requester):
                 buffered = codec.buffered
                 break
             if type(event) is Request:
-                if len(event.payload) > _SMALL:
-                    self._listener.occupy(len(event.payload))
+                if len(event.payload) > SMALL:
+                    self._memory.occupy(len(event.payload))
                 self._ask(event, now)
                 asked = True
             elif not self._take(event):
                 break
             buffered = codec.buffered
         if asked and self._incomplete:  # what has begun now is another message
-            self._listener.begun(self, incomplete=False)
+            self._memory.begun(self, incomplete=False)
         if buffered or self._incomplete:
             self._count_incomplete(0 if self.blocked else buffered)
         if asked:
@@ -281,15 +286,15 @@ class Client(asyncio.Protocol, Requester):
     def _count_incomplete(self, buffered: int) -> None:
         """Keep account of a message's time and memory while it is incomplete."""
         self._incomplete = buffered > 0
-        self._listener.begun(self, incomplete=self._incomplete)
-        size = buffered if buffered > _SMALL else 0
+        self._memory.begun(self, incomplete=self._incomplete)
+        size = buffered if buffered > SMALL else 0
         if size != self.occupied:
             grown = size - self.occupied
             self.occupied = size
-            self._listener.occupy(grown, incomplete=True)
-        if size and not self._listener.has_memory(self):
+            self._memory.occupy(grown, incomplete=True)
+        if size and not self._memory.has_room(self):
             self._stop_reading()
-            self._listener.starve(self)
+            self._memory.starve(self)
 
     def _pause_if_full(self) -> None:
         room = self._listener.protocol.read_while_held - self._codec.buffered
@@ -342,7 +347,7 @@ class Client(asyncio.Protocol, Requester):
     def _close_if_done(self) -> None:
         """Close after a half-close, once nothing is left to be said."""
         if not (self.pending or self.in_flight or self._line or self.blocked):
-            self._listener.begun(self, incomplete=False)
+            self._memory.begun(self, incomplete=False)
             self._close()
 
     # ---- writing ----------------------------------------------------------------
@@ -350,10 +355,10 @@ class Client(asyncio.Protocol, Requester):
     @override
     def answered(self, exchange: Exchange, response: Any) -> None:
         self.responses += 1
-        if self._listener.buffered:
+        if self._memory.occupied:
             self._release(exchange)
         if self._ordered:
-            exchange.outcome = (response, None)
+            exchange.outcome = Outcome(response)
             self._say()
         else:
             self._write(self._codec.reply(exchange.request, response))
@@ -365,10 +370,10 @@ class Client(asyncio.Protocol, Requester):
         self.failures += 1
         if failure.is_rule:
             self.refused += 1
-        if self._listener.buffered:
+        if self._memory.occupied:
             self._release(exchange)
         if self._ordered:
-            exchange.outcome = (None, failure)
+            exchange.outcome = Outcome(failure=failure)
             self._say()
         else:
             self._write_or_close(self._codec.refuse(exchange.request, failure))
@@ -378,33 +383,17 @@ class Client(asyncio.Protocol, Requester):
     def _release(self, exchange: Exchange) -> None:
         """Give back the memory of a large request that has ended."""
         size = len(exchange.request.payload)
-        if size > _SMALL:
-            self._listener.occupy(-size)
+        if size > SMALL:
+            self._memory.occupy(-size)
 
     def _say(self) -> None:
         """Say what stands first in the line, as far as it is known."""
-        line = self._line
-        while line and not self._closed:
-            item = line[0]
-            if isinstance(item, Exchange):
-                if item.outcome is None:
-                    return
-                response, failure = item.outcome
-                if failure is None:
-                    self._write(self._codec.reply(item.request, response))
-                else:
-                    self._write_or_close(self._codec.refuse(item.request, failure))
-                if self._codec.must_close:
-                    self._close()
-            elif isinstance(item, Close):
-                self._write(item.data)
-                if item.data:
-                    self._close_after_last_words()
-                else:
-                    self._close()
-            else:
-                self._write(item.data)
-            line.popleft()
+        while not self._closed and (said := self._line.pop()) is not None:
+            self._write(said.data)
+            if said.then is Then.CLOSE:
+                self._close()
+            elif said.then is Then.LINGER:
+                self._close_after_last_words()
 
     def _write_or_close(self, data: bytes | None) -> None:
         if data is None:
@@ -419,18 +408,18 @@ class Client(asyncio.Protocol, Requester):
         self.bytes_out += len(data)
         transport.write(data)
         if self.held:
-            self._listener.unread(self, transport.get_write_buffer_size())
+            self._memory.unread(self, transport.get_write_buffer_size())
 
     @override
     def pause_writing(self) -> None:
         self.held = True
-        self._listener.begun(self, incomplete=False)  # it may be complete, but unread
+        self._memory.begun(self, incomplete=False)  # it may be complete, but unread
         self._pause_if_full()
 
     @override
     def resume_writing(self) -> None:
         self.held = False
-        self._listener.unread(self, 0)
+        self._memory.unread(self, 0)
         self._queue.offer(self)
         self.read_on()
         self._dispatcher.dispatch(self._loop.time())

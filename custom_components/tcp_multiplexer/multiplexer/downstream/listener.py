@@ -1,18 +1,17 @@
-"""The downstream side: accepts or refuses clients, and keeps what they share.
-
-Clients share the memory for large messages. Where requests reach its limit, they wait
-for one another; where unread responses do, the client that leaves most unread is
-closed. And each gets only so long to complete a message that it began.
-"""
+"""The listening sockets: accepts or refuses clients, and knows those who are there."""
 
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, override
 
+from ..limits import LIMITS, Limits
+from ..networks import is_in
+from ..observe.events import Event, EventType
 from ..settings import ListenerSettings
 from ..tls import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS
-from .client import Client
+from .client import Client, ClientOwner
+from .memory import Memory
 
 if TYPE_CHECKING:
     from ..dispatch.dispatcher import Dispatcher
@@ -27,13 +26,10 @@ LOGGER = logging.getLogger(__name__)
 _BACKLOG = 1024
 _ACCEPT_TURNS = 3
 """Turns of the loop between asyncio's accepting a connection and `connection_made`."""
-BUFFER_LIMIT = 64 << 20
-"""Bytes of large requests, complete or not, over all clients; and as many again of
-responses that clients do not read. The oldest incomplete request may go beyond."""
 
 
-class Listener:
-    """The listening socket and the clients that came in by it."""
+class Listener(ClientOwner):
+    """The listening sockets and the clients that came in by them."""
 
     def __init__(  # noqa: PLR0917 - the parts that it joins
         self,
@@ -43,33 +39,30 @@ class Listener:
         dispatcher: Dispatcher,
         statistics: Statistics,
         events: Events,
+        limits: Limits = LIMITS,
     ) -> None:
-        """Join the parts; `start` opens the port."""
+        """Join the parts; `start` opens the ports."""
         self.settings = settings
         self.protocol = protocol
         self.queue = queue
         self.dispatcher = dispatcher
-        self.statistics = statistics
-        self.events = events
+        self.limits = limits
+        self.memory = Memory(settings.timeout, limits.buffer)
         self.clients: dict[Client, None] = {}
         """In the order in which they came, so that a run can be repeated exactly."""
-        self.stopping = False
+        self._statistics = statistics
+        self._events = events
+        self._stopping = False
         """Nobody is accepted any more, though a handshake may yet come to its end."""
-        self.buffered = 0
-        """Bytes that large messages occupy, over all clients."""
-        self._incomplete = 0
-        """Of these, those of messages that are still to be completed."""
-        self._starved: dict[Client, None] = {}
-        """Clients read no further until there is memory again."""
-        self._unread: dict[Client, int] = {}
-        """Bytes of responses that clients do not take."""
-        self._begun: dict[Client, float] = {}
-        """When each incomplete message began, the oldest first."""
-        self._timer: asyncio.TimerHandle | None = None
         self._servers: list[asyncio.Server] = []
         self._loop = asyncio.get_running_loop()
         self._gone: asyncio.Future[None] | None = None
         self._warned: set[str] = set()
+
+    def apply(self, settings: Settings) -> None:
+        """Go on with other settings; clients that are here stay."""
+        self.settings = settings
+        self.memory.timeout = settings.timeout
 
     async def start(self) -> None:
         """Listen.
@@ -137,12 +130,10 @@ class Listener:
 
     async def stop(self) -> None:
         """Close the port and every client, whatever they do."""
-        self.stopping = True
+        self._stopping = True
         servers = tuple(self._servers)
         self._close_servers()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self.memory.stop()
         for client in tuple(self.clients):
             client.abort()
         if self.clients:
@@ -152,87 +143,50 @@ class Listener:
             for server in servers:
                 server.abort_clients()  # those whose handshake is not done
 
+    # ---- clients come and go ----------------------------------------------------
+
+    @override
+    def admit(self, client: Client) -> bool:
+        if self._stopping:
+            return False
+        reason = self._refuses(client)
+        if reason is not None:
+            self._statistics.clients_refused += 1
+            LOGGER.debug("Client %s refused: %s", client.name, reason)
+            self._tell(EventType.CLIENT_REFUSED, client, reason)
+            return False
+        self.clients[client] = None
+        self._statistics.clients_peak = max(
+            self._statistics.clients_peak, len(self.clients)
+        )
+        self.queue.join(client)
+        LOGGER.info("Client %s connected", client.name)
+        self._tell(EventType.CLIENT_CONNECTED, client)
+        return True
+
+    def _refuses(self, client: Client) -> str | None:
+        if not is_in(client.peer, self.settings.allowed_networks):
+            return "not_allowed"
+        if len(self.clients) >= self.settings.max_clients:
+            return "too_many_clients"
+        return None
+
+    @override
     def forget(self, client: Client) -> None:
-        """Note that a client's connection is gone."""
         del self.clients[client]
-        self.statistics.gone.add(client)
-        self._starved.pop(client, None)
-        self._begun.pop(client, None)
-        self._unread.pop(client, None)
+        self._statistics.gone.add(client)
+        self.memory.forget(client)
         if self._gone is not None and not self.clients and not self._gone.done():
             self._gone.set_result(None)
+        self._tell(EventType.CLIENT_DISCONNECTED, client)
 
-    # ---- memory -----------------------------------------------------------------
+    def _tell(self, kind: EventType, client: Client, reason: str | None = None) -> None:
+        self._events.tell_merged(Event(kind, client.address, reason))
 
-    def occupy(self, size: int, *, incomplete: bool = False) -> None:
-        """Count bytes of large messages, or with a negative size their end."""
-        self.buffered += size
-        if incomplete:
-            self._incomplete += size
-        for client in tuple(self._starved):
-            if self.has_memory(client):
-                self._starved.pop(client, None)
-                client.read_on()
-
-    def has_memory(self, client: Client) -> bool:
-        """Tell whether a large message of the client's may grow.
-
-        Where all memory is in messages that are incomplete, the oldest must grow, or
-        none would ever be complete.
-        """
-        if self.buffered <= BUFFER_LIMIT:
-            return True
-        if self.buffered > self._incomplete:
-            return False
-        return client is next((other for other in self._begun if other.occupied), None)
-
-    def starve(self, client: Client) -> None:
-        """Read a client on when there is memory again."""
-        self._starved[client] = None
-
-    def unread(self, client: Client, size: int) -> None:
-        """Note the bytes that a client does not take, or with 0 that it took them."""
-        if not size:
-            self._unread.pop(client, None)
-            return
-        self._unread[client] = size
-        while len(self._unread) > 1 and sum(self._unread.values()) > BUFFER_LIMIT:
-            worst = max(self._unread, key=self._unread.__getitem__)
-            LOGGER.warning("Client %s is closed: it reads no responses", worst.name)
-            del self._unread[worst]
-            worst.abort()
-
-    # ---- messages that never become complete ------------------------------------
-
-    def begun(self, client: Client, *, incomplete: bool) -> None:
-        """Note whether a message of the client's has begun and is not complete."""
-        if not incomplete:
-            self._begun.pop(client, None)
-            if self._starved:
-                self.occupy(0)  # another one is the oldest now
-        elif client not in self._begun:
-            self._begun[client] = self._loop.time()
-            if self._timer is None:
-                self._arm(self._loop.time() + self.settings.timeout)
-
-    def _arm(self, at: float) -> None:
-        self._timer = self._loop.call_at(at, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        begun_before = self._loop.time() - self.settings.timeout + 1e-3
-        for client, since in tuple(self._begun.items()):
-            if since > begun_before:
-                self._arm(since + self.settings.timeout)
-                return
-            del self._begun[client]
-            client.fail("a message was begun and not completed in time")
-
-    # ---- words about clients ----------------------------------------------------
-
+    @override
     def complain(self, client: Client, reason: str) -> None:
         """Count bytes that are no request, and log that, loudly once per address."""
-        self.statistics.invalid_requests += 1
+        self._statistics.invalid_requests += 1
         level = logging.DEBUG
         address = client.address or ""
         if address not in self._warned and len(self._warned) < 100:

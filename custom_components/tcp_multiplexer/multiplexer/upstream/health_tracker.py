@@ -20,12 +20,11 @@ _SHARE = 5
 _JITTER = 0.2
 
 
-class Health:
+class HealthTracker:
     """The upstream's recent past, and when to try it next."""
 
-    def __init__(self, rng: random.Random | None = None) -> None:
-        """Know nothing bad yet."""
-        self._rng = rng or random.Random()  # noqa: S311 - spreads attempts, no secret
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
         self.count = 0
         """Exchanges that ended; who hands on a response adds one here."""
         self._failures: deque[int] = deque(maxlen=BAD)

@@ -1,43 +1,42 @@
 """The connections to one device: when they are opened, kept, renewed and closed.
 
 At most one is being opened at a time. The first is opened at the start, or where
-`connect_on_demand` is set when somebody asks; further ones when all that are open are
-busy and requests wait. What goes over them is the dispatcher's.
+`connect_on_demand` is set with the first request; further ones when all that are open
+are busy and requests wait. What goes over them is the dispatcher's business.
 
-Extra connections are on trial until their first response: some devices accept more
-than they serve, or drop the older for the newer. A lost trial shrinks the pool, until
-the next `reconnect`.
+An extra connection is on trial until its first response (see `dispatch.dispatcher`). A
+lost trial shrinks the pool, until the next `reconnect`.
 
-One alarm wakes the pool at the earliest moment at which time alone changes something.
+One timer wakes the pool at the earliest moment at which time alone changes something.
 """
 
 import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, override
 
-from ..dispatch.dispatcher import Dispatcher
-from ..dispatch.exchange import CloseReason, Exchange, Requester
-from ..dispatch.timer import Alarm
+from ..dispatch.dispatcher import Supply
+from ..dispatch.exchange import CloseReason
+from ..limits import LIMITS
 from ..observe.events import Event, EventType
 from ..observe.snapshot import Health
 from ..protocols.base import Failure
-from .health_tracker import Health as HealthTracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..dispatch.connections import Connections
+    from ..dispatch.dispatcher import Dispatcher
     from ..dispatch.exchange import Upstream
     from ..dispatch.queue import RequestQueue
+    from ..dispatch.timer import Timer
     from ..observe.events import Events
     from ..observe.statistics import Statistics
     from ..protocols.base import Protocol
     from ..settings import Settings
+    from .health_tracker import HealthTracker
+    from .prober import Prober
 
 LOGGER = logging.getLogger(__name__)
-
-_TRIAL_SECONDS = 2.0
-"""An older connection that drops so soon after a newer was opened was dropped for it;
-one that ends so soon after its own opening had no place at the device."""
 
 _OWN_REASONS = frozenset(
     (
@@ -50,50 +49,44 @@ _OWN_REASONS = frozenset(
     )
 )
 
-
-class _Prober(Requester):
-    """The health check: asks something harmless, and wants no answer."""
-
-    __slots__ = ()
-
-    counted = False
-
-    @override
-    def answered(self, exchange: Exchange, response: Any) -> None:
-        pass
-
-    @override
-    def failed(self, exchange: Exchange, failure: Failure) -> None:
-        pass
+_DEVICE_FAILURES = frozenset(
+    (Failure.CONNECTION_LOST, Failure.NO_RESPONSE, Failure.INVALID_RESPONSE)
+)
+"""Failures that say something about the device."""
 
 
-class UpstreamPool:
-    """The connections to one device."""
+class UpstreamPool(Supply):
+    """Opens, judges and closes the connections to one device."""
 
     def __init__(  # noqa: PLR0917 - the parts that it joins
         self,
         settings: Settings,
         protocol: Protocol[Any],
         queue: RequestQueue,
+        connections: Connections,
+        dispatcher: Dispatcher,
+        health: HealthTracker,
+        prober: Prober,
         statistics: Statistics,
         events: Events,
+        timer: Timer,
         make_upstream: Callable[[], Upstream],
         *,
         paused: bool,
         name: str,
+        trial_seconds: float = LIMITS.trial,
     ) -> None:
-        """Join the parts; `start` opens the first connection."""
-        self.name = name
-        """For logs."""
         self.paused = paused
-        self.stopped = False
-        self.health = HealthTracker()
-        self.upstreams: list[Upstream] = []
-        """Those that are open."""
-        self.alarm = Alarm(self._on_alarm)
-        self.dispatcher = Dispatcher(
-            self, settings, protocol, queue, statistics, events
-        )
+        self.willing = not paused
+        self.health = health
+        self.limit = settings.max_connections
+        self._name = name
+        """For logs."""
+        self._trial_seconds = trial_seconds
+        self._connections = connections
+        self._dispatcher = dispatcher
+        self._prober = prober
+        self._timer = timer
         self._settings = settings
         self._protocol = protocol
         self._queue = queue
@@ -102,40 +95,58 @@ class UpstreamPool:
         self._make_upstream = make_upstream
         self._loop = asyncio.get_running_loop()
         self._connecting: asyncio.Task[None] | None = None
-        self.limit = settings.max_connections
-        """How many connections the device bears, as far as is known."""
+        self._stopped = False
         self._connect_now = not settings.connect_on_demand
         """Open a connection though nobody asks."""
         self._opened_before = False
         self._closed: asyncio.Future[None] | None = None
         """Resolved when the next connection is gone, or need not go any more."""
-        self.health_told = self.status
-        """The last that was told of `status`."""
-        self._prober = _Prober("health check")
-        queue.join(self._prober)
+        self._reported = self.status
+        """The last `status` that was reported."""
+        timer.callback = self._on_timer
+
+    @override
+    def __repr__(self) -> str:
+        connecting = ", connecting" if self._connecting is not None else ""
+        return f"<UpstreamPool {self._name}: {self.status.value}{connecting}>"
 
     # ---- connections come and go ------------------------------------------------
 
+    @override
+    def wanted(self) -> None:
+        self._connect()
+
+    @override
+    def refuses(self, deadline: float) -> Failure | None:
+        if self._stopped:
+            return Failure.NO_CONNECTION
+        if self.paused:
+            return Failure.PAUSED
+        if not self._connections.open and self.health.next_attempt > deadline:
+            return Failure.NO_CONNECTION
+        return None
+
     def start(self) -> None:
         """Begin to connect."""
-        self.connect()
+        self._connect()
 
-    def connect(self) -> None:
+    def _connect(self) -> None:
         """Open a connection if one is wanted and may be opened now."""
-        if self.stopped or self.paused or self._connecting is not None:
+        if not self.willing or self._connecting is not None:
             return
-        if self.upstreams:
+        upstreams = self._connections.open
+        if upstreams:
             wanted = (
-                len(self.upstreams) < self.limit
+                len(upstreams) < self.limit
                 and self._queue.depth > self._queue.joined
-                and not any(u.ready or u.on_trial for u in self.upstreams)
+                and not any(u.ready or u.on_trial for u in upstreams)
             )
         else:
             wanted = self._connect_now or self._queue.depth > 0
         if not wanted:
             return
         if self._loop.time() < self.health.next_attempt:
-            self.alarm.set(self.health.next_attempt)
+            self._timer.set(self.health.next_attempt)
             return
         self._connecting = self._loop.create_task(self._open())
 
@@ -152,7 +163,7 @@ class UpstreamPool:
             reason = str(err) or type(err).__name__
         except Exception as err:
             # a resolver or a host program's link at fault: there must be a next attempt
-            LOGGER.exception("Connecting to %s failed in an unexpected way", self.name)
+            LOGGER.exception("Connecting to %s failed in an unexpected way", self._name)
             reason = type(err).__name__
         self._connecting = None
         if reason is None:
@@ -165,25 +176,16 @@ class UpstreamPool:
             self._statistics.reconnects += 1
         self._opened_before = True
         self._connect_now = not self._settings.connect_on_demand
-        upstream.on_trial = bool(self.upstreams)
-        self.upstreams.append(upstream)
-        LOGGER.debug("Connected to %s", self.name)
+        LOGGER.debug("Connected to %s", self._name)
         self._events.tell(Event(EventType.CONNECTION_OPENED))
-        upstream.not_before = max(
-            upstream.opened_at + self._settings.connect_delay,
-            self.dispatcher.quiet_until,
-        )
-        if upstream.not_before > upstream.opened_at:
-            self.alarm.set(upstream.not_before)
-        else:
-            self.dispatcher.make_ready(upstream)
-        self.alarm.set(self._next_moment())
-        self.check_health()
-        self.dispatcher.dispatch(self._loop.time())
+        self._connections.add(upstream, self._settings.connect_delay)
+        self._timer.set(self._next_moment())
+        self._report_health()
+        self._dispatcher.dispatch(self._loop.time())
 
     def _open_failed(self, reason: str) -> None:
         self._events.tell(Event(EventType.CONNECTION_FAILED, detail=reason))
-        if self.upstreams:
+        if self._connections.open:
             self._shrink(reason)
         else:
             self._attempt_failed(reason)
@@ -198,46 +200,48 @@ class UpstreamPool:
             settings.reconnect_backoff_max,
         )
         if news:
-            LOGGER.info("%s is unavailable: %s", self.name, reason)
+            LOGGER.info("%s is unavailable: %s", self._name, reason)
             self._events.tell(Event(EventType.UPSTREAM_LOST, detail=reason))
-        self.check_health()
-        self.dispatcher.fail_pending(
+        self._report_health()
+        self._dispatcher.fail_pending(
             Failure.NO_CONNECTION, before=self.health.next_attempt
         )
-        self.connect()
+        self._connect()
 
+    @override
     def lost(
         self, upstream: Upstream, reason: CloseReason, detail: str, now: float
     ) -> None:
         """Do without a connection that is gone; replace it where one is wanted."""
-        self.upstreams.remove(upstream)
-        if self._prober.upstream is upstream and self._prober.pending:
-            # a probe asks after an open connection: it never opens one
-            self._queue.drop(self._prober.pending[0])
-            self._prober.upstream = None
-        LOGGER.debug("Disconnected from %s: %s %s", self.name, reason.value, detail)
+        self._connections.open.remove(upstream)
+        self._prober.lost(upstream)
+        LOGGER.debug("Disconnected from %s: %s %s", self._name, reason.value, detail)
         told = "" if upstream.received else "no data"
         self._events.tell(
             Event(EventType.CONNECTION_CLOSED, None, reason.value, detail or told)
         )
         self._judge_loss(upstream, reason, detail or reason.value, now)
-        self.connect()
+        self._connect()
         self._wake_closers()
+        self._report_health()
 
     def _judge_loss(
         self, upstream: Upstream, reason: CloseReason, detail: str, now: float
     ) -> None:
         """Decide what the end of a connection says about the device."""
         if reason in _OWN_REASONS:
-            if reason is CloseReason.IDLE and not self.upstreams:
+            if reason is CloseReason.IDLE and not self._connections.open:
                 self._connect_now = False
             return
-        if self.upstreams:
-            newest = max(other.opened_at for other in self.upstreams)
-            if upstream.on_trial or upstream.opened_at < newest > now - _TRIAL_SECONDS:
+        if self._connections.open:
+            newest = max(other.opened_at for other in self._connections.open)
+            if (
+                upstream.on_trial
+                or upstream.opened_at < newest > now - self._trial_seconds
+            ):
                 self._shrink(detail)
         elif not upstream.responses:
-            if upstream.sent or now - upstream.opened_at < _TRIAL_SECONDS:
+            if upstream.sent or now - upstream.opened_at < self._trial_seconds:
                 self._attempt_failed(detail)
             else:
                 # it was never asked: it waits for the next request like an idle one
@@ -245,23 +249,16 @@ class UpstreamPool:
 
     def _shrink(self, detail: str) -> None:
         """Ask no more of the device than it has shown to bear."""
-        limit = max(1, len(self.upstreams))
+        limit = max(1, len(self._connections.open))
         if limit < self.limit:
             LOGGER.info(
                 "%s does not bear %d connections (%s); using %d",
-                self.name,
+                self._name,
                 self.limit,
                 detail,
                 limit,
             )
             self.limit = limit
-
-    def _retire(self, upstream: Upstream, reason: CloseReason) -> None:
-        """Close a connection as soon as it has nothing in flight."""
-        upstream.retiring = upstream.retiring or reason
-        upstream.ready = False
-        if not upstream.in_flight:
-            upstream.close(reason)
 
     # ---- what the owner may ask -------------------------------------------------
 
@@ -276,16 +273,17 @@ class UpstreamPool:
         await self._cancel_connecting()
         self._connect_now = True
         await self._close_all(CloseReason.RECONNECT, drain=drain)
-        self.connect()
+        self._connect()
 
     async def pause(self) -> None:
         """Close every connection once its exchanges are finished, and open none."""
         if not self.paused:
             self.paused = True
-            LOGGER.info("%s is left alone: paused", self.name)
-        self.dispatcher.fail_pending(Failure.PAUSED, before=float("inf"))
+            self.willing = False
+            LOGGER.info("%s is left alone: paused", self._name)
+        self._dispatcher.fail_pending(Failure.PAUSED, before=float("inf"))
         await self._cancel_connecting()
-        self.check_health()
+        self._report_health()
         await self._close_all(CloseReason.PAUSED, drain=True)
 
     def resume(self) -> None:
@@ -293,43 +291,42 @@ class UpstreamPool:
         if not self.paused:
             return
         self.paused = False
-        LOGGER.info("%s is used again", self.name)
+        self.willing = not self._stopped
+        LOGGER.info("%s is used again", self._name)
         self.health.forget()
-        for upstream in self.upstreams:
-            if upstream.retiring is CloseReason.PAUSED:
-                upstream.retiring = None
-                self.dispatcher.freed(upstream, self._loop.time())
+        for upstream in self._connections.open:
+            if upstream.draining is CloseReason.PAUSED:
+                upstream.draining = None
+                self._connections.freed(upstream, self._loop.time())
         self._wake_closers()
         self._connect_now = not self._settings.connect_on_demand
-        self.check_health()
-        self.connect()
+        self._report_health()
+        self._connect()
 
     async def stop(self) -> None:
         """Close everything at once and fail what is unfinished."""
-        self.stopped = True
+        self._stopped = True
+        self.willing = False
         await self._cancel_connecting()
-        self.dispatcher.fail_pending(Failure.NO_CONNECTION, before=float("inf"))
-        for upstream in tuple(self.upstreams):
+        self._dispatcher.fail_pending(Failure.NO_CONNECTION, before=float("inf"))
+        for upstream in self._connections:
             upstream.close(CloseReason.STOPPED)
-        self.alarm.cancel()
+        self._timer.cancel()
 
     def apply(self, settings: Settings) -> None:
         """Go on with other settings; connections stay."""
         now = self._loop.time()
         self._settings = settings
         self.limit = settings.max_connections
-        self.dispatcher.apply(settings)
+        self._dispatcher.apply(settings)
         self._connect_now = not settings.connect_on_demand
-        for upstream in self.upstreams[settings.max_connections :]:
-            self._retire(upstream, CloseReason.IDLE)
-        for upstream in self.upstreams:
-            if not upstream.retiring and now >= upstream.not_before:
-                upstream.ready = self.dispatcher.has_room(upstream)
-                if upstream.ready:
-                    self.dispatcher.make_ready(upstream)
-        self.alarm.set(self._next_moment())
-        self.connect()
-        self.dispatcher.dispatch(now)
+        for upstream in self._connections.open[settings.max_connections :]:
+            self._connections.drain(upstream, CloseReason.IDLE)
+        for upstream in self._connections:
+            self._connections.refresh(upstream, now)
+        self._timer.set(self._next_moment())
+        self._connect()
+        self._dispatcher.dispatch(now)
 
     async def _cancel_connecting(self) -> None:
         task, self._connecting = self._connecting, None
@@ -338,13 +335,13 @@ class UpstreamPool:
             await asyncio.wait((task,))
 
     async def _close_all(self, reason: CloseReason, *, drain: bool) -> None:
-        closing = tuple(self.upstreams)
+        closing = tuple(self._connections)
         for upstream in closing:
             if drain:
-                self._retire(upstream, reason)
+                self._connections.drain(upstream, reason)
             else:
                 upstream.close(reason)
-        while any(u.retiring and u in self.upstreams for u in closing):
+        while any(u.draining and u in self._connections.open for u in closing):
             if self._closed is None:
                 self._closed = self._loop.create_future()
             await asyncio.shield(self._closed)
@@ -357,29 +354,24 @@ class UpstreamPool:
 
     # ---- time passes ------------------------------------------------------------
 
-    def _on_alarm(self, now: float) -> None:
-        self.dispatcher.give_up(now)
-        for upstream in tuple(self.upstreams):
+    def _on_timer(self, now: float) -> None:
+        self._dispatcher.give_up(now)
+        for upstream in self._connections:
             self._look_after(upstream, now)
-        self.connect()
-        self.dispatcher.dispatch(now)
-        if not self.stopped:
-            self.alarm.set(self._next_moment())
+        self._connect()
+        self._dispatcher.dispatch(now)
+        if not self._stopped:
+            self._timer.set(self._next_moment())
 
     def _look_after(self, upstream: Upstream, now: float) -> None:
         """Do what time asks of a connection."""
         settings = self._settings
-        if upstream.retiring is not None:
+        if upstream.draining is not None:
             return
         if settings.max_lifetime and now >= upstream.opened_at + settings.max_lifetime:
-            self._retire(upstream, CloseReason.LIFETIME)
+            self._connections.drain(upstream, CloseReason.LIFETIME)
             return
-        if (
-            not upstream.ready
-            and now >= upstream.not_before
-            and self.dispatcher.has_room(upstream)
-        ):
-            self.dispatcher.make_ready(upstream)
+        self._connections.refresh(upstream, now)
         if upstream.in_flight or self._queue.depth:
             return
         if settings.idle_timeout and now >= upstream.last_used + settings.idle_timeout:
@@ -392,23 +384,19 @@ class UpstreamPool:
 
     def _probe(self, upstream: Upstream, now: float) -> None:
         upstream.last_received = now  # the next one is due an interval from now
-        request = self._protocol.probe(self.dispatcher.recorder.last_good)
-        if request is None or self._prober.pending or self._prober.in_flight:
-            return
-        self._prober.upstream = upstream
-        self._queue.put(
-            Exchange(request, self._prober, now, now + self._settings.timeout)
-        )
+        request = self._protocol.probe(self._dispatcher.recorder.last_good)
+        if request is not None:
+            self._prober.probe(upstream, request, now, self._settings.timeout)
 
     def _next_moment(self) -> float:
         """Give the earliest moment at which there may be something to do."""
         settings = self._settings
         now = self._loop.time()
-        moments = [self.alarm.at, self.dispatcher.next_deadline()]
-        for upstream in self.upstreams:
-            if upstream.retiring is not None:
+        moments = [self._timer.at, self._dispatcher.next_deadline()]
+        for upstream in self._connections.open:
+            if upstream.draining is not None:
                 continue
-            if not upstream.ready and self.dispatcher.has_room(upstream):
+            if not upstream.ready and self._connections.has_room(upstream):
                 moments.append(upstream.not_before)
             if settings.max_lifetime:
                 moments.append(upstream.opened_at + settings.max_lifetime)
@@ -421,7 +409,7 @@ class UpstreamPool:
             if settings.health_check_interval:
                 since = now if busy else upstream.last_received
                 moments.append(since + settings.health_check_interval)
-        if not self.upstreams and self.health.next_attempt > now:
+        if not self._connections.open and self.health.next_attempt > now:
             moments.append(self.health.next_attempt)
         return min(moments)
 
@@ -434,23 +422,35 @@ class UpstreamPool:
             return Health.PAUSED
         if self.health.outage_since is not None:
             return Health.UNREACHABLE
-        if not self.upstreams and not (self._opened_before and self._connecting):
+        if not self._connections.open and not (
+            self._opened_before and self._connecting
+        ):
             return Health.IDLE
         return Health.DEGRADED if self.health.degraded else Health.HEALTHY
 
-    def recovered(self, now: float) -> None:
-        """Note a response though the device was not known to be healthy."""
-        lasted = self.health.recovered(now)
+    @override
+    def answered(self, now: float) -> None:
+        health = self.health
+        health.count += 1
+        if self._reported is Health.HEALTHY:  # nearly always
+            return
+        lasted = health.recovered(now)
         if lasted is not None:
-            LOGGER.info("%s is back after %.0f s", self.name, lasted)
+            LOGGER.info("%s is back after %.0f s", self._name, lasted)
             self._events.tell(Event(EventType.UPSTREAM_BACK))
-        self.check_health()
+        self._report_health()
 
-    def check_health(self) -> None:
-        """Tell of the upstream's health if it has changed."""
+    @override
+    def unanswered(self, failure: Failure) -> None:
+        if failure in _DEVICE_FAILURES:
+            self.health.failed(failure.value)
+        self._report_health()
+
+    def _report_health(self) -> None:
+        """Report the upstream's health if it has changed."""
         status = self.status
-        if status is not self.health_told:
-            self.health_told = status
+        if status is not self._reported:
+            self._reported = status
             reason = self.health.reason if status is not Health.HEALTHY else None
             self._events.tell(
                 Event(EventType.HEALTH_CHANGED, None, status.value, reason)

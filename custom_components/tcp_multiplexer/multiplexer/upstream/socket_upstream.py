@@ -8,6 +8,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, cast, override
 
 from ..dispatch.exchange import CloseReason, Upstream
+from ..limits import LIMITS
 from ..protocols.base import Answer, Close, Failed, SendBack, Stray
 from ..sockets import set_keepalive
 from ..tls import SHUTDOWN_SECONDS
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 
     from ..dispatch.exchange import Exchange, UpstreamOwner
     from ..protocols.base import UpstreamCodec, UpstreamEvent
-
-CONNECT_SECONDS = 5.0
-"""One attempt lasts at most so long."""
 
 
 class SocketUpstream(Upstream, asyncio.Protocol):
@@ -32,6 +30,7 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         address: tuple[str, int],
         *,
         batch: bool,
+        connect_seconds: float = LIMITS.connect,
         tls: ssl.SSLContext | None = None,
         server_name: str = "",
     ) -> None:
@@ -40,6 +39,7 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         self._statistics = owner.statistics
         self._codec = codec
         self._address = address
+        self._connect_seconds = connect_seconds
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self._batch = batch
@@ -65,15 +65,14 @@ class SocketUpstream(Upstream, asyncio.Protocol):
     async def open(self) -> None:
         host, port = self._address
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
+            async with asyncio.timeout(self._connect_seconds):
                 await self._loop.create_connection(
                     lambda: self, host, port, **self._tls
                 )
         except TimeoutError:
             self._abandon()
-            message = (
-                f"no answer to the connection attempt within {CONNECT_SECONDS:g} s"
-            )
+            within = f"within {self._connect_seconds:g} s"
+            message = f"no answer to the connection attempt {within}"
             raise TimeoutError(message) from None
         except BaseException:
             self._abandon()

@@ -1,9 +1,9 @@
-"""The forms that people fill in: which field stands where, and what may be typed.
+"""The fields of all forms: what may be typed, and how it is stored.
 
-One table holds all fields; a form is a list of sections, and a section a list of
-names. A new setting is one row here, its name in a section, and its words in the
-translations. Bounds and defaults are those of `Settings`; an entry keeps only what
-differs from the default, so that a better default reaches those who never chose.
+One table holds all fields. A new setting is one row here, its name in a section of a
+form, and its words in the translations. Bounds and defaults are those of `Settings`;
+an entry keeps only what differs from the default, so that a better default reaches
+users who never chose.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,9 +11,6 @@ from ipaddress import ip_address, ip_network
 from types import MappingProxyType
 from typing import Any, Final, Literal, override
 
-from homeassistant.config_entries import ConfigFlow, ConfigFlowResult, OptionsFlow
-from homeassistant.core import callback
-from homeassistant.data_entry_flow import section
 from homeassistant.helpers.selector import (
     BooleanSelector,
     FileSelector,
@@ -32,33 +29,27 @@ from homeassistant.helpers.selector import (
 )
 import voluptuous as vol
 
-from .const import (
+from ..const import (
     CONF_ALLOW_SEND_REQUEST,
     CONF_CLIENT_NAMES,
     CONF_LISTEN_HOST,
     CONF_LISTEN_PORT,
-    CONF_MORE_LISTENERS,
     CONF_UPDATE_INTERVAL,
     DEFAULT_UPDATE_INTERVAL,
     UPSTREAM_HOME_ASSISTANT,
     UPSTREAM_RTU,
     UPSTREAM_TCP,
 )
-from .entry_settings import settings_from
-from .multiplexer.profiles import PROFILES
-from .multiplexer.protocols import PROTOCOLS
-from .multiplexer.settings import RANGES, Settings, SettingsError
-from .probe import make_protocol
+from ..multiplexer import PROFILES, PROTOCOLS, RANGES, Settings
 
 _ADDRESS: Final = "address"
 _NAME: Final = "name"
 
 
 class FieldError(Exception):
-    """What was typed cannot be used; `key` names the words that say why."""
+    """What was typed in `field` cannot be used; `key` names the translated reason."""
 
     def __init__(self, field: str, key: str, /, **placeholders: str) -> None:
-        """Name the field that caused it."""
         super().__init__(field, key)
         self.field = field
         self.key = key
@@ -69,7 +60,7 @@ class FieldError(Exception):
 
 
 def whole(low: float, high: float, unit: str = "") -> vol.All:
-    """Give a field for a whole number."""
+    """Return a field for a whole number."""
     return vol.All(_number(low, high, unit, 1), vol.Coerce(int))
 
 
@@ -93,7 +84,7 @@ def _count(field: str, unit: str = "") -> vol.All:
 
 
 class _Upload(FileSelector):
-    """A file that need not be given; the frontend sends one that was removed as ""."""
+    """An optional file; the frontend sends one that was removed as ""."""
 
     @override
     def __call__(self, data: Any) -> str:
@@ -118,23 +109,23 @@ UPSTREAM: Final = _choice(
 )
 
 TLS: Final = "tls_upstream"
-"""Whether TLS is spoken with the device, and how it is known."""
+"""Whether TLS is used to the device, and how its certificate is verified."""
 TLS_CA: Final = "tls_ca"
 TLS_SERVER_NAME: Final = "tls_server_name"
 TLS_CERTIFICATE: Final = "tls_certificate"
 TLS_KEY: Final = "tls_key"
 CLIENT_TLS: Final = "tls_clients"
-"""Whether TLS is spoken with clients, and whether they must show a certificate."""
+"""Whether TLS is used to clients, and whether they must have a certificate."""
 TLS_CLIENT_CA: Final = "tls_client_ca"
 CLIENT_FRAMING: Final = "client_framing"
-"""How the clients of a further listener frame their requests."""
+"""The Modbus framing of an additional listener."""
 
 CERTIFICATE_FILE: Final = _Upload(
     FileSelectorConfig(accept=".pem,.crt,.cer,application/x-x509-ca-cert")
 )
 KEY_FILE: Final = _Upload(FileSelectorConfig(accept=".pem,.key,application/pkcs8"))
 
-_FIELDS: Final[dict[str, Any]] = {
+FIELDS: Final[dict[str, Any]] = {
     "timeout": _seconds("timeout"),
     "connect_delay": _seconds("connect_delay"),
     "request_delay": _seconds("request_delay"),
@@ -191,18 +182,6 @@ _FIELDS: Final[dict[str, Any]] = {
     "trace_size": _count("trace_size"),
 }
 
-CONNECTION: Final = (
-    "timeout",
-    "connect_delay",
-    "request_delay",
-    "connect_on_demand",
-    "idle_timeout",
-    "max_lifetime",
-    "unit_id",
-)
-POOL: Final = ("max_connections", "max_in_flight", "queue_size")
-ACCESS: Final = ("allowed_networks", "max_clients")
-
 _ONLY_FOR: Final[dict[str, tuple[str, ...]]] = {
     "unit_id": ("modbus",),
     "max_in_flight": ("modbus",),
@@ -222,7 +201,12 @@ _ONLY_FOR: Final[dict[str, tuple[str, ...]]] = {
     "max_body": ("http",),
     "probe": ("iso8583", "mpu", "echo"),
 }
-"""Fields that mean something to some protocols only."""
+"""Fields that apply to some protocols only."""
+
+
+def applies_to(protocol: str, field: str) -> bool:
+    """Return whether a field applies to a protocol."""
+    return protocol in _ONLY_FOR.get(field, (protocol,))
 
 
 def _names_from_rows(rows: list[dict[str, str]]) -> dict[str, str]:
@@ -233,7 +217,7 @@ def _names_from_rows(rows: list[dict[str, str]]) -> dict[str, str]:
 
 
 def _networks(texts: list[str]) -> list[str]:
-    if not texts:  # nobody at all could connect
+    if not texts:  # no client could connect
         raise ValueError(texts)
     return _any_networks(texts)
 
@@ -243,12 +227,12 @@ def _any_networks(texts: list[str]) -> list[str]:
 
 
 def _numbers(text: str) -> list[int]:
-    """Read "3, 4, 0x10"."""
+    """Parse "3, 4, 0x10"."""
     return [int(part, 0) for part in text.replace(",", " ").split()]
 
 
 def _pairs(text: str) -> list[list[int]]:
-    """Read "1=10, 2=11"."""
+    """Parse "1=10, 2=11"."""
     pairs = [
         [int(number, 0) for number in part.split("=")]
         for part in text.replace(",", " ").split()
@@ -269,7 +253,7 @@ _TO_STORE: Final[dict[str, Callable[[Any], Any]]] = {
     TLS_SERVER_NAME: str.strip,
     CONF_CLIENT_NAMES: _names_from_rows,
 }
-"""From what is typed to what is stored; a ValueError is the user's."""
+"""From what is typed to what is stored; a ValueError means that it is invalid."""
 
 _TO_SHOW: Final[dict[str, Callable[[Any], Any]]] = {
     CONF_LISTEN_HOST: lambda host: host or "",
@@ -280,12 +264,12 @@ _TO_SHOW: Final[dict[str, Callable[[Any], Any]]] = {
         {_ADDRESS: address, _NAME: name} for address, name in names.items()
     ],
 }
-"""The way back."""
+"""From what is stored to what a form shows."""
 
 
 def _defaults() -> dict[str, Any]:
     settings = Settings(host="-")
-    names = ("protocol", "port", "listen_port", *_FIELDS)
+    names = ("protocol", "port", "listen_port", *FIELDS)
     values = {
         name: getattr(settings, name) for name in names if hasattr(settings, name)
     }
@@ -311,28 +295,19 @@ def _defaults() -> dict[str, Any]:
 
 
 DEFAULTS: Final = _defaults()
-"""As stored; those of the engine's settings are the engine's."""
-
-_OWN_WORDS: Final = (
-    "max_in_flight",
-    "reconnect_backoff_max",
-    "allowed_functions",
-    "allowed_units",
-    "unit_map",
-    CONF_MORE_LISTENERS,
-)
-"""Fields that can be wrong although each value is within its bounds."""
+"""As stored. Those of the engine's settings come from the engine."""
 
 
-def _marker(field: str) -> vol.Marker:
-    """Let an empty text field be left out; all others have a value."""
+def marker(field: str) -> vol.Marker:
+    """Return the schema key of a field: only an empty text may be left out."""
     default = DEFAULTS[field]
     if default in (None, "", []) and field != "allowed_networks":
         return vol.Optional(field)
-    return vol.Required(field, default=_show(field, default))
+    return vol.Required(field, default=to_show(field, default))
 
 
-def _show(field: str, stored: Any) -> Any:
+def to_show(field: str, stored: Any) -> Any:
+    """Convert a stored value to what a form shows."""
     convert = _TO_SHOW.get(field)
     return convert(stored) if convert else stored
 
@@ -340,68 +315,16 @@ def _show(field: str, stored: Any) -> Any:
 def worth_storing(
     values: Mapping[str, Any], profile: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[str, Any]:
-    """Give those values that differ from what an entry means without them.
+    """Return those values that differ from what an entry has without them.
 
-    That is the default, or what the entry's device profile sets.
+    That is the default, or what its device profile sets.
     """
     defaults = {**DEFAULTS, **profile}
     return {name: value for name, value in values.items() if value != defaults[name]}
 
 
-def checked_settings(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settings:
-    """Give the settings of such an entry.
-
-    Raises:
-        FieldError: a setting is out of its bounds, or two do not fit together.
-
-    """
-    try:
-        settings = settings_from(data, options)
-    except SettingsError as err:
-        key = f"invalid_{err.field}" if err.field in _OWN_WORDS else "invalid_value"
-        raise FieldError(err.field, key, field=err.field, message=err.message) from None
-    try:
-        make_protocol(settings)
-    except ValueError:
-        raise FieldError("probe", "invalid_probe") from None
-    return settings
-
-
-# The forms
-
-
-@callback
-def show_form(  # noqa: PLR0917 - one page, all of it
-    flow: ConfigFlow | OptionsFlow,
-    step_id: str,
-    fields: dict[vol.Marker, Any],
-    sections: Sections,
-    values: Mapping[str, Any] | None,
-    error: FieldError | None,
-    **placeholders: str,
-) -> ConfigFlowResult:
-    """Show fields and sections with their values, and the error where it belongs."""
-    place = sections.place(error.field) if error else ""
-    fields = fields | sections.schema(opened=place)
-    return flow.async_show_form(
-        step_id=step_id,
-        data_schema=flow.add_suggested_values_to_schema(vol.Schema(fields), values),
-        errors={place if place in fields else "base": error.key} if error else None,
-        description_placeholders=placeholders | (error.placeholders if error else {}),
-    )
-
-
-def fields_for(protocol: str, *names: str) -> dict[vol.Marker, Any]:
-    """Give those of the fields that mean something to `protocol`."""
-    return {
-        _marker(name): _FIELDS[name]
-        for name in names
-        if protocol in _ONLY_FOR.get(name, (protocol,))
-    }
-
-
 def tls_to_show(stored: Mapping[str, Any] | None) -> dict[str, str]:
-    """Give what is stored of TLS with the device as a form shows it: no file."""
+    """Convert the stored TLS of the device to what a form shows: never files."""
     if stored is None:
         return {}
     way = "own_ca" if stored["ca"] else "system_ca"
@@ -412,17 +335,17 @@ def tls_to_show(stored: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def client_tls_to_show(stored: Mapping[str, Any] | None) -> dict[str, str]:
-    """Give what is stored of TLS with clients as a form shows it: no file."""
+    """Convert the stored TLS of a listener to what a form shows: never files."""
     if stored is None:
         return {}
     return {CLIENT_TLS: "client_certificates" if stored["client_ca"] else "any_client"}
 
 
 def to_store(field: str, typed: Any) -> Any:
-    """Give what was typed as it is stored.
+    """Convert what was typed to what is stored.
 
     Raises:
-        FieldError: it cannot be used.
+        FieldError: it is invalid.
 
     """
     convert = _TO_STORE.get(field)
@@ -430,65 +353,3 @@ def to_store(field: str, typed: Any) -> Any:
         return convert(typed) if convert else typed
     except ValueError:
         raise FieldError(field, f"invalid_{field}") from None
-
-
-# The sections
-
-
-class Sections:
-    """The collapsed part of a form: fields by section."""
-
-    def __init__(self, protocol: str | None = None, **names: tuple[str, ...]) -> None:
-        """Keep those fields that mean something to `protocol`; None: all."""
-        names_of_protocol = {
-            title: tuple(
-                field
-                for field in fields
-                if protocol is None or protocol in _ONLY_FOR.get(field, (protocol,))
-            )
-            for title, fields in names.items()
-        }
-        self._names = {k: fields for k, fields in names_of_protocol.items() if fields}
-
-    def schema(self, opened: str = "") -> dict[vol.Marker, section]:
-        """Give what to put at the end of a form; the section `opened` is open."""
-        return {
-            vol.Required(title): section(
-                vol.Schema({_marker(field): _FIELDS[field] for field in fields}),
-                {"collapsed": title != opened},
-            )
-            for title, fields in self._names.items()
-        }
-
-    def place(self, field: str) -> str:
-        """Say where a form shows the error of a field.
-
-        Home Assistant's frontend shows none within a section, but above it.
-        """
-        for title, fields in self._names.items():
-            if field in fields:
-                return title
-        return field
-
-    def to_store(self, typed: Mapping[str, Any]) -> dict[str, Any]:
-        """Give what was typed as it is stored, all fields of these sections.
-
-        Raises:
-            FieldError: something cannot be used.
-
-        """
-        return {
-            field: to_store(field, typed[title].get(field, ""))
-            for title, fields in self._names.items()
-            for field in fields
-        }
-
-    def to_show(self, stored: Mapping[str, Any]) -> dict[str, Any]:
-        """Give what is stored as the form shows it."""
-        return {
-            title: {
-                field: _show(field, stored.get(field, DEFAULTS[field]))
-                for field in fields
-            }
-            for title, fields in self._names.items()
-        }

@@ -1,13 +1,12 @@
-"""Certificates and keys that people upload: read, looked at, kept as text.
+"""Certificates and keys that users upload: read, checked, kept as text.
 
-Home Assistant lends an uploaded file once, and a form may have to be sent again
-because of something else in it. So a dialog keeps what it has read until it ends. What
-an entry holds already is never shown; it stays unless something new is uploaded.
+An uploaded file can be read only once, and a form may have to be submitted again
+because of another field. So a dialog keeps what it has read until it ends. What an
+entry already stores is never shown; it stays unless something new is uploaded.
 
-Each thing that people get wrong has words of its own: a file in another format, a key
-with a password, a key that belongs to another certificate. The system's TLS library
-has the last word, for it knows what it will take. All of that runs in an executor, and
-none of it is logged.
+Each common mistake has an error of its own: a file in another format, a key with a
+password, a key of another certificate. The TLS library has the last word, because it is
+what will load them. All of this runs in an executor, and none of it is logged.
 """
 
 from collections.abc import Mapping
@@ -20,7 +19,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from homeassistant.components.file_upload import process_uploaded_file
 from homeassistant.core import HomeAssistant
 
-from .forms import (
+from ..multiplexer import TlsError, TlsListener, TlsUpstream
+from .fields import (
     CLIENT_TLS,
     TLS,
     TLS_CA,
@@ -30,26 +30,24 @@ from .forms import (
     TLS_SERVER_NAME,
     FieldError,
 )
-from .multiplexer.tls import TlsError, TlsListener, TlsUpstream
 
 _FILES: Final = (TLS_CA, TLS_CERTIFICATE, TLS_KEY, TLS_CLIENT_CA)
 _KEY: Final = "PRIVATE KEY-----"
 _MOST_BYTES: Final = 1 << 20
-"""Longer files are no certificates."""
+"""More is not read: no certificate is that long."""
 
 
 class Uploads:
-    """What was uploaded in one dialog."""
+    """The files that were uploaded in one dialog."""
 
     def __init__(self, hass: HomeAssistant) -> None:
-        """Have nothing yet."""
         self._hass = hass
         self._read: dict[str, str] = {}
 
     async def async_upstream(
         self, typed: Mapping[str, Any], stored: Mapping[str, Any] | None
     ) -> dict[str, Any] | None:
-        """Give what an entry keeps of how TLS is spoken with the device.
+        """Return what an entry stores about TLS to the device; None: no TLS.
 
         Raises:
             FieldError: a file cannot be used, or one is missing.
@@ -75,7 +73,7 @@ class Uploads:
     async def async_listener(
         self, typed: Mapping[str, Any], stored: Mapping[str, Any] | None
     ) -> dict[str, Any] | None:
-        """Give what an entry keeps of how TLS is spoken with clients.
+        """Return what an entry stores about TLS to clients; None: no TLS.
 
         Raises:
             FieldError: a file cannot be used, or one is missing.
@@ -101,7 +99,7 @@ class Uploads:
     async def _async_files(
         self, typed: Mapping[str, Any], stored: Mapping[str, Any] | None
     ) -> dict[str, str]:
-        """Give the text of each file, uploaded now or stored before."""
+        """Return the text of each file, uploaded now or stored before."""
         uploaded = {
             field: await self._async_text(field, typed[field])
             for field in _FILES
@@ -113,7 +111,7 @@ class Uploads:
             if (text := (stored or {}).get(field.removeprefix("tls_")))
         }
         if _KEY in uploaded.get(TLS_CERTIFICATE, ""):
-            kept.pop(TLS_KEY, None)  # it brings its own
+            kept.pop(TLS_KEY, None)  # the certificate file has its own
         files = dict.fromkeys(_FILES, "") | kept | uploaded
         await self._hass.async_add_executor_job(_look_at, files)
         return files
@@ -124,9 +122,9 @@ class Uploads:
                 data = await self._hass.async_add_executor_job(
                     _take, self._hass, file_id
                 )
-            except ValueError:  # Home Assistant has restarted meanwhile
+            except ValueError:  # Home Assistant was restarted meanwhile
                 raise FieldError(field, "upload_gone") from None
-            # What is no text is no PEM file either, and is told so.
+            # What is not text is not PEM either, and gets that error.
             self._read[file_id] = data.decode("ascii", "replace")
         return self._read[file_id]
 
@@ -138,13 +136,13 @@ class Uploads:
 
 
 def _take(hass: HomeAssistant, file_id: str) -> bytes:
-    """Give the content of an uploaded file, which is gone afterwards."""
+    """Return the content of an uploaded file, and delete it."""
     with process_uploaded_file(hass, file_id) as path, path.open("rb") as file:
         return file.read(_MOST_BYTES)
 
 
 def _look_at(files: Mapping[str, str]) -> None:
-    """Check what the files are, and that key and certificate belong together."""
+    """Check the formats, and that key and certificate belong together."""
     found = {
         field: _certificates(field, files[field])
         for field in (TLS_CA, TLS_CERTIFICATE, TLS_CLIENT_CA)
@@ -158,7 +156,7 @@ def _look_at(files: Mapping[str, str]) -> None:
     if not key and _KEY not in files[TLS_CERTIFICATE]:
         raise FieldError(TLS_KEY, "tls_key_missing")
     try:
-        # The key may stand in the file of the certificate.
+        # The key may be in the certificate file.
         secret = load_pem_private_key((key or files[TLS_CERTIFICATE]).encode(), None)
         fits = secret.public_key() == chain[0].public_key()
     except TypeError:

@@ -5,7 +5,7 @@ from math import inf
 
 import pytest
 
-from custom_components.tcp_multiplexer.multiplexer.dispatch.timer import Alarm
+from custom_components.tcp_multiplexer.multiplexer.dispatch.timer import Timer
 
 from .clock import Clock
 
@@ -20,14 +20,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_rings_once_at_the_earliest_moment(clock: Clock) -> None:
     rung: list[float] = []
-    alarm = Alarm(rung.append)
+    timer = Timer(rung.append)
     for at in (1005, 1002, 1003):
-        alarm.set(at)
+        timer.set(at)
         assert len(clock.waiting) == 1
-    assert alarm.at == 1002
+    assert timer.at == 1002
     clock.advance(10)
     assert rung == [1002]
-    assert alarm.at == inf
+    assert timer.at == inf
 
 
 def test_never_rings_before_its_moment(clock: Clock) -> None:
@@ -38,7 +38,7 @@ def test_never_rings_before_its_moment(clock: Clock) -> None:
         assert clock.time() < 1002
         rung.append(now)
 
-    Alarm(ring).set(1002)
+    Timer(ring).set(1002)
     clock.advance(2)
     assert rung == [1002]
 
@@ -48,23 +48,23 @@ def test_may_be_set_anew_while_it_rings(clock: Clock) -> None:
 
     def ring(now: float) -> None:
         rung.append(now)
-        alarm.set(now + 1)
+        timer.set(now + 1)
 
-    alarm = Alarm(ring)
-    alarm.set(1001)
+    timer = Timer(ring)
+    timer.set(1001)
     clock.advance(3.5)
     assert rung == [1001, 1002, 1003]
 
 
 def test_cancelled_it_rings_no_more_until_it_is_set(clock: Clock) -> None:
     rung: list[float] = []
-    alarm = Alarm(rung.append)
-    alarm.cancel()
-    alarm.set(1001)
-    alarm.cancel()
+    timer = Timer(rung.append)
+    timer.cancel()
+    timer.set(1001)
+    timer.cancel()
     assert clock.waiting == []
     clock.advance(2)
     assert rung == []
-    alarm.set(1003)
+    timer.set(1003)
     clock.advance(2)
     assert rung == [1003]

@@ -1,7 +1,8 @@
-"""The options: a menu of preferences, and of further ports for clients.
+"""The options flow: a menu of preferences and of additional ports for clients.
 
-Preferences are applied to what runs; nothing is tried. A further listener is tried
-before it is saved, like the first one: its port is bound, and its certificate loaded.
+Preferences are applied to the running multiplexer; nothing is tried. An additional
+listener is tried before it is saved, like the main one: its port is bound, and its
+certificate loaded.
 """
 
 from collections.abc import Mapping
@@ -18,9 +19,8 @@ from homeassistant.helpers.selector import (
 )
 import voluptuous as vol
 
-from .addresses import format_endpoint
-from .certificates import Uploads
-from .const import (
+from ..addresses import format_endpoint
+from ..const import (
     CONF_ALLOW_SEND_REQUEST,
     CONF_CLIENT_NAMES,
     CONF_LISTEN_HOST,
@@ -28,34 +28,30 @@ from .const import (
     CONF_MORE_LISTENERS,
     CONF_UPDATE_INTERVAL,
 )
-from .coordinator import TcpMultiplexerConfigEntry
-from .entry_settings import profile_settings
-from .forms import (
-    ACCESS,
+from ..coordinator import TcpMultiplexerConfigEntry
+from ..entry_settings import profile_settings
+from .certificates import Uploads
+from .fields import (
     CLIENT_FRAMING,
     CLIENT_TLS,
-    CONNECTION,
-    POOL,
     TLS_CERTIFICATE,
     TLS_CLIENT_CA,
     TLS_KEY,
     FieldError,
-    Sections,
-    checked_settings,
     client_tls_to_show,
-    fields_for,
-    show_form,
     to_store,
     worth_storing,
 )
+from .forms import ACCESS, CONNECTION, POOL, Sections, fields_for, show_form
 from .local_ports import (
-    Place,
+    ListenAddress,
     async_bind,
     async_check_others,
     async_free_port,
     is_reached,
-    places,
+    listen_addresses,
 )
+from .plan import checked_settings
 
 _PREFERENCES: Final = {
     "connection": CONNECTION,
@@ -100,26 +96,26 @@ _CHOSEN: Final = "listener"
 _FRAMINGS: Final = {"tcp": "Modbus/TCP", "rtu": "Modbus RTU over TCP"}
 
 type _Stored = Mapping[str, Any]
-"""A further listener, as an entry keeps it."""
+"""An additional listener, as an entry stores it."""
 
 
 class TcpMultiplexerOptionsFlow(OptionsFlow):
-    """Changes preferences and further listeners."""
+    """Changes preferences and additional listeners."""
 
     config_entry: TcpMultiplexerConfigEntry
     _uploads: Uploads | None = None
-    """The files that came with the form."""
+    """The files that were uploaded in this dialog."""
     _changes: int | None = None
-    """The number of the listener that is changed."""
+    """The index of the listener that is changed; None: one is added."""
 
     async def async_step_init(
         self, _: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
-        """Ask what is to be changed."""
+        """Ask what to change."""
         options = ["preferences", "add_listener"]
         if listeners := self._listeners:
             options += ["change_listener", "remove_listener"]
-        main = places(self.config_entry)[0]
+        main = listen_addresses(self.config_entry)[0]
         shown = [_describe(self._protocol, main)]
         shown += [_describe_listener(self._protocol, each) for each in listeners]
         return self.async_show_menu(
@@ -154,18 +150,18 @@ class TcpMultiplexerOptionsFlow(OptionsFlow):
         values = user_input or sections.to_show(profile | entry.options)
         return show_form(self, "preferences", {}, sections, values, error)
 
-    # Further listeners
+    # Additional listeners
 
     async def async_step_add_listener(
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
-        """Ask where and how further clients connect."""
+        """Ask where and how more clients connect."""
         return await self._async_step_listener("add_listener", user_input)
 
     async def async_step_change_listener(
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
-        """Ask which listener is to be changed, if there are several."""
+        """Ask which listener to change, if there are several."""
         if user_input is None and len(self._listeners) > 1:
             return self._async_show_choice("change_listener", multiple=False)
         self._changes = int(user_input[_CHOSEN]) if user_input else 0
@@ -180,7 +176,7 @@ class TcpMultiplexerOptionsFlow(OptionsFlow):
     async def async_step_remove_listener(
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
-        """Ask which listeners are to go."""
+        """Ask which listeners to remove."""
         if user_input is None:
             return self._async_show_choice("remove_listener", multiple=True)
         gone = set(map(int, user_input[_CHOSEN]))
@@ -212,37 +208,37 @@ class TcpMultiplexerOptionsFlow(OptionsFlow):
                 **client_tls_to_show(before["tls"]),
             }
         else:
-            place = places(self.config_entry)[0]
-            port = await async_free_port(self.hass, place.port + 1, place.host)
+            address = listen_addresses(self.config_entry)[0]
+            port = await async_free_port(self.hass, address.port + 1, address.host)
             values = {
                 CONF_LISTEN_PORT: port,
-                CONF_LISTEN_HOST: place.host or "",
+                CONF_LISTEN_HOST: address.host or "",
             }
         fields = fields_for(self._protocol, *_LISTENER)
         return show_form(self, step_id, fields, Sections(), values, error)
 
     async def _async_checked_listener(self, typed: Mapping[str, Any]) -> _Stored:
-        """Give a listener that can be had.
+        """Return the listener that was typed, once its port was bound.
 
         Raises:
-            FieldError: it cannot.
+            FieldError: something in it cannot be used.
 
         """
         hass, entry = self.hass, self.config_entry
         host = to_store(CONF_LISTEN_HOST, typed.get(CONF_LISTEN_HOST, ""))
-        place = Place(host, typed[CONF_LISTEN_PORT])
-        siblings = places(entry)
+        address = ListenAddress(host, typed[CONF_LISTEN_PORT])
+        siblings = listen_addresses(entry)
         mine = None if self._changes is None else siblings.pop(self._changes + 1)
-        await async_check_others(hass, entry, place, siblings)
-        if await is_reached(entry.data[CONF_HOST], entry.data[CONF_PORT], [place]):
+        await async_check_others(hass, entry, address, siblings)
+        if await is_reached(entry.data[CONF_HOST], entry.data[CONF_PORT], [address]):
             raise FieldError(CONF_LISTEN_PORT, "listener_is_device")
-        if place != mine or entry.state is not ConfigEntryState.LOADED:
-            await async_bind(hass, place)
+        if address != mine or entry.state is not ConfigEntryState.LOADED:
+            await async_bind(hass, address)
         self._uploads = self._uploads or Uploads(hass)
         before = self._before
         return {
             "host": host,
-            "port": place.port,
+            "port": address.port,
             "framing": typed.get(CLIENT_FRAMING, "tcp"),
             "tls": await self._uploads.async_listener(
                 typed, before["tls"] if before else None
@@ -251,7 +247,7 @@ class TcpMultiplexerOptionsFlow(OptionsFlow):
 
     @callback
     def _async_show_choice(self, step_id: str, *, multiple: bool) -> ConfigFlowResult:
-        """Ask for one of the listeners, or some."""
+        """Ask for one or several of the listeners."""
         selector = SelectSelector(
             SelectSelectorConfig(
                 options=[
@@ -265,7 +261,7 @@ class TcpMultiplexerOptionsFlow(OptionsFlow):
                 mode=SelectSelectorMode.LIST,
             )
         )
-        # The frontend would choose the first one by itself: not for removal.
+        # Otherwise the frontend would select the first one for removal.
         nothing: dict[str, Any] = {"suggested_value": []} if multiple else {}
         schema = vol.Schema({vol.Required(_CHOSEN, description=nothing): selector})
         return self.async_show_form(step_id=step_id, data_schema=schema)
@@ -295,17 +291,21 @@ class TcpMultiplexerOptionsFlow(OptionsFlow):
 
 
 def _describe_listener(protocol: str, listener: _Stored) -> str:
-    place = Place(listener["host"], listener["port"])
+    address = ListenAddress(listener["host"], listener["port"])
     return _describe(
-        protocol, place, listener["framing"], secure=listener["tls"] is not None
+        protocol, address, listener["framing"], secure=listener["tls"] is not None
     )
 
 
 def _describe(
-    protocol: str, place: Place, framing: str = "tcp", *, secure: bool = False
+    protocol: str, address: ListenAddress, framing: str = "tcp", *, secure: bool = False
 ) -> str:
-    """Name a listener by words that are the same in every language."""
-    port = format_endpoint(place.host, place.port) if place.host else str(place.port)
+    """Describe a listener in words that are the same in every language."""
+    port = (
+        format_endpoint(address.host, address.port)
+        if address.host
+        else str(address.port)
+    )
     kind = [_FRAMINGS[framing]] if protocol == "modbus" else []
     if secure:
         kind.append("TLS")

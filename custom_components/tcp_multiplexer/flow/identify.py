@@ -1,11 +1,12 @@
-"""Who a Modbus device is: what it says of itself, and which profile that suggests.
+"""What a Modbus device reports about itself, and which profile that suggests.
 
-Asked are, in this order, and on one connection: *read device identification* (0x2B /
-0x0E, Modbus Application Protocol V1.1b3, 6.21), then the SunSpec marker at the three
-places where the common model may stand (SunSpec Device Information Model, 6.1). Each
-question is harmless, and an answer that says no is an answer: somebody is there.
+The requests are, in this order and on one connection: *read device identification*
+(0x2B / 0x0E, Modbus Application Protocol V1.1b3, 6.21), then a read of the SunSpec
+marker at the three addresses where the common model may start (SunSpec Device
+Information Model, 6.1). Each is harmless, and an exception is an answer too: the unit
+is there.
 
-pymodbus makes and reads the identification; the rest is registers.
+pymodbus encodes and decodes the identification; the rest is registers.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,13 +20,13 @@ from pymodbus.pdu.mei_message import (
     ReadDeviceInformationResponse,
 )
 
-from .multiplexer.profiles import PROFILES
+from ..multiplexer import PROFILES
 
 type Ask = Callable[[bytes], Awaitable[bytes | None]]
-"""Gives unit and PDU of the answer to a unit and a PDU; None: there was none."""
+"""Sends unit identifier and PDU, and returns those of the answer; None: no answer."""
 
 FURTHER_UNITS: Final = (1, 0, 255, 247, 3)
-"""Where devices are found that are not where they were expected."""
+"""Unit identifiers that devices often have, to try if the expected one is silent."""
 
 _VENDOR, _PRODUCT_CODE, _REVISION, _PRODUCT_NAME, _MODEL_NAME = 0, 1, 2, 4, 5
 _SUNSPEC: Final = (40000, 50000, 0)
@@ -37,7 +38,7 @@ _FIELDS: Final = ((4, 16), (20, 16), (44, 8), (52, 16))
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Identity:
-    """What a device says of itself; empty is what it does not say."""
+    """What a device reports about itself; empty if it does not say."""
 
     unit: int
     """The unit that answered."""
@@ -48,14 +49,14 @@ class Identity:
 
     @property
     def name(self) -> str:
-        """What to call it."""
+        """Manufacturer and model, without saying the manufacturer twice."""
         if self.model.lower().startswith(self.manufacturer.lower()):
             return self.model
         return f"{self.manufacturer} {self.model}".strip()
 
     @property
     def profile(self) -> str | None:
-        """The device profile that its words suggest."""
+        """The device profile that this suggests."""
         words = f"{self.manufacturer} {self.model}".lower()
         for name, profile in PROFILES.items():
             if profile.signs and all(sign in words for sign in profile.signs):
@@ -64,7 +65,7 @@ class Identity:
 
 
 async def identify(ask: Ask, units: Sequence[int]) -> Identity | None:
-    """Find out who answers, at the first of `units` that does; None: nobody."""
+    """Identify the first of `units` that answers; None: none does."""
     for unit in dict.fromkeys(units):
         answer = await ask(bytes((unit, *_IDENTIFICATION)))
         if answer is None:
@@ -121,7 +122,7 @@ async def _read_sunspec(ask: Ask, unit: int) -> Identity | None:
 
 
 async def _read(ask: Ask, unit: int, address: int, count: int) -> bytes:
-    """Read holding registers; give their bytes, or none."""
+    """Read holding registers; return their bytes, empty if there is no such answer."""
     answer = await ask(struct.pack(">BBHH", unit, 3, address, count))
     if answer is None or answer[1:3] != bytes((3, 2 * count)):
         return b""
@@ -129,6 +130,6 @@ async def _read(ask: Ask, unit: int, address: int, count: int) -> bytes:
 
 
 def _text(data: bytes) -> str:
-    """Read a text that is filled up with zeros or blanks."""
+    """Decode a text that is padded with zeros or blanks."""
     text = data.partition(b"\0")[0].decode("ascii", "replace").strip()
     return "".join(letter for letter in text if letter.isprintable())
