@@ -31,12 +31,17 @@ from custom_components.tcp_multiplexer.const import (
     DOMAIN,
 )
 from custom_components.tcp_multiplexer.coordinator import SHOWN_EVENTS
-from custom_components.tcp_multiplexer.multiplexer import EventType, Health, Settings
-from custom_components.tcp_multiplexer.multiplexer.dispatch.exchange import CloseReason
-from custom_components.tcp_multiplexer.multiplexer.profiles import PROFILES
-from custom_components.tcp_multiplexer.multiplexer.protocols import PROTOCOLS
-from custom_components.tcp_multiplexer.multiplexer.protocols.base import Failure
-from custom_components.tcp_multiplexer.probe import DeviceProblem, ListenProblem
+from custom_components.tcp_multiplexer.flow.probe import DeviceProblem
+from custom_components.tcp_multiplexer.local_sockets import ListenProblem
+from custom_components.tcp_multiplexer.multiplexer import (
+    PROFILES,
+    PROTOCOLS,
+    CloseReason,
+    EventType,
+    Failure,
+    Health,
+    Settings,
+)
 from tests.simulation.stage import asks, sets, stage
 
 from .dialogs import Dialog
