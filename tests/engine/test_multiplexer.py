@@ -850,7 +850,9 @@ async def test_fewer_connections_are_kept_if_fewer_are_wanted(
 
 
 async def test_every_setting_that_may_change_is_one() -> None:
-    from custom_components.tcp_multiplexer.multiplexer import multiplexer
+    from custom_components.tcp_multiplexer.multiplexer import (  # noqa: PLC0415
+        multiplexer,
+    )
 
     assert {field.name for field in fields(Settings)} >= multiplexer._LIVE  # noqa: SLF001
 

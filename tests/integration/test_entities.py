@@ -54,6 +54,8 @@ RECONNECT = "button.inverter_reconnect"
 REQUESTS = "sensor.inverter_requests"
 RESPONSE_TIME = "sensor.inverter_response_time"
 
+OFTEN = 0.2
+"""A shorter interval than the dialog allows."""
 NEVER = 86_400
 """An interval that no test lives to see the end of."""
 
@@ -212,7 +214,7 @@ async def test_clients_and_health_at_once_and_counters_not(
 async def test_counters_every_interval_and_nothing_when_nothing_changed(
     hass: HomeAssistant, entry: MockConfigEntry, device: ModbusDevice
 ) -> None:
-    await load(hass, entry, **{CONF_UPDATE_INTERVAL: 1})
+    await load(hass, entry, **{CONF_UPDATE_INTERVAL: OFTEN})
     async with ModbusClient(listen_port(hass, entry)) as client:
         for _ in range(10):
             assert await client.ask(read_registers()) == registers()
@@ -228,12 +230,12 @@ async def test_counters_every_interval_and_nothing_when_nothing_changed(
 
         hass.bus.async_listen(EVENT_STATE_CHANGED, count)
         hass.bus.async_listen(EVENT_STATE_REPORTED, count, callback(lambda _: True))
-        await asyncio.sleep(2.2)
+        await asyncio.sleep(2.2 * OFTEN)
         assert not writes
 
         device.silent = True
         hass.config_entries.async_update_entry(
-            entry, options={CONF_UPDATE_INTERVAL: 1, "timeout": 0.1}
+            entry, options={CONF_UPDATE_INTERVAL: OFTEN, "timeout": 0.1}
         )
         await hass.async_block_till_done()
         assert await client.ask(read_registers()) == NO_RESPONSE
@@ -276,7 +278,9 @@ async def test_interval_changes_without_a_reload(
     await load(hass, entry, **{CONF_UPDATE_INTERVAL: NEVER})
     async with ModbusClient(listen_port(hass, entry)) as client:
         assert await client.ask(read_registers()) == registers()
-        hass.config_entries.async_update_entry(entry, options={CONF_UPDATE_INTERVAL: 1})
+        hass.config_entries.async_update_entry(
+            entry, options={CONF_UPDATE_INTERVAL: OFTEN}
+        )
         await until(lambda: not hass.states.is_state(RESPONSE_TIME, STATE_UNKNOWN))
         assert await client.ask(read_registers()) == registers()
 

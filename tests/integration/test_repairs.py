@@ -702,7 +702,7 @@ async def full_device(
         options={
             "reconnect_backoff": 0.1,
             "reconnect_backoff_max": 0.1,
-            "health_check_interval": 0.1,
+            "health_check_interval": 0.02,
         },
     )
     full_device = FullDevice(device.port)
