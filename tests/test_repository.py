@@ -40,7 +40,10 @@ ROOT: Final = Path(__file__).parents[1]
 INTEGRATION: Final = ROOT / "custom_components" / DOMAIN
 ENGINE: Final = INTEGRATION / "multiplexer"
 PROTOCOLS: Final = ENGINE / "protocols"
-LANGUAGES: Final = ("en", "de")
+LANGUAGES: Final = sorted(
+    (path.stem for path in (INTEGRATION / "translations").glob("*.json")),
+    key=lambda language: (language != "en", language),  # English is the measure
+)
 
 
 def load(path: str) -> Any:
@@ -152,7 +155,7 @@ def test_everybody_names_the_same_oldest_home_assistant() -> None:
     tried = (ROOT / "requirements_minimum.txt").read_text()
     assert f"\nhomeassistant=={promised}\n" in tried
     readme = (ROOT / "README.md").read_text()
-    assert f"Home Assistant {release} or newer is needed." in readme
+    assert f"Home Assistant {release} or newer is required." in readme
     for path in (ROOT / "blueprints").rglob("*.yaml"):
         assert f"min_version: {promised}\n" in path.read_text(), path
 

@@ -46,7 +46,7 @@ from .peers import ModbusClient, ModbusDevice, read_registers, registers, until
 from .test_init import CONNECTION, HEALTH, NO_RESPONSE, PAUSE, listen_port
 
 CLIENTS = "sensor.inverter_clients"
-EVENT = "event.inverter_upstream_and_clients"
+EVENT = "event.inverter_device_and_clients"
 FAILED = "sensor.inverter_failed_requests"
 LISTEN_ADDRESS = "sensor.inverter_listen_address"
 QUEUE_DEPTH = "sensor.inverter_queue_depth"
