@@ -1,9 +1,11 @@
 """What tests of the integration have at hand."""
 
 from collections.abc import AsyncGenerator
+from typing import Any
 
 from homeassistant.const import CONF_HOST, CONF_PORT, CONF_PROTOCOL, STATE_ON
 from homeassistant.core import HomeAssistant
+from homeassistant.helpers import issue_registry as ir
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 from pytest_homeassistant_custom_component.syrupy import HomeAssistantSnapshotExtension
@@ -16,11 +18,29 @@ from custom_components.tcp_multiplexer.const import (
 )
 
 from .peers import ModbusDevice, until
+from .words import assert_words
 
 
 @pytest.fixture(autouse=True)
 def custom_integrations(enable_custom_integrations: None) -> None:
     """Let Home Assistant find the integration of this repository."""
+
+
+@pytest.fixture(autouse=True)
+def issues_have_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check, of every issue that is raised, that it has words in each language."""
+    create = ir.async_create_issue
+
+    def checked(hass: HomeAssistant, domain: str, issue_id: str, **issue: Any) -> None:
+        create(hass, domain, issue_id, **issue)
+        if domain == DOMAIN:
+            issue_path = ("issues", issue["translation_key"])
+            page = ("fix_flow", "step", "confirm") if issue["is_fixable"] else ()
+            given = issue.get("translation_placeholders") or ()
+            assert_words((*issue_path, "title"), given)
+            assert_words((*issue_path, *page, "description"), given)
+
+    monkeypatch.setattr(ir, "async_create_issue", checked)
 
 
 @pytest.fixture
@@ -62,6 +82,6 @@ async def loaded_entry(hass: HomeAssistant, entry: MockConfigEntry) -> MockConfi
     """Return the entry, loaded and connected to the device."""
     assert await hass.config_entries.async_setup(entry.entry_id)
     await hass.async_block_till_done()
-    connection = "binary_sensor.inverter_upstream_connection"
+    connection = "binary_sensor.inverter_device_connection"
     await until(lambda: hass.states.is_state(connection, STATE_ON))
     return entry

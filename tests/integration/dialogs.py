@@ -1,24 +1,19 @@
 """Somebody who fills in dialogs, and can read them in each language.
 
-Every page is checked as it comes: all that it shows has words, in English and in
-German, and whatever stands in braces there is given.
+Every page is checked as it comes: all that it shows has words in each language, and
+whatever stands in braces there is given.
 """
 
 from collections.abc import Iterator, Mapping
-import json
-from pathlib import Path
-import string
 from typing import Any, cast
 
 from homeassistant.config_entries import SOURCE_USER, ConfigFlowContext
 from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import FlowResultType, section
 
-from custom_components import tcp_multiplexer
 from custom_components.tcp_multiplexer.const import DOMAIN
 
-TRANSLATIONS = Path(tcp_multiplexer.__file__).parent / "translations"
-
+from .words import assert_words
 
 type Page = dict[str, Any]
 """What the flow manager gives: a form, a menu, or the end."""
@@ -90,16 +85,9 @@ class Dialog:
     def _read(self, result: Any) -> Page:
         page: Page = result
         self.page = page
-        for language in ("en", "de"):
-            text = (TRANSLATIONS / f"{language}.json").read_text()
-            words = json.loads(text)[self._kind]
-            given = set(page.get("description_placeholders") or ())
-            for path in _shown(page):
-                said = words
-                for key in path:
-                    said = said[key]
-                asked = {name for _, name, *_ in string.Formatter().parse(said) if name}
-                assert asked <= given, (language, path)
+        given = page.get("description_placeholders") or ()
+        for path in _shown(page):
+            assert_words((self._kind, *path), given)
         return page
 
 

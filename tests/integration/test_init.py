@@ -29,7 +29,7 @@ from custom_components.tcp_multiplexer.const import (
 
 from .peers import ModbusClient, ModbusDevice, read_registers, registers, until
 
-CONNECTION = "binary_sensor.inverter_upstream_connection"
+CONNECTION = "binary_sensor.inverter_device_connection"
 HEALTH = "sensor.inverter_health"
 PAUSE = "switch.inverter_pause"
 

@@ -1,7 +1,8 @@
 """The behaviour contract, sentence by sentence, with its moments to the microsecond.
 
-Each test is one sentence, and its scene the least in which it can be seen. The device
-answers after `SERVICE` seconds; bytes travel in no time (see `stage.py`).
+Each test quotes what it holds the engine to (see `contract.py`). Its scene is the
+least in which that can be seen. The device answers after `SERVICE` seconds; bytes
+travel in no time (see `stage.py`).
 """
 
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import EventType
 
+from .contract import CONTRACT, QUOTED, contract
 from .dialects import read
 from .network import Refusal
 from .stage import (
@@ -42,9 +44,18 @@ def answer(scene: Stage, body: bytes) -> bytes:
     return scene.dialect.execute(body, 0.0)
 
 
+def test_every_test_quotes_the_contract() -> None:
+    tests = {name for name in globals() if name.startswith("test_")}
+    assert tests - {"test_every_test_quotes_the_contract"} == QUOTED.keys()
+    for test, quoted in QUOTED.items():
+        for words in quoted:
+            assert words in CONTRACT, f"{test}: docs/design.md does not say this"
+
+
 # ---- store and forward, order ---------------------------------------------------
 
 
+@contract("A request goes upstream only once it is complete")
 def test_a_request_goes_upstream_only_once_it_is_complete() -> None:
     with stage() as scene:
         client = scene.hand()
@@ -55,6 +66,7 @@ def test_a_request_goes_upstream_only_once_it_is_complete() -> None:
         assert scene.puppet.asked == [(at(0.5), 1, asks(1))]
 
 
+@contract("a response goes to the client only once it is complete")
 def test_a_response_goes_to_the_client_only_once_it_is_complete() -> None:
     with stage() as scene:
         client = scene.hand()
@@ -68,6 +80,10 @@ def test_a_response_goes_to_the_client_only_once_it_is_complete() -> None:
         assert client.heard == [(at(0.7), 1, answer(scene, asks(1)))]
 
 
+@contract(
+    "Writes to one unit go upstream one at a time, in the order in which they came "
+    "over all clients.",
+)
 def test_writes_to_one_unit_go_upstream_one_at_a_time() -> None:
     with stage(max_in_flight=8) as scene:
         first, second = scene.hand(), scene.hand()
@@ -82,6 +98,7 @@ def test_writes_to_one_unit_go_upstream_one_at_a_time() -> None:
         ]
 
 
+@contract("Writes to different units may go side by side.")
 def test_writes_to_different_units_go_side_by_side() -> None:
     with stage(max_in_flight=8) as scene:
         first, second = scene.hand(), scene.hand()
@@ -91,6 +108,7 @@ def test_writes_to_different_units_go_side_by_side() -> None:
         assert [asked.at for asked in scene.puppet.asked] == [at(0), at(0)]
 
 
+@contract("A Modbus/TCP client that pipelines gets each response as it comes")
 def test_a_client_that_pipelines_gets_each_answer_as_it_comes() -> None:
     with stage(max_in_flight=8) as scene:
         client = scene.hand()
@@ -104,6 +122,10 @@ def test_a_client_that_pipelines_gets_each_answer_as_it_comes() -> None:
 # ---- fairness -------------------------------------------------------------------
 
 
+@contract(
+    "A client with 1,000 pending requests delays another client's next request by "
+    "one exchange.",
+)
 def test_a_thousand_pending_requests_delay_another_client_by_one_exchange() -> None:
     with stage(queue_size=1000, timeout=HOUR) as scene:
         greedy, modest = scene.hand(), scene.hand()
@@ -113,6 +135,7 @@ def test_a_thousand_pending_requests_delay_another_client_by_one_exchange() -> N
         assert modest.heard == [(at(1.2), 1, answer(scene, asks(2000)))]
 
 
+@contract("Among clients with a pending request, the one served longest ago goes next")
 def test_the_client_served_longest_ago_goes_next() -> None:
     with stage() as scene:
         clients = [scene.hand() for _ in range(3)]
@@ -126,6 +149,7 @@ def test_the_client_served_longest_ago_goes_next() -> None:
         assert bodies == [asks(12), asks(10), asks(11)]
 
 
+@contract("a client not yet served counts from when it was accepted.")
 def test_a_client_not_yet_served_counts_from_when_it_was_accepted() -> None:
     with stage() as scene:
         early, busy = scene.hand(), scene.hand()
@@ -140,6 +164,10 @@ def test_a_client_not_yet_served_counts_from_when_it_was_accepted() -> None:
         assert bodies == [asks(1), asks(2), asks(3), asks(4)]
 
 
+@contract(
+    "A client whose next request is a write goes before clients whose next request "
+    "is a read, but at most four times in a row while a read waits",
+)
 def test_at_most_four_writes_in_a_row_go_before_a_read_that_waits() -> None:
     with stage(queue_size=100, timeout=HOUR) as scene:
         first, writer, reader = (scene.hand() for _ in range(3))
@@ -154,6 +182,11 @@ def test_at_most_four_writes_in_a_row_go_before_a_read_that_waits() -> None:
 # ---- bounds ---------------------------------------------------------------------
 
 
+@contract(
+    "A client over the bound is read no further, so that TCP makes it wait, and "
+    "nothing is dropped.",
+    "A Modbus client over the bound is read into at most 4 KiB",
+)
 def test_a_client_over_the_bound_is_read_no_further_and_nothing_is_dropped() -> None:
     with stage(queue_size=4) as scene:
         client = scene.hand()
@@ -167,6 +200,7 @@ def test_a_client_over_the_bound_is_read_no_further_and_nothing_is_dropped() -> 
         assert client.heard[-1].at == at(900 * SERVICE)
 
 
+@contract("A client with nothing pending may always place one request")
 def test_a_client_with_nothing_pending_may_always_place_one_request() -> None:
     with stage(queue_size=1) as scene:
         greedy, modest = scene.hand(), scene.hand()
@@ -180,6 +214,7 @@ def test_a_client_with_nothing_pending_may_always_place_one_request() -> None:
         assert len(scene.puppet.asked) == 7
 
 
+@contract("When there is room again, all clients that waited for it go on at once.")
 def test_all_who_found_no_room_go_on_at_once_and_not_from_within_each_other() -> None:
     with stage(settled=0, queue_size=1, max_in_flight=64, connect_delay=1) as scene:
         clients = [scene.hand() for _ in range(32)]
@@ -195,6 +230,11 @@ def test_all_who_found_no_room_go_on_at_once_and_not_from_within_each_other() ->
         assert [len(client.heard) for client in clients] == [2] * 32
 
 
+@contract(
+    "A client that does not read its responses gets no more of them and holds up "
+    "nobody.",
+    "the socket's write buffer (64 KiB) and what was in flight when that was full",
+)
 def test_a_client_that_does_not_read_gets_no_more_and_holds_up_nobody() -> None:
     with stage(queue_size=1000, timeout=HOUR) as scene:
         slow, other = scene.hand(), scene.hand()
@@ -217,6 +257,10 @@ def test_a_client_that_does_not_read_gets_no_more_and_holds_up_nobody() -> None:
 # ---- deadlines ------------------------------------------------------------------
 
 
+@contract(
+    "The timeout runs from the moment when a complete request is taken from its client",
+    "sent, and no response before the deadline | exception 0x0B",
+)
 def test_the_timeout_runs_from_the_moment_when_a_request_is_complete() -> None:
     with stage(timeout=2) as scene:
         client = scene.hand()
@@ -228,6 +272,10 @@ def test_the_timeout_runs_from_the_moment_when_a_request_is_complete() -> None:
         assert client.heard == [(at(2.75), 7, excuse(asks(1), NO_ANSWER))]
 
 
+@contract(
+    "It covers waiting for a connection",
+    "no upstream connection before the deadline | exception 0x0A",
+)
 def test_the_timeout_covers_waiting_for_a_connection() -> None:
     """No upstream connection before the deadline: 0x0A."""
     with stage(timeout=2, connect_on_demand=True, manner=Refusal.IGNORED) as scene:
@@ -238,6 +286,10 @@ def test_the_timeout_covers_waiting_for_a_connection() -> None:
         assert client.heard == [(at(2.5), 1, excuse(asks(1), NO_PATH))]
 
 
+@contract(
+    "It covers waiting for a connection, the queue and the device.",
+    "still pending at the deadline | exception 0x06",
+)
 def test_the_timeout_covers_the_queue() -> None:
     """Sent and no response: 0x0B; still queued: 0x06; each at its own deadline."""
     with stage(timeout=2, request_delay=1.5) as scene:
@@ -252,6 +304,10 @@ def test_the_timeout_covers_the_queue() -> None:
         assert third.heard == [(at(3.6), 1, answer(scene, asks(3)))]
 
 
+@contract(
+    "A request that cannot be served before its deadline, because the next "
+    "connection attempt lies later, is refused at once.",
+)
 def test_a_request_that_cannot_be_served_before_its_deadline_is_refused_at_once() -> (
     None
 ):
@@ -269,6 +325,7 @@ def test_a_request_that_cannot_be_served_before_its_deadline_is_refused_at_once(
         ]
 
 
+@contract("A message begun but incomplete after the timeout closes its client.")
 def test_a_message_begun_but_incomplete_after_the_timeout_closes_its_client() -> None:
     with stage(timeout=2) as scene:
         slow, quick = scene.hand(), scene.hand()
@@ -283,6 +340,7 @@ def test_a_message_begun_but_incomplete_after_the_timeout_closes_its_client() ->
         assert [heard.at for heard in quick.heard] == [at(2.5)]
 
 
+@contract("An idle client is never closed for being idle")
 def test_an_idle_client_is_never_closed_for_being_idle() -> None:
     with stage() as scene:
         client = scene.hand()
@@ -295,6 +353,10 @@ def test_an_idle_client_is_never_closed_for_being_idle() -> None:
 # ---- what a client gets ---------------------------------------------------------
 
 
+@contract(
+    "connection lost after sending, and the request not sent again | exception 0x0B "
+    "at once",
+)
 def test_a_connection_lost_after_sending_is_0b_at_once() -> None:
     with stage() as scene:
         client = scene.hand()
@@ -304,6 +366,7 @@ def test_a_connection_lost_after_sending_is_0b_at_once() -> None:
         assert client.heard == [(at(0.05), 1, excuse(sets(1), NO_ANSWER))]
 
 
+@contract("paused | exception 0x0A at once, for pending requests and new ones")
 def test_paused_is_0a_at_once_for_what_waits_and_for_what_comes() -> None:
     with stage() as scene:
         first, second, third = (scene.hand() for _ in range(3))
@@ -319,6 +382,10 @@ def test_paused_is_0a_at_once_for_what_waits_and_for_what_comes() -> None:
         assert third.heard == [(at(1.5), 1, excuse(asks(3), NO_PATH))]
 
 
+@contract(
+    "With `on_failure: close`, a Modbus client is closed instead of getting an "
+    "exception",
+)
 def test_with_on_failure_close_the_client_is_closed_at_the_deadline_instead() -> None:
     with stage(timeout=2, on_failure="close") as scene:
         client = scene.hand()
@@ -328,6 +395,10 @@ def test_with_on_failure_close_the_client_is_closed_at_the_deadline_instead() ->
         assert (client.heard, client.closed) == ([], at(2.5))
 
 
+@contract(
+    "sent, and no response before the deadline | exception 0x0B, gateway target "
+    "device failed to respond | 504 | connection closed",
+)
 @pytest.mark.parametrize("protocol", PLAIN)
 def test_other_protocols_have_no_words_for_it_and_close_at_the_deadline(
     protocol: str,
@@ -343,6 +414,11 @@ def test_other_protocols_have_no_words_for_it_and_close_at_the_deadline(
 # ---- matching -------------------------------------------------------------------
 
 
+@contract(
+    "A response counts only if transaction identifier, unit identifier and function "
+    "code (its exception bit aside) match.",
+    "it is counted, traced and discarded, and the connection stays.",
+)
 @pytest.mark.parametrize("place", [1, 6, 7], ids=["transaction", "unit", "function"])
 def test_a_response_counts_only_if_transaction_unit_and_function_match(
     place: int,
@@ -362,6 +438,7 @@ def test_a_response_counts_only_if_transaction_unit_and_function_match(
         assert not scene.puppet.ended
 
 
+@contract("Identifiers count on across connections")
 def test_transaction_identifiers_count_on_across_connections() -> None:
     with stage() as scene:
         client = scene.hand()
@@ -373,6 +450,10 @@ def test_transaction_identifiers_count_on_across_connections() -> None:
         assert tids == list(range(tids[0], tids[0] + 4))
 
 
+@contract(
+    "Two successive timeouts without one received byte between them renew the "
+    "connection",
+)
 def test_two_successive_timeouts_without_a_byte_between_renew_the_connection() -> None:
     with stage(timeout=2) as scene:
         client = scene.hand()
@@ -386,6 +467,7 @@ def test_two_successive_timeouts_without_a_byte_between_renew_the_connection() -
         assert told == [(at(0.1), 3), (at(3), 0x83), (at(4), 0x83), (at(4.1), 3)]
 
 
+@contract("A byte received between them keeps it.")
 def test_a_byte_between_two_timeouts_keeps_the_connection() -> None:
     with stage(timeout=2) as scene:
         client = scene.hand()
@@ -397,6 +479,7 @@ def test_a_byte_between_two_timeouts_keeps_the_connection() -> None:
         assert [heard.at for heard in client.heard] == [at(2), at(3), at(3.1)]
 
 
+@contract("It is also closed when a deadline passes with part of a response received.")
 def test_a_deadline_that_passes_within_a_response_closes_the_connection() -> None:
     with stage(timeout=2) as scene:
         client = scene.hand()
@@ -411,6 +494,10 @@ def test_a_deadline_that_passes_within_a_response_closes_the_connection() -> Non
 # ---- no correlation -------------------------------------------------------------
 
 
+@contract(
+    "after a timeout, or the loss of a connection with a request in flight, nothing "
+    "is sent until `quiet` has passed. What arrives meanwhile is discarded.",
+)
 @pytest.mark.parametrize("manner", [{"matching": "lenient"}, {"framing": "rtu"}])
 def test_after_a_timeout_nothing_is_sent_until_quiet_has_passed(
     manner: dict[str, Any],
@@ -428,6 +515,10 @@ def test_after_a_timeout_nothing_is_sent_until_quiet_has_passed(
         assert scene.mux.snapshot().late_responses == 1
 
 
+@contract(
+    "The silence outlives the connection: a line behind a new one may still answer "
+    "what the old one was asked.",
+)
 def test_quiet_outlives_the_connection() -> None:
     """A line behind a new connection may still answer what the old one was asked."""
     with stage(timeout=3, quiet=1.5, matching="lenient") as scene:
@@ -439,6 +530,10 @@ def test_quiet_outlives_the_connection() -> None:
         assert scene.puppet.asked[2:] == [(at(1.8), 2, asks(2))]
 
 
+@contract(
+    "With HTTP, ISO 8583, MPU and echo, a timed-out or broken exchange closes its "
+    "connection before anything else is sent",
+)
 @pytest.mark.parametrize("protocol", PLAIN)
 def test_without_correlation_a_timeout_closes_before_anything_else_is_sent(
     protocol: str,
@@ -455,6 +550,7 @@ def test_without_correlation_a_timeout_closes_before_anything_else_is_sent(
         assert second.heard == [(at(3.1), 0, b"told 3")]
 
 
+@contract("So does any byte that no request asked for.")
 @pytest.mark.parametrize("protocol", PLAIN)
 def test_without_correlation_any_byte_that_nobody_asked_for_closes(
     protocol: str,
@@ -471,6 +567,7 @@ def test_without_correlation_any_byte_that_nobody_asked_for_closes(
 # ---- retry ----------------------------------------------------------------------
 
 
+@contract("A request not yet sent survives a lost connection, whatever it is.")
 def test_what_was_not_sent_survives_a_lost_connection_whatever_it_is() -> None:
     with stage() as scene:
         first, second = scene.hand(), scene.hand()
@@ -482,6 +579,10 @@ def test_what_was_not_sent_survives_a_lost_connection_whatever_it_is() -> None:
         assert second.heard == [(at(0.25), 1, answer(scene, sets(3)))]
 
 
+@contract(
+    "A retry-safe request whose connection was lost before the first byte of its "
+    "response is sent once more",
+)
 def test_what_is_retry_safe_is_sent_once_more_and_not_again() -> None:
     with stage() as scene:
         client = scene.hand()
@@ -492,6 +593,7 @@ def test_what_is_retry_safe_is_sent_once_more_and_not_again() -> None:
         assert client.heard[1:] == [(at(0.2), 2, excuse(asks(2), NO_ANSWER))]
 
 
+@contract("whose connection was lost before the first byte of its response")
 def test_what_is_retry_safe_is_not_sent_again_once_its_response_has_begun() -> None:
     with stage() as scene:
         client = scene.hand()
@@ -502,6 +604,7 @@ def test_what_is_retry_safe_is_not_sent_again_once_its_response_has_begun() -> N
         assert client.heard[1:] == [(at(0.2), 2, excuse(asks(2), NO_ANSWER))]
 
 
+@contract("not for a client that has left")
 def test_what_is_retry_safe_is_not_sent_again_for_a_client_that_has_left() -> None:
     with stage() as scene:
         client = scene.hand()
@@ -512,6 +615,7 @@ def test_what_is_retry_safe_is_not_sent_again_for_a_client_that_has_left() -> No
         assert len(scene.puppet.asked) == 2
 
 
+@contract("before what waited meanwhile")
 def test_what_is_sent_once_more_goes_before_what_waited_meanwhile() -> None:
     with stage(max_in_flight=2) as scene:
         first, second, third = (scene.hand() for _ in range(3))
@@ -529,6 +633,11 @@ def test_what_is_sent_once_more_goes_before_what_waited_meanwhile() -> None:
 # ---- client gone ----------------------------------------------------------------
 
 
+@contract(
+    "When a Modbus client closes, its pending reads are dropped at once.",
+    "Its writes are still forwarded, because a command once accepted is carried "
+    "out, and an exchange in flight ends normally.",
+)
 def test_an_exchange_in_flight_ends_normally_when_its_client_leaves() -> None:
     with stage() as scene:
         first, second = scene.hand(), scene.hand()
@@ -543,12 +652,14 @@ def test_an_exchange_in_flight_ends_normally_when_its_client_leaves() -> None:
 # ---- the upstream connection ----------------------------------------------------
 
 
+@contract("The connection is opened at start")
 def test_the_connection_is_opened_at_start() -> None:
     with stage(settled=0) as scene:
         scene.run_to(1)
         assert scene.puppet.dials == [at(0)]
 
 
+@contract("with *connect on demand* at the first request.")
 def test_on_demand_it_is_opened_with_the_first_request() -> None:
     with stage(settled=0, connect_on_demand=True) as scene:
         client = scene.hand()
@@ -558,6 +669,7 @@ def test_on_demand_it_is_opened_with_the_first_request() -> None:
         assert client.heard == [(at(60.1), 1, answer(scene, asks(1)))]
 
 
+@contract("One attempt lasts at most 5 s.")
 def test_one_attempt_lasts_five_seconds() -> None:
     with stage(settled=0, reconnect_backoff=1, manner=Refusal.IGNORED) as scene:
         scene.run_to(7)
@@ -566,6 +678,7 @@ def test_one_attempt_lasts_five_seconds() -> None:
         assert scene.puppet.dials == [at(0), at(5 + pause)]
 
 
+@contract("`connect_delay` passes after opening before the first request")
 def test_connect_delay_passes_after_opening_before_the_first_request() -> None:
     with stage(settled=0, connect_delay=2) as scene:
         client = scene.hand()
@@ -574,6 +687,7 @@ def test_connect_delay_passes_after_opening_before_the_first_request() -> None:
         assert [asked.at for asked in scene.puppet.asked] == [at(2), at(2.1)]
 
 
+@contract("`request_delay` between the end of one exchange and the start of the next.")
 def test_request_delay_passes_between_the_end_of_one_exchange_and_the_next() -> None:
     with stage(request_delay=0.3, max_in_flight=1) as scene:
         first, second = scene.hand(), scene.hand()
@@ -586,6 +700,7 @@ def test_request_delay_passes_between_the_end_of_one_exchange_and_the_next() -> 
         assert moments == [at(0), at(0.5), at(0.9), at(2)]
 
 
+@contract("The connection is closed after `idle_timeout` without requests")
 def test_an_idle_connection_is_closed_after_idle_timeout_without_requests() -> None:
     with stage(settled=0, idle_timeout=3) as scene:
         client = scene.hand()
@@ -598,6 +713,7 @@ def test_an_idle_connection_is_closed_after_idle_timeout_without_requests() -> N
         assert client.heard[-1].at == at(60.1)
 
 
+@contract("renewed between two exchanges once it is `max_lifetime` old")
 def test_a_connection_is_renewed_between_two_exchanges_after_max_lifetime() -> None:
     with stage(settled=0, max_lifetime=10) as scene:
         client = scene.hand()
@@ -609,6 +725,11 @@ def test_a_connection_is_renewed_between_two_exchanges_after_max_lifetime() -> N
         assert scene.puppet.asked == [(at(9), 1, asks(1)), (at(11), 2, asks(2))]
 
 
+@contract(
+    "A connection that had carried a response is reopened at once, however it ended.",
+    "Any other end without a response, unless we closed it on purpose, is a failed "
+    "attempt.",
+)
 def test_a_connection_that_had_carried_a_response_is_reopened_at_once() -> None:
     with stage() as scene:
         client = scene.hand()
@@ -622,6 +743,10 @@ def test_a_connection_that_had_carried_a_response_is_reopened_at_once() -> None:
         assert scene.healths[-1][1] == "unreachable"
 
 
+@contract(
+    "One that was never asked anything and was open for at least 2 s is reopened "
+    "with the next request.",
+)
 def test_one_that_was_never_asked_anything_is_reopened_with_the_next_request() -> None:
     with stage(settled=0) as scene:
         client = scene.hand()
@@ -633,6 +758,11 @@ def test_one_that_was_never_asked_anything_is_reopened_with_the_next_request() -
         assert "unreachable" not in [health for _, health in scene.healths]
 
 
+@contract(
+    "the next one comes after a fifth of the time that the device has been away, "
+    "but at least `reconnect_backoff` and at most `reconnect_backoff_max`, "
+    "shortened by a jitter of up to 20 %.",
+)
 def test_the_next_attempt_comes_after_a_fifth_of_the_time_away_within_bounds() -> None:
     """With a jitter that shortens it by up to a fifth."""
     with stage(
@@ -652,6 +782,7 @@ def test_the_next_attempt_comes_after_a_fifth_of_the_time_away_within_bounds() -
         assert len(scene.told(EventType.UPSTREAM_LOST)) == 1
 
 
+@contract("The outage ends with the first response, not with the mere connect.")
 def test_an_outage_ends_with_the_first_good_response_not_with_the_connect() -> None:
     with stage(settled=0, timeout=1, manner=Refusal.REFUSED) as scene:
         client = scene.hand()
@@ -679,6 +810,10 @@ def test_an_outage_ends_with_the_first_good_response_not_with_the_connect() -> N
 # ---- the pool -------------------------------------------------------------------
 
 
+@contract(
+    "another connection is opened as load asks for it, and exchanges on different "
+    "connections run side by side.",
+)
 def test_another_connection_is_opened_as_load_asks_for_it_and_runs_beside() -> None:
     with stage(max_connections=3) as scene:
         first, second = scene.hand(), scene.hand()
@@ -691,6 +826,7 @@ def test_another_connection_is_opened_as_load_asks_for_it_and_runs_beside() -> N
         assert scene.puppet.asked[1:] == [(at(1), 1, asks(2)), (at(1.02), 2, asks(3))]
 
 
+@contract("A client stays with its connection while it has a request in flight.")
 def test_a_client_stays_with_its_connection_while_it_has_one_in_flight() -> None:
     with stage(max_connections=2, max_in_flight=2) as scene:
         clients = [scene.hand() for _ in range(3)]
@@ -706,6 +842,7 @@ def test_a_client_stays_with_its_connection_while_it_has_one_in_flight() -> None
         assert (one.line, one.at, other.at) == (other.line, at(1), at(1.1))
 
 
+@contract("its first exchange is a retry-safe read")
 def test_an_extra_connection_s_first_exchange_is_a_retry_safe_read() -> None:
     with stage(max_connections=2) as scene:
         first, second, third = (scene.hand() for _ in range(3))
@@ -722,6 +859,10 @@ def test_an_extra_connection_s_first_exchange_is_a_retry_safe_read() -> None:
         ]
 
 
+@contract(
+    "the response must have begun by half of the time that is left until the deadline.",
+    "the pool shrinks to what is left, and the read runs again within its deadline.",
+)
 def test_a_read_that_an_extra_connection_fails_runs_again_within_its_deadline() -> None:
     with stage(max_connections=2, timeout=4) as scene:
         first, second = scene.hand(), scene.hand()
@@ -739,6 +880,7 @@ def test_a_read_that_an_extra_connection_fails_runs_again_within_its_deadline() 
         assert [asked.at for asked in scene.puppet.asked[3:]] == [at(6), at(6.1)]
 
 
+@contract("It does not run again if its response had begun.")
 def test_a_read_that_an_extra_connection_began_to_answer_is_not_asked_again() -> None:
     with stage(max_connections=2, timeout=4) as scene:
         first, second = scene.hand(), scene.hand()
@@ -751,6 +893,7 @@ def test_a_read_that_an_extra_connection_began_to_answer_is_not_asked_again() ->
         assert scene.puppet.ended == [(at(4.2), 2)]
 
 
+@contract("an older connection drops within 2 s of the opening, the pool shrinks")
 @pytest.mark.parametrize(("after", "lines"), [(1.9, {2}), (2.1, {2, 3})])
 def test_an_older_connection_that_drops_within_two_seconds_shrinks_the_pool(
     after: float, lines: set[int]
@@ -766,6 +909,7 @@ def test_an_older_connection_that_drops_within_two_seconds_shrinks_the_pool(
         assert {asked.line for asked in scene.puppet.asked[2:]} == lines
 
 
+@contract("`max_in_flight` above 1 pipelines requests on one connection")
 def test_max_in_flight_pipelines_on_one_connection() -> None:
     with stage(max_in_flight=2) as scene:
         client = scene.hand()
@@ -778,6 +922,10 @@ def test_max_in_flight_pipelines_on_one_connection() -> None:
 # ---- health ---------------------------------------------------------------------
 
 
+@contract(
+    "*degraded* when at least two of the last twenty exchanges got no response; "
+    "*unreachable* from a failed attempt to the next response",
+)
 def test_health_follows_the_traffic() -> None:
     with stage(settled=0, timeout=1, reconnect_backoff=10) as scene:
         client = scene.hand()
@@ -796,6 +944,7 @@ def test_health_follows_the_traffic() -> None:
         assert scene.healths[-1] == (at(10), "paused")
 
 
+@contract("*idle* while the connection is closed on purpose")
 def test_a_connection_closed_on_purpose_is_idle() -> None:
     with stage(settled=0, idle_timeout=3) as scene:
         client = scene.hand()
@@ -809,6 +958,11 @@ def test_a_connection_closed_on_purpose_is_idle() -> None:
         ]
 
 
+@contract(
+    "An open upstream connection that was silent for `health_check_interval` is "
+    "probed. Modbus repeats the last successful read; until there is one, it reads "
+    "holding register 0 of the configured unit",
+)
 def test_an_upstream_that_was_silent_for_so_long_is_probed() -> None:
     """With the last successful read; until there is one, with register 0."""
     with stage(settled=0, health_check_interval=10, unit_id=7) as scene:
@@ -824,6 +978,7 @@ def test_an_upstream_that_was_silent_for_so_long_is_probed() -> None:
         ]
 
 
+@contract("do not count against `idle_timeout`")
 def test_probes_do_not_count_against_idle_timeout() -> None:
     with stage(settled=0, health_check_interval=1, idle_timeout=4.5) as scene:
         client = scene.hand()
@@ -834,12 +989,14 @@ def test_probes_do_not_count_against_idle_timeout() -> None:
         assert ended == at(5.1)
 
 
+@contract("never open a connection.")
 def test_probes_never_open_a_connection() -> None:
     with stage(health_check_interval=1, connect_on_demand=True) as scene:
         scene.run_to(HOUR)
         assert not scene.puppet.dials
 
 
+@contract("never open a connection.")
 def test_nor_does_a_probe_that_waits_when_its_connection_ends() -> None:
     with stage(
         health_check_interval=1, request_delay=60, connect_on_demand=True
@@ -856,6 +1013,7 @@ def test_nor_does_a_probe_that_waits_when_its_connection_ends() -> None:
 # ---- what the owner may ask -----------------------------------------------------
 
 
+@contract("Reconnect lets exchanges in flight finish", "pending requests survive.")
 def test_reconnect_lets_exchanges_in_flight_finish_and_pending_requests_survive() -> (
     None
 ):
@@ -874,6 +1032,7 @@ def test_reconnect_lets_exchanges_in_flight_finish_and_pending_requests_survive(
         assert [heard.at for heard in first.heard] == [at(1)]
 
 
+@contract("lets exchanges in flight finish, at most until their deadlines")
 def test_reconnect_waits_for_them_up_to_the_timeout() -> None:
     with stage(timeout=3) as scene:
         client = scene.hand()
@@ -884,6 +1043,7 @@ def test_reconnect_waits_for_them_up_to_the_timeout() -> None:
         assert scene.now == at(3)
 
 
+@contract("leaves the device alone until it is resumed.")
 def test_paused_it_leaves_the_device_alone_until_it_is_resumed() -> None:
     with stage(health_check_interval=1) as scene:
         client = scene.hand()
@@ -897,6 +1057,7 @@ def test_paused_it_leaves_the_device_alone_until_it_is_resumed() -> None:
         assert scene.puppet.dials == [at(HOUR)]
 
 
+@contract("Where the timeout is made shorter, that holds for pending requests too.")
 def test_a_shorter_timeout_holds_for_what_waits() -> None:
     with stage(timeout=60) as scene:
         first, second = scene.hand(), scene.hand()
@@ -913,6 +1074,7 @@ def test_a_shorter_timeout_holds_for_what_waits() -> None:
 # ---- shared and remembered ------------------------------------------------------
 
 
+@contract("A read joins an identical one that is pending or in flight")
 def test_a_read_joins_an_identical_one_that_is_pending_or_in_flight() -> None:
     with stage() as scene:
         first, second, third = (scene.hand() for _ in range(3))
@@ -925,6 +1087,10 @@ def test_a_read_joins_an_identical_one_that_is_pending_or_in_flight() -> None:
         assert third.heard == [(at(0.2), 1, answer(scene, asks(2)))]
 
 
+@contract(
+    "unless a write to that unit is pending or in flight, was placed since the "
+    "other was sent",
+)
 def test_a_read_joins_none_that_was_sent_before_a_write_to_its_unit_was_queued() -> (
     None
 ):
@@ -939,6 +1105,7 @@ def test_a_read_joins_none_that_was_sent_before_a_write_to_its_unit_was_queued()
         assert third.heard[0].at == at(0.3)
 
 
+@contract("or ended since then.")
 def test_a_read_joins_none_that_was_sent_before_a_write_to_its_unit_ended() -> None:
     """Whether the write was sent before it or after: its value may be the older."""
     for writes_at, reads_at in ((0.05, 0), (0, 0.05)):
@@ -954,6 +1121,7 @@ def test_a_read_joins_none_that_was_sent_before_a_write_to_its_unit_ended() -> N
             assert [heard.at for heard in third.heard] == [at(0.3)]
 
 
+@contract("unless a write to that unit is pending or in flight")
 def test_a_read_joins_none_while_a_write_to_its_unit_is_queued() -> None:
     with stage() as scene:
         first, second, writer, third = (scene.hand() for _ in range(4))
@@ -966,6 +1134,7 @@ def test_a_read_joins_none_while_a_write_to_its_unit_is_queued() -> None:
         assert bodies == [asks(1), sets(9), asks(2), asks(2)]
 
 
+@contract("A client with a write unanswered joins nobody, whatever its unit.")
 def test_a_client_with_a_write_unanswered_joins_nobody() -> None:
     """Not even where it reads another unit: it may know that they are one device."""
     with stage(max_in_flight=4) as scene:
@@ -978,6 +1147,7 @@ def test_a_client_with_a_write_unanswered_joins_nobody() -> None:
         assert scene.puppet.asked[2:] == [(at(0.2), 1, asks(1))]
 
 
+@contract("it never waits behind requests that it did not need.")
 def test_a_read_does_not_wait_behind_the_others_of_whom_it_could_join() -> None:
     with stage(queue_size=1000, timeout=HOUR) as scene:
         greedy, modest = scene.hand(), scene.hand()
@@ -987,6 +1157,7 @@ def test_a_read_does_not_wait_behind_the_others_of_whom_it_could_join() -> None:
         assert modest.heard == [(at(1.2), 1, answer(scene, asks(499)))]
 
 
+@contract("a response that a write overtook is not cached.")
 def test_a_response_that_a_write_overtook_is_not_remembered() -> None:
     with stage(max_in_flight=4, cache_ttl=60) as scene:
         reader, writer = scene.hand(), scene.hand()
@@ -998,6 +1169,10 @@ def test_a_response_that_a_write_overtook_is_not_remembered() -> None:
         assert len(scene.puppet.asked) == 3
 
 
+@contract(
+    "A read that joined one which gets no response, or whose client leaves, is "
+    "asked for itself.",
+)
 def test_a_read_that_follows_one_without_a_response_asks_itself() -> None:
     with stage(timeout=2) as scene:
         first, second = scene.hand(), scene.hand()
@@ -1009,6 +1184,10 @@ def test_a_read_that_follows_one_without_a_response_asks_itself() -> None:
         assert second.heard == [(at(2.1), 1, answer(scene, asks(1)))]
 
 
+@contract(
+    "A read that joined one which gets no response, or whose client leaves, is "
+    "asked for itself.",
+)
 def test_a_read_that_follows_one_whose_client_left_is_asked_for_itself() -> None:
     with stage() as scene:
         first, second, third = (scene.hand() for _ in range(3))
@@ -1021,6 +1200,9 @@ def test_a_read_that_follows_one_whose_client_left_is_asked_for_itself() -> None
         assert len(scene.puppet.asked) == 2
 
 
+@contract(
+    "With `cache_ttl`, a response is kept for that time and answers identical reads",
+)
 def test_a_response_is_remembered_for_cache_ttl() -> None:
     with stage(cache_ttl=2) as scene:
         client = scene.hand()
@@ -1032,6 +1214,7 @@ def test_a_response_is_remembered_for_cache_ttl() -> None:
         assert len(scene.puppet.asked) == 2
 
 
+@contract("Any write through the multiplexer to the unit clears its cached responses")
 def test_any_write_to_the_unit_empties_what_is_remembered() -> None:
     with stage(cache_ttl=60) as scene:
         client, other = scene.hand(), scene.hand()
@@ -1043,6 +1226,10 @@ def test_any_write_to_the_unit_empties_what_is_remembered() -> None:
         assert bodies == [asks(1), asks(1, unit=2), sets(9), asks(1)]
 
 
+@contract(
+    "What writes to unit 0 is a broadcast, which no device answers: its success "
+    "response is made up after 100 ms.",
+)
 def test_a_broadcast_on_a_line_is_answered_after_a_tenth_of_a_second() -> None:
     with stage(framing="rtu") as scene:
         client = scene.hand()

@@ -56,10 +56,10 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "PROFILES",
     "PROTOCOLS",
     # What it reports
-    "ClientRefusal",
     "Event",
     "EventListener",
     "EventType",
+    "ClientRefusal",
     "CloseReason",
     "Health",
     "Snapshot",

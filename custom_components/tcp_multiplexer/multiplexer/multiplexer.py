@@ -29,6 +29,7 @@ from .observe.pcap import to_pcap
 from .observe.snapshot import Snapshot, TraceRecord
 from .observe.statistics import Statistics, percentile
 from .settings import ROWS, make_protocol
+from .upstream.connector import Connector
 from .upstream.health_tracker import HealthTracker
 from .upstream.pool import UpstreamPool
 from .upstream.prober import Prober
@@ -107,12 +108,16 @@ class Multiplexer:
             self._queue,
             connections,
             self._dispatcher,
+            Connector(
+                partial(make_upstream or self._make_socket_upstream, self._dispatcher),
+                self._statistics,
+                name,
+            ),
             HealthTracker(rng or random.Random()),  # noqa: S311 - no secret
             Prober(self._queue),
             self._statistics,
             self._events,
             timer,
-            partial(make_upstream or self._make_socket_upstream, self._dispatcher),
             paused=paused,
             name=name,
             trial_seconds=limits.trial,
@@ -170,7 +175,7 @@ class Multiplexer:
                 None, self._settings.tls.context
             )
         await self._listener.start()
-        self._pool.start()
+        self._pool.connect()
 
     async def stop(self) -> None:
         """Free the port, every socket, timer and task. May be called again."""
@@ -279,7 +284,7 @@ class Multiplexer:
         clock = self._clock
         health = pool.status
         opened = [upstream.opened_at for upstream in self._connections.open]
-        waits, took = statistics.times.waits, statistics.times.took
+        waits, took = statistics.times.recent(self._loop.time())
         last = self._dispatcher.last_response
         traffic = statistics.gone.with_those_here(self._listener.clients)
         return Snapshot(

@@ -1,0 +1,260 @@
+"""Whatever people choose or are shown has words in every language, and a place.
+
+The code's own registries are held against the translations. What dialogs and issues
+show is checked where other tests open them: see `dialogs.py` and `words.py`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from ipaddress import ip_network
+from typing import Any
+
+from homeassistant.components import system_health
+from homeassistant.config_entries import SOURCE_RECONFIGURE, ConfigEntryState
+from homeassistant.const import CONF_HOST, CONF_PORT, CONF_PROTOCOL
+from homeassistant.core import HomeAssistant
+from homeassistant.data_entry_flow import section
+from homeassistant.helpers import device_registry as dr, entity_registry as er
+from homeassistant.helpers.selector import SelectSelector
+from homeassistant.setup import async_setup_component
+import pytest
+from pytest_homeassistant_custom_component.common import (
+    MockConfigEntry,
+    get_system_health_info,
+)
+import voluptuous as vol
+
+from custom_components.tcp_multiplexer.config_flow import TcpMultiplexerConfigFlow
+from custom_components.tcp_multiplexer.const import (
+    CONF_LISTEN_HOST,
+    CONF_LISTEN_PORT,
+    DOMAIN,
+)
+from custom_components.tcp_multiplexer.coordinator import SHOWN_EVENTS
+from custom_components.tcp_multiplexer.flow.probe import DeviceProblem
+from custom_components.tcp_multiplexer.local_sockets import ListenProblem
+from custom_components.tcp_multiplexer.multiplexer import (
+    PROFILES,
+    PROTOCOLS,
+    CloseReason,
+    EventType,
+    Failure,
+    Health,
+    Settings,
+)
+from tests.simulation.stage import asks, sets, stage
+
+from .dialogs import Dialog
+from .words import LANGUAGES, words_in
+
+SHOWN_ELSEWHERE = {
+    "framing": "upstream",
+    "tls": "tls_upstream",
+    "more_listeners": "client_framing",
+}
+"""Settings that no field is named for, and a field by which each is set."""
+NOT_SHOWN = {
+    EventType.CONNECTION_OPENED,
+    EventType.CONNECTION_CLOSED,
+    EventType.CONNECTION_FAILED,
+    EventType.LENIENT_WOULD_HELP,
+    EventType.HEALTH_CHANGED,
+}
+"""Events for the program alone: people see the states and issues that they change."""
+
+
+@pytest.fixture(params=LANGUAGES)
+def words(request: pytest.FixtureRequest) -> Any:
+    """Return the words of each language."""
+    return words_in(request.param)
+
+
+def idle_entry(hass: HomeAssistant, protocol: str) -> MockConfigEntry:
+    """Add an entry that dials nobody until it is asked something."""
+    entry = MockConfigEntry(
+        domain=DOMAIN,
+        title="Idle",
+        data={
+            CONF_PROTOCOL: protocol,
+            CONF_HOST: "127.0.0.1",
+            CONF_PORT: 1,
+            CONF_LISTEN_HOST: "127.0.0.1",
+            CONF_LISTEN_PORT: 0,
+        },
+        options={"connect_on_demand": True},
+    )
+    entry.add_to_hass(hass)
+    return entry
+
+
+# Protocols and profiles
+
+
+def test_protocols_have_words(words: Any) -> None:
+    assert words["selector"]["protocol"]["options"].keys() == PROTOCOLS.keys()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_a_protocol_has_a_model_and_entities(
+    hass: HomeAssistant, protocol: str
+) -> None:
+    entry = idle_entry(hass, protocol)
+    assert await hass.config_entries.async_setup(entry.entry_id)
+    assert entry.state is ConfigEntryState.LOADED
+    (device,) = dr.async_entries_for_config_entry(dr.async_get(hass), entry.entry_id)
+    assert device.model
+    entities = er.async_entries_for_config_entry(er.async_get(hass), entry.entry_id)
+    assert {entity.domain for entity in entities} == words_in("en")["entity"].keys()
+
+
+def test_profiles_have_words(words: Any) -> None:
+    assert words["selector"]["profile"]["options"].keys() == PROFILES.keys()
+
+
+# Fields and their choices
+
+
+def fields_of(schema: vol.Schema) -> Iterator[tuple[str, Any]]:
+    """Give the fields of a form with their selectors, sections or not."""
+    for key, value in schema.schema.items():
+        if isinstance(value, section):
+            yield from fields_of(value.schema)
+        else:
+            yield str(key), value
+
+
+async def shown_fields(hass: HomeAssistant) -> dict[str, Any]:
+    """Open each form for each protocol; give all fields with their selectors."""
+    shown: dict[str, Any] = {}
+
+    def look_at(dialog: Dialog) -> None:
+        shown.update(fields_of(dialog.page["data_schema"]))
+        dialog.abandon()
+
+    adding = Dialog(hass)
+    await adding.start()
+    look_at(adding)
+    for protocol in PROTOCOLS:
+        entry = idle_entry(hass, protocol)
+        assert await hass.config_entries.async_setup(entry.entry_id)
+        changing = Dialog(hass)
+        await changing.start(source=SOURCE_RECONFIGURE, entry_id=entry.entry_id)
+        look_at(changing)
+        for page in ("preferences", "add_listener"):
+            options = Dialog(hass, options_of=entry.entry_id)
+            await options.start()
+            await options.choose(page)
+            look_at(options)
+        assert await hass.config_entries.async_remove(entry.entry_id)
+    return shown
+
+
+async def test_every_setting_has_its_place_in_a_form(hass: HomeAssistant) -> None:
+    shown = await shown_fields(hass)
+    settings = {field.name for field in fields(Settings)}
+    assert settings - shown.keys() == SHOWN_ELSEWHERE.keys()
+    assert shown.keys() >= set(SHOWN_ELSEWHERE.values())
+
+
+async def test_every_choice_has_words(hass: HomeAssistant) -> None:
+    shown = await shown_fields(hass)
+    choices = {
+        selector.config["translation_key"]: set(selector.config["options"])
+        for selector in shown.values()
+        if isinstance(selector, SelectSelector) and "translation_key" in selector.config
+    }
+    for language in LANGUAGES:
+        options = {
+            name: words["options"].keys()
+            for name, words in words_in(language)["selector"].items()
+            if "options" in words
+        }
+        assert options == choices
+
+
+async def test_whatever_a_profile_sets_can_be_changed(hass: HomeAssistant) -> None:
+    shown = await shown_fields(hass)
+    for name, profile in PROFILES.items():
+        for setting in profile.settings:
+            assert SHOWN_ELSEWHERE.get(setting, setting) in shown, name
+
+
+# Problems
+
+
+@pytest.mark.parametrize("problem", DeviceProblem)
+def test_every_problem_of_a_device_has_its_page(
+    problem: DeviceProblem, words: Any
+) -> None:
+    assert callable(getattr(TcpMultiplexerConfigFlow, f"async_step_{problem}"))
+    menu = {"try_again", "change", "add_anyway", "save_anyway"}
+    assert words["config"]["step"][problem]["menu_options"].keys() == menu
+
+
+@pytest.mark.parametrize("problem", ListenProblem)
+def test_every_problem_of_a_local_port_has_words(
+    problem: ListenProblem, words: Any
+) -> None:
+    for kind in ("config", "options"):
+        assert words[kind]["error"][problem]
+
+
+# States and events
+
+
+def test_every_health_has_words(words: Any) -> None:
+    states = words["entity"]["sensor"]["health"]["state"]
+    assert states.keys() == {health.value for health in Health}
+
+
+def test_every_event_is_shown_with_words_or_not_at_all(words: Any) -> None:
+    assert {*SHOWN_EVENTS, *NOT_SHOWN} == set(EventType)
+    assert NOT_SHOWN.isdisjoint(SHOWN_EVENTS)
+    event = words["entity"]["event"]["upstream_and_clients"]
+    states = event["state_attributes"]["event_type"]["state"]
+    assert states.keys() == {event.value for event in SHOWN_EVENTS}
+
+
+def reasons_told() -> set[str]:
+    """Give the reasons of events, but those that are failures: see them happen."""
+    told: set[str] = set()
+    nobody = (ip_network("10.0.0.0/8"),)
+    for settings in (
+        {"write_policy": "deny"},
+        {"write_policy": "acknowledge"},
+        {"max_clients": 1},
+        {"allowed_networks": nobody},
+    ):
+        with stage(**settings) as scene:
+            hands = (scene.hand(), scene.hand())
+            scene.at(1, hands[0].ask, asks(1), sets(2))
+            scene.run_to(2)
+            told |= {
+                event.reason
+                for _, event in scene.events
+                if event.type in SHOWN_EVENTS and event.reason
+            }
+    return told
+
+
+def test_every_reason_of_an_event_has_words(words: Any) -> None:
+    event = words["entity"]["event"]["upstream_and_clients"]
+    states = event["state_attributes"]["reason"]["state"]
+    failures = {failure.value for failure in Failure}
+    assert states.keys() == failures | reasons_told()
+
+
+def test_every_end_of_a_connection_has_words(words: Any) -> None:
+    """An outage that has no better detail says why its connection ended."""
+    event = words["entity"]["event"]["upstream_and_clients"]
+    states = event["state_attributes"]["detail"]["state"]
+    assert states.keys() == {reason.value for reason in CloseReason}
+
+
+async def test_all_of_system_health_has_words(hass: HomeAssistant) -> None:
+    assert await async_setup_component(hass, DOMAIN, {})
+    assert await async_setup_component(hass, system_health.DOMAIN, {})
+    await hass.async_block_till_done()
+    shown = await get_system_health_info(hass, DOMAIN)
+    for language in LANGUAGES:
+        assert words_in(language)["system_health"]["info"].keys() == shown.keys()
