@@ -35,7 +35,6 @@ from custom_components.tcp_multiplexer.binary_sensor import BINARY_SENSORS
 from custom_components.tcp_multiplexer.button import RECONNECT
 from custom_components.tcp_multiplexer.const import DOMAIN
 from custom_components.tcp_multiplexer.event import UPSTREAM_AND_CLIENTS
-from custom_components.tcp_multiplexer.multiplexer.cli_options import add_flags
 from custom_components.tcp_multiplexer.multiplexer.command_line.flags import add_flags
 from custom_components.tcp_multiplexer.multiplexer.protocols.base import Failure
 from custom_components.tcp_multiplexer.sensor import LISTEN_ADDRESS, SENSORS

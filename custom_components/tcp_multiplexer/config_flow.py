@@ -50,9 +50,9 @@ from .flow.fields import (
     FIELDS,
     PORT,
     PROFILE,
-    PROTOCOL,
     UPSTREAM,
     FieldError,
+    protocol_field,
     tls_to_show,
     worth_storing,
 )
@@ -308,7 +308,9 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         # Otherwise the frontend would select the first suggestion.
         nothing = {"suggested_value": ""}
         fields: dict[vol.Marker, Any] = {
-            vol.Required(CONF_PROTOCOL, default=DEFAULTS[CONF_PROTOCOL]): PROTOCOL,
+            vol.Required(
+                CONF_PROTOCOL, default=DEFAULTS[CONF_PROTOCOL]
+            ): protocol_field(),
             vol.Required(CONF_HOST, description=nothing): async_host_selector(
                 self.hass
             ),

@@ -40,21 +40,13 @@ from .const import (
     UPSTREAM_HOME_ASSISTANT,
 )
 from .entry_settings import settings_from_entry
-from .multiplexer import Event, EventType, Multiplexer, Snapshot, __version__
+from .multiplexer import PROTOCOLS, Event, EventType, Multiplexer, Snapshot, __version__
 from .outage import Refusals
 from .pace import Pace
 from .shared_connection import Units, async_prepare, make_upstream
 
 type TcpMultiplexerConfigEntry = ConfigEntry[TcpMultiplexerCoordinator]
 
-# Proper names, the same in every language.
-_MODELS: Final = {
-    "modbus": "Modbus/TCP",
-    "http": "HTTP/1.1",
-    "iso8583": "ISO 8583",
-    "mpu": "MPU",
-    "echo": "Echo",
-}
 # What changes a value that is shown at once.
 _STATE_EVENTS: Final = frozenset(
     {
@@ -212,7 +204,7 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
     def device_info(self) -> DeviceInfo:
         """What the device page shows."""
         entry = self.config_entry
-        model = _MODELS[self.multiplexer.settings.protocol]
+        model = PROTOCOLS[self.multiplexer.settings.protocol].title
         said: dict[str, str] = entry.data.get(CONF_IDENTITY, {})
         if name := " ".join(
             filter(None, (said.get("manufacturer"), said.get("model")))

@@ -6,7 +6,6 @@ gave it. Of requests and responses only what was asked for and how it ended is
 included: no register values, no payloads.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict
 import re
 from typing import Any, Final
@@ -17,7 +16,7 @@ from homeassistant.core import HomeAssistant
 
 from .const import CONF_CLIENT_NAMES, CONF_LISTEN_HOST
 from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
-from .multiplexer import ClientSnapshot, TraceRecord
+from .multiplexer import ClientSnapshot, Outline, TraceRecord
 
 # Values that are redacted as a whole, by their keys in the entry and in a snapshot
 _TO_REDACT: Final = {
@@ -36,11 +35,6 @@ _TO_REDACT: Final = {
 _ADDRESS: Final = re.compile(
     r"\d{1,3}(?:\.\d{1,3}){3}|(?:[0-9a-f]{0,4}:){2,}[0-9a-f:.]*(?:%\w+)?", re.IGNORECASE
 )
-
-# Modbus functions whose request has an address and a count, or only an address
-_WITH_COUNT: Final = {1, 2, 3, 4, 0x0F, 0x10}
-_WITH_ADDRESS: Final = _WITH_COUNT | {5, 6, 0x16, 0x17}
-_EXCEPTION_BIT: Final = 0x80
 
 
 class _Clients:
@@ -64,7 +58,6 @@ async def async_get_config_entry_diagnostics(
     multiplexer = coordinator.multiplexer
     snapshot = multiplexer.snapshot()
     clients = _Clients(coordinator)
-    is_modbus = multiplexer.settings.protocol == "modbus"
     options = {
         **entry.options,
         CONF_CLIENT_NAMES: [
@@ -82,7 +75,7 @@ async def async_get_config_entry_diagnostics(
                 "clients": [_client(clients, client) for client in snapshot.clients],
             },
             "trace": [
-                _record(clients, record, is_modbus=is_modbus)
+                _record(clients, record, multiplexer.outline(record))
                 for record in multiplexer.trace()
             ],
         },
@@ -95,11 +88,10 @@ def _client(clients: _Clients, client: ClientSnapshot) -> dict[str, Any]:
     return {**clients.describe(values.pop("address")), **values}
 
 
-def _record(
-    clients: _Clients, record: TraceRecord, *, is_modbus: bool
-) -> dict[str, Any]:
+def _record(clients: _Clients, record: TraceRecord, outline: Outline) -> dict[str, Any]:
     """Describe one exchange: which client asked for what, and how it ended."""
     address, separator, _port = record.client.rpartition(":")
+    request, response = record.request, record.response
     return {
         "time": record.time,
         # Without a port, it is not an address but the part of the program that asked.
@@ -108,34 +100,14 @@ def _record(
             if separator
             else {"client": None, "name": record.client}
         ),
-        "request": _request(record.request, is_modbus=is_modbus),
-        "response": _response(record.response, is_modbus=is_modbus),
+        "request": {"bytes": len(request), **outline.asked},
+        "response": None
+        if response is None
+        else {"bytes": len(response), **outline.answered},
         "outcome": record.outcome,
         "wait_seconds": record.wait_seconds,
         "response_seconds": record.response_seconds,
     }
-
-
-def _request(payload: bytes, *, is_modbus: bool) -> Mapping[str, int]:
-    described = {"bytes": len(payload)}
-    if not is_modbus or len(payload) < 2:
-        return described
-    unit, function = payload[:2]
-    described |= {"unit": unit, "function": function}
-    if function in _WITH_ADDRESS:
-        described["address"] = int.from_bytes(payload[2:4])
-    if function in _WITH_COUNT:
-        described["count"] = int.from_bytes(payload[4:6])
-    return described
-
-
-def _response(payload: bytes | None, *, is_modbus: bool) -> Mapping[str, int] | None:
-    if payload is None:
-        return None
-    described = {"bytes": len(payload)}
-    if is_modbus and len(payload) > 2 and payload[1] & _EXCEPTION_BIT:
-        described["exception"] = payload[2]
-    return described
 
 
 def _scrub(text: str | None, entry: TcpMultiplexerConfigEntry) -> str | None:

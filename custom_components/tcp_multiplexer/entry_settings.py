@@ -20,7 +20,14 @@ from .const import (
     UPSTREAM_RTU,
     UPSTREAM_TCP,
 )
-from .multiplexer import PROFILES, ListenerSettings, Settings, TlsListener, TlsUpstream
+from .multiplexer import (
+    PROFILES,
+    ListenerSettings,
+    Network,
+    Settings,
+    TlsListener,
+    TlsUpstream,
+)
 
 GENERIC: Final = "generic"
 
@@ -42,17 +49,19 @@ _BY_UPSTREAM: Final[dict[str, dict[str, Any]]] = {
 }
 """What follows from how the device is reached, whatever else was chosen."""
 
-_FIELDS: Final = frozenset(field.name for field in fields(Settings))
-_DECODERS: Final[dict[str, Callable[[Any], Any]]] = {
-    "allowed_networks": lambda texts: tuple(ip_network(text) for text in texts),
-    "write_networks": lambda texts: tuple(ip_network(text) for text in texts),
-    "allowed_functions": tuple,
-    "allowed_units": tuple,
-    "unit_map": lambda pairs: tuple((asked, device) for asked, device in pairs),
-    "probe": bytes.fromhex,
-    "tls": lambda stored: stored and TlsUpstream(**stored),
-    "more_listeners": lambda listeners: tuple(map(_listener, listeners)),
+_DECODERS_BY_TYPE: Final[dict[Any, Callable[[Any], Any]]] = {
+    bytes: bytes.fromhex,
+    tuple[Network, ...]: lambda texts: tuple(ip_network(text) for text in texts),
+    tuple[int, ...]: tuple,
+    tuple[tuple[int, int], ...]: lambda pairs: tuple(map(tuple, pairs)),
+    TlsUpstream | None: lambda stored: stored and TlsUpstream(**stored),
+    tuple[ListenerSettings, ...]: lambda listeners: tuple(map(_listener, listeners)),
 }
+_DECODERS: Final = {
+    field.name: _DECODERS_BY_TYPE.get(field.type, lambda value: value)
+    for field in fields(Settings)
+}
+"""From what JSON can hold to each setting, by its type."""
 
 
 def _listener(stored: Mapping[str, Any]) -> ListenerSettings:
@@ -78,14 +87,14 @@ def settings_from(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settin
     """
     return Settings(
         **{
-            key: _DECODERS[key](value) if key in _DECODERS else value
+            key: _DECODERS[key](value)
             for key, value in {
                 **profile_settings(data),
                 **options,
                 **data,
                 **_BY_UPSTREAM[data.get(CONF_UPSTREAM, UPSTREAM_TCP)],
             }.items()
-            if key in _FIELDS
+            if key in _DECODERS
         }
     )
 

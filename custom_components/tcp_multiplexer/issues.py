@@ -35,7 +35,7 @@ from homeassistant.util import dt as dt_util
 from .addresses import host_for_home_assistant
 from .const import CONF_UPSTREAM, DOMAIN, UPSTREAM_HOME_ASSISTANT
 from .coordinator import TcpMultiplexerConfigEntry
-from .multiplexer import CloseReason, Event, EventType, Health
+from .multiplexer import PROTOCOLS, CloseReason, Event, EventType, Framing, Health
 from .neighbours import MODBUS_DOMAIN, Neighbour, async_who_dials
 
 CANNOT_LISTEN: Final = "cannot_listen"
@@ -216,8 +216,8 @@ class _NeighbourWatch:
         """Return whether Home Assistant's connection could carry our requests."""
         settings = self._multiplexer.settings
         return (
-            settings.protocol == "modbus"
-            and settings.framing == "tcp"
+            PROTOCOLS[settings.protocol].has_units
+            and settings.framing is Framing.TCP
             and settings.tls is None
         )
 

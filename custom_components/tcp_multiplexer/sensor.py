@@ -24,7 +24,7 @@ from homeassistant.util import dt as dt_util
 from .addresses import async_hosts_for_clients, format_endpoint
 from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
 from .entity import ShownValue, SnapshotEntity, TcpMultiplexerEntity
-from .multiplexer import Health
+from .multiplexer import Health, protocols_with
 
 PARALLEL_UPDATES = 0
 
@@ -37,8 +37,8 @@ class TcpMultiplexerSensorEntityDescription(
 ):
     """Describes a sensor."""
 
-    modbus_only: bool = False
-    """It means nothing to other protocols."""
+    setting: str = ""
+    """It means something to those protocols only to which this setting does."""
 
 
 def _milliseconds(seconds: float | None) -> float | None:
@@ -140,7 +140,7 @@ SENSORS: Final = (
         entity_registry_enabled_default=False,
         state_class=SensorStateClass.TOTAL_INCREASING,
         value_fn=lambda snapshot: snapshot.reads_shared + snapshot.reads_cached,
-        modbus_only=True,
+        setting="share_reads",
     ),
     TcpMultiplexerSensorEntityDescription(
         key="reads_shared",
@@ -149,7 +149,7 @@ SENSORS: Final = (
         entity_registry_enabled_default=False,
         state_class=SensorStateClass.TOTAL_INCREASING,
         value_fn=lambda snapshot: snapshot.reads_shared,
-        modbus_only=True,
+        setting="share_reads",
     ),
     TcpMultiplexerSensorEntityDescription(
         key="reads_cached",
@@ -158,7 +158,7 @@ SENSORS: Final = (
         entity_registry_enabled_default=False,
         state_class=SensorStateClass.TOTAL_INCREASING,
         value_fn=lambda snapshot: snapshot.reads_cached,
-        modbus_only=True,
+        setting="cache_ttl",
     ),
     TcpMultiplexerSensorEntityDescription(
         key="writes_stopped",
@@ -169,7 +169,7 @@ SENSORS: Final = (
         value_fn=lambda snapshot: (
             snapshot.writes_refused + snapshot.writes_acknowledged
         ),
-        modbus_only=True,
+        setting="write_policy",
     ),
     TcpMultiplexerSensorEntityDescription(
         key="upstream_connections",
@@ -245,7 +245,7 @@ async def async_setup_entry(
 ) -> None:
     """Add the sensors of an entry."""
     coordinator = entry.runtime_data
-    is_modbus = coordinator.multiplexer.settings.protocol == "modbus"
+    protocol = coordinator.multiplexer.settings.protocol
     hosts = await async_hosts_for_clients(
         hass, coordinator.multiplexer.settings.listen_host
     )
@@ -254,7 +254,7 @@ async def async_setup_entry(
             *(
                 TcpMultiplexerSensor(coordinator, sensor)
                 for sensor in SENSORS
-                if is_modbus or not sensor.modbus_only
+                if protocol in protocols_with(sensor.setting)
             ),
             ListenAddressSensor(coordinator, hosts),
         ]

@@ -26,7 +26,7 @@ import voluptuous as vol
 
 from .const import CONF_ALLOW_SEND_REQUEST, DOMAIN
 from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
-from .multiplexer import ClientSnapshot, RequestError, TraceRecord
+from .multiplexer import PROTOCOLS, ClientSnapshot, RequestError, TraceRecord
 
 ATTR_ADDRESS: Final = "address"
 ATTR_DRAIN: Final = "drain"
@@ -228,8 +228,8 @@ async def _async_send_request(call: ServiceCall) -> ServiceResponse:
     entry = coordinator.config_entry
     if not entry.options.get(CONF_ALLOW_SEND_REQUEST, False):
         _invalid("send_request_disabled", title=entry.title)
-    is_modbus = coordinator.multiplexer.settings.protocol == "modbus"
-    payload = _modbus_request(call.data) if is_modbus else _message(call.data)
+    has_units = PROTOCOLS[coordinator.multiplexer.settings.protocol].has_units
+    payload = _modbus_request(call.data) if has_units else _message(call.data)
     try:
         response = await coordinator.multiplexer.request(payload)
     except ValueError as err:
@@ -240,7 +240,7 @@ async def _async_send_request(call: ServiceCall) -> ServiceResponse:
             translation_key=f"request_{err.failure.value}",
             translation_placeholders={"title": entry.title},
         ) from err
-    if not is_modbus:
+    if not has_units:
         return {ATTR_MESSAGE: response.hex(" ")}
     return {ATTR_UNIT_ID: response[0], ATTR_PDU: response[1:].hex(" ")}
 

@@ -31,7 +31,7 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     UpstreamCodec,
     UpstreamEvent,
 )
-from custom_components.tcp_multiplexer.multiplexer.protocols.http.message import (
+from custom_components.tcp_multiplexer.multiplexer.protocols.http.reader import (
     HEAD_LIMIT,
 )
 from custom_components.tcp_multiplexer.multiplexer.protocols.options import (

@@ -22,8 +22,10 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.http.gateway import
     HttpProtocol,
 )
 from custom_components.tcp_multiplexer.multiplexer.protocols.http.message import (
-    HEAD_LIMIT,
     HttpResponse,
+)
+from custom_components.tcp_multiplexer.multiplexer.protocols.http.reader import (
+    HEAD_LIMIT,
 )
 
 from .streams import options, payloads, pieces, received

@@ -1,16 +1,19 @@
 """The fields of all forms: what may be typed, and how it is stored.
 
-One table holds all fields. A new setting is one row here, its name in a section of a
-form, and its words in the translations. Bounds and defaults are those of `Settings`;
-an entry keeps only what differs from the default, so that a better default reaches
-users who never chose.
+The field of a setting is made from its row in `Settings` by its type: a new setting
+needs no more than that row and its words in the translations. Bounds and defaults are
+those of `Settings`; an entry keeps only what differs from the default, so that a
+better default reaches users who never chose.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import Field, fields
+import enum
 from ipaddress import ip_address, ip_network
 from types import MappingProxyType
 from typing import Any, Final, Literal, override
 
+from homeassistant.const import CONF_PROTOCOL
 from homeassistant.helpers.selector import (
     BooleanSelector,
     FileSelector,
@@ -40,7 +43,22 @@ from ..const import (
     UPSTREAM_RTU,
     UPSTREAM_TCP,
 )
-from ..multiplexer import PROFILES, PROTOCOLS, ROWS, Settings
+from ..multiplexer import (
+    PROFILES,
+    PROTOCOLS,
+    ROWS,
+    Framing,
+    Network,
+    Row,
+    Section,
+    Settings,
+    protocols_with,
+)
+
+# Types of settings that are typed as text
+_NETWORKS: Final = tuple[Network, ...]
+_NUMBERS: Final = tuple[int, ...]
+_PAIRS: Final = tuple[tuple[int, int], ...]
 
 _ADDRESS: Final = "address"
 _NAME: Final = "name"
@@ -75,19 +93,6 @@ def _number(
     return NumberSelector(config)
 
 
-def _bounds(field: str) -> tuple[float, float]:
-    low, high = ROWS[field].bounds or (0, 0)
-    return low, high
-
-
-def _seconds(field: str) -> NumberSelector:
-    return _number(*_bounds(field), "s", "any")
-
-
-def _count(field: str, unit: str = "") -> vol.All:
-    return whole(*_bounds(field), unit)
-
-
 class _Upload(FileSelector):
     """An optional file; the frontend sends one that was removed as ""."""
 
@@ -99,7 +104,7 @@ class _Upload(FileSelector):
 def _choice(name: str, *options: str) -> SelectSelector:
     return SelectSelector(
         SelectSelectorConfig(
-            options=list(options),
+            options=[str(option) for option in options],
             mode=SelectSelectorMode.DROPDOWN,
             translation_key=name,
         )
@@ -107,7 +112,6 @@ def _choice(name: str, *options: str) -> SelectSelector:
 
 
 PORT: Final = whole(1, 65535)
-PROTOCOL: Final = _choice("protocol", *PROTOCOLS)
 PROFILE: Final = _choice("profile", *PROFILES)
 UPSTREAM: Final = _choice(
     "upstream", UPSTREAM_TCP, UPSTREAM_RTU, UPSTREAM_HOME_ASSISTANT
@@ -130,34 +134,46 @@ CERTIFICATE_FILE: Final = _Upload(
 )
 KEY_FILE: Final = _Upload(FileSelectorConfig(accept=".pem,.key,application/pkcs8"))
 
+
+def protocol_field() -> SelectSelector:
+    """Return the field for one of the protocols that are registered now."""
+    return _choice("protocol", *PROTOCOLS)
+
+
+_SETTINGS: Final = {each.name: each for each in fields(Settings) if each.name in ROWS}
+_CHOSEN_BY_UPSTREAM: Final = frozenset({"framing"})
+"""Settings without a field: they follow from how the device is reached."""
+
+
+def _setting(field: Field[Any], row: Row) -> Any:
+    """Make the field of a setting, from its row and its type."""
+    low, high = row.bounds or (0, 0)
+    if isinstance(field.default, enum.StrEnum):
+        return _choice(field.name, *type(field.default))
+    if field.type is bool:
+        return BooleanSelector()
+    if field.type is float:
+        return _number(low, high, row.unit or "s", "any")
+    if field.type is int:
+        return whole(low, high, row.unit)
+    return TextSelector(TextSelectorConfig(multiple=field.type == _NETWORKS))
+
+
+def settings_in(wanted: Section) -> tuple[str, ...]:
+    """Return the settings of a section that have a field, in their order."""
+    return tuple(
+        name
+        for name, row in ROWS.items()
+        if row.section is wanted and name not in _CHOSEN_BY_UPSTREAM
+    )
+
+
 FIELDS: Final[dict[str, Any]] = {
-    "timeout": _seconds("timeout"),
-    "connect_delay": _seconds("connect_delay"),
-    "request_delay": _seconds("request_delay"),
-    "connect_on_demand": BooleanSelector(),
-    "idle_timeout": _seconds("idle_timeout"),
-    "max_lifetime": _seconds("max_lifetime"),
-    "unit_id": _count("unit_id"),
-    "max_connections": _count("max_connections"),
-    "max_in_flight": _count("max_in_flight"),
-    "queue_size": _count("queue_size"),
-    "on_failure": _choice("on_failure", "exception", "close"),
-    "max_body": _count("max_body", "B"),
-    "share_reads": BooleanSelector(),
-    "cache_ttl": _seconds("cache_ttl"),
-    "writes_first": BooleanSelector(),
-    "write_policy": _choice("write_policy", "allow", "deny", "acknowledge"),
-    "write_networks": TextSelector(TextSelectorConfig(multiple=True)),
-    "allowed_functions": TextSelector(),
-    "allowed_units": TextSelector(),
-    "max_read_registers": _count("max_read_registers"),
-    "unit_map": TextSelector(),
-    "matching": _choice("matching", "strict", "lenient"),
-    "quiet": _seconds("quiet"),
-    "reconnect_backoff": _seconds("reconnect_backoff"),
-    "reconnect_backoff_max": _seconds("reconnect_backoff_max"),
-    "health_check_interval": _seconds("health_check_interval"),
-    "probe": TextSelector(),
+    **{
+        each.name: _setting(each, ROWS[each.name])
+        for each in _SETTINGS.values()
+        if ROWS[each.name].section is not None
+    },
     TLS: _choice(TLS, "off", "system_ca", "own_ca", "unverified"),
     TLS_CA: CERTIFICATE_FILE,
     TLS_SERVER_NAME: TextSelector(),
@@ -167,9 +183,7 @@ FIELDS: Final[dict[str, Any]] = {
     TLS_CLIENT_CA: CERTIFICATE_FILE,
     CONF_LISTEN_PORT: PORT,
     CONF_LISTEN_HOST: TextSelector(),
-    CLIENT_FRAMING: _choice(CLIENT_FRAMING, "tcp", "rtu"),
-    "allowed_networks": TextSelector(TextSelectorConfig(multiple=True)),
-    "max_clients": _count("max_clients"),
+    CLIENT_FRAMING: _choice(CLIENT_FRAMING, *Framing),
     CONF_UPDATE_INTERVAL: whole(1, 3600, "s"),
     CONF_CLIENT_NAMES: ObjectSelector(
         ObjectSelectorConfig(
@@ -184,34 +198,16 @@ FIELDS: Final[dict[str, Any]] = {
         )
     ),
     CONF_ALLOW_SEND_REQUEST: BooleanSelector(),
-    "trace_size": _count("trace_size"),
 }
-
-_ONLY_FOR: Final[dict[str, tuple[str, ...]]] = {
-    "unit_id": ("modbus",),
-    "max_in_flight": ("modbus",),
-    "on_failure": ("modbus",),
-    "share_reads": ("modbus",),
-    "cache_ttl": ("modbus",),
-    "writes_first": ("modbus",),
-    "write_policy": ("modbus",),
-    "write_networks": ("modbus",),
-    "allowed_functions": ("modbus",),
-    "allowed_units": ("modbus",),
-    "max_read_registers": ("modbus",),
-    "unit_map": ("modbus",),
-    "matching": ("modbus",),
-    "quiet": ("modbus",),
-    CLIENT_FRAMING: ("modbus",),
-    "max_body": ("http",),
-    "probe": ("iso8583", "mpu", "echo"),
-}
-"""Fields that apply to some protocols only."""
 
 
 def applies_to(protocol: str, field: str) -> bool:
     """Return whether a field applies to a protocol."""
-    return protocol in _ONLY_FOR.get(field, (protocol,))
+    if field == CLIENT_FRAMING:
+        return bool(PROTOCOLS[protocol].framings)
+    if field == "max_in_flight":
+        return PROTOCOLS[protocol].correlated
+    return protocol in protocols_with(field)
 
 
 def _names_from_rows(rows: list[dict[str, str]]) -> dict[str, str]:
@@ -247,24 +243,36 @@ def _pairs(text: str) -> list[list[int]]:
     return pairs
 
 
+_STORED_BY_TYPE: Final[dict[Any, Callable[[Any], Any]]] = {
+    bytes: lambda text: bytes.fromhex(text).hex(),
+    _NETWORKS: _any_networks,
+    _NUMBERS: _numbers,
+    _PAIRS: _pairs,
+}
 _TO_STORE: Final[dict[str, Callable[[Any], Any]]] = {
+    **{
+        name: _STORED_BY_TYPE[each.type]
+        for name, each in _SETTINGS.items()
+        if each.type in _STORED_BY_TYPE
+    },
     "allowed_networks": _networks,
-    "write_networks": _any_networks,
-    "allowed_functions": _numbers,
-    "allowed_units": _numbers,
-    "unit_map": _pairs,
-    "probe": lambda text: bytes.fromhex(text).hex(),
     CONF_LISTEN_HOST: lambda text: str(ip_address(text.strip())) if text else None,
     TLS_SERVER_NAME: str.strip,
     CONF_CLIENT_NAMES: _names_from_rows,
 }
 """From what is typed to what is stored; a ValueError means that it is invalid."""
 
+_SHOWN_BY_TYPE: Final[dict[Any, Callable[[Any], Any]]] = {
+    _NUMBERS: lambda numbers: ", ".join(map(str, numbers)),
+    _PAIRS: lambda pairs: ", ".join(f"{ask}={device}" for ask, device in pairs),
+}
 _TO_SHOW: Final[dict[str, Callable[[Any], Any]]] = {
+    **{
+        name: _SHOWN_BY_TYPE[each.type]
+        for name, each in _SETTINGS.items()
+        if each.type in _SHOWN_BY_TYPE
+    },
     CONF_LISTEN_HOST: lambda host: host or "",
-    "allowed_functions": lambda numbers: ", ".join(map(str, numbers)),
-    "allowed_units": lambda numbers: ", ".join(map(str, numbers)),
-    "unit_map": lambda pairs: ", ".join(f"{ask}={device}" for ask, device in pairs),
     CONF_CLIENT_NAMES: lambda names: [
         {_ADDRESS: address, _NAME: name} for address, name in names.items()
     ],
@@ -272,34 +280,33 @@ _TO_SHOW: Final[dict[str, Callable[[Any], Any]]] = {
 """From what is stored to what a form shows."""
 
 
-def _defaults() -> dict[str, Any]:
-    settings = Settings(host="-")
-    names = ("protocol", "port", "listen_port", *FIELDS)
-    values = {
-        name: getattr(settings, name) for name in names if hasattr(settings, name)
-    }
-    return values | {
-        "allowed_networks": [str(network) for network in settings.allowed_networks],
-        "write_networks": [],
-        "allowed_functions": [],
-        "allowed_units": [],
-        "unit_map": [],
-        "probe": settings.probe.hex(),
-        CONF_UPDATE_INTERVAL: DEFAULT_UPDATE_INTERVAL,
-        CONF_CLIENT_NAMES: {},
-        CONF_ALLOW_SEND_REQUEST: False,
-        TLS: "off",
-        TLS_CA: "",
-        TLS_SERVER_NAME: "",
-        TLS_CERTIFICATE: "",
-        TLS_KEY: "",
-        CLIENT_TLS: "off",
-        TLS_CLIENT_CA: "",
-        CLIENT_FRAMING: "tcp",
-    }
+def _stored(default: Any) -> Any:
+    """Convert the default of a setting to what an entry would store."""
+    if isinstance(default, enum.Enum):
+        return default.value
+    if isinstance(default, bytes):
+        return default.hex()
+    if isinstance(default, tuple):
+        return [str(network) for network in default]
+    return default
 
 
-DEFAULTS: Final = _defaults()
+DEFAULTS: Final[dict[str, Any]] = {
+    **{name: _stored(each.default) for name, each in _SETTINGS.items()},
+    CONF_PROTOCOL: Settings(host="-").protocol,
+    CONF_LISTEN_HOST: None,
+    CONF_UPDATE_INTERVAL: DEFAULT_UPDATE_INTERVAL,
+    CONF_CLIENT_NAMES: {},
+    CONF_ALLOW_SEND_REQUEST: False,
+    TLS: "off",
+    TLS_CA: "",
+    TLS_SERVER_NAME: "",
+    TLS_CERTIFICATE: "",
+    TLS_KEY: "",
+    CLIENT_TLS: "off",
+    TLS_CLIENT_CA: "",
+    CLIENT_FRAMING: Framing.TCP.value,
+}
 """As stored. Those of the engine's settings come from the engine."""
 
 

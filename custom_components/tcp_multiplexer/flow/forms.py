@@ -12,6 +12,7 @@ from homeassistant.data_entry_flow import section
 import voluptuous as vol
 
 from ..const import CONF_LISTEN_HOST
+from ..multiplexer import Section
 from .fields import (
     DEFAULTS,
     FIELDS,
@@ -23,21 +24,11 @@ from .fields import (
     FieldError,
     applies_to,
     marker,
+    settings_in,
     to_show,
     to_store,
 )
 
-CONNECTION: Final = (
-    "timeout",
-    "connect_delay",
-    "request_delay",
-    "connect_on_demand",
-    "idle_timeout",
-    "max_lifetime",
-    "unit_id",
-)
-POOL: Final = ("max_connections", "max_in_flight", "queue_size")
-ACCESS: Final = ("allowed_networks", "max_clients")
 UPSTREAM_TLS: Final = (TLS, TLS_CA, TLS_SERVER_NAME, TLS_CERTIFICATE, TLS_KEY)
 
 
@@ -101,10 +92,10 @@ class Sections:
 
 
 ADD: Final = Sections(
-    connection=CONNECTION,
+    connection=settings_in(Section.CONNECTION),
     tls=UPSTREAM_TLS,
-    pool=POOL,
-    access=(CONF_LISTEN_HOST, *ACCESS),
+    pool=("max_connections", "max_in_flight", "queue_size"),
+    access=(CONF_LISTEN_HOST, *settings_in(Section.ACCESS)),
 )
 RECONFIGURE: Final = Sections(tls=UPSTREAM_TLS, access=(CONF_LISTEN_HOST,))
 

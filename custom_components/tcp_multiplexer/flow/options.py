@@ -30,19 +30,22 @@ from ..const import (
 )
 from ..coordinator import TcpMultiplexerConfigEntry
 from ..entry_settings import profile_settings
+from ..multiplexer import PROTOCOLS, Framing, Section
 from .certificates import Uploads
 from .fields import (
     CLIENT_FRAMING,
     CLIENT_TLS,
+    DEFAULTS,
     TLS_CERTIFICATE,
     TLS_CLIENT_CA,
     TLS_KEY,
     FieldError,
     client_tls_to_show,
+    settings_in,
     to_store,
     worth_storing,
 )
-from .forms import ACCESS, CONNECTION, POOL, Sections, fields_for, show_form
+from .forms import Sections, fields_for, show_form
 from .local_ports import (
     ListenAddress,
     async_bind,
@@ -54,33 +57,16 @@ from .local_ports import (
 from .plan import checked_settings
 
 _PREFERENCES: Final = {
-    "connection": CONNECTION,
-    "recovery": (
-        "reconnect_backoff",
-        "reconnect_backoff_max",
-        "health_check_interval",
-        "probe",
-    ),
-    "pool": (*POOL, "on_failure", "max_body"),
-    "modbus": (
-        "share_reads",
-        "cache_ttl",
-        "writes_first",
-        "write_policy",
-        "write_networks",
-        "allowed_functions",
-        "allowed_units",
-        "max_read_registers",
-        "unit_map",
-        "matching",
-        "quiet",
-    ),
-    "access": ACCESS,
+    "connection": settings_in(Section.CONNECTION),
+    "recovery": settings_in(Section.RECOVERY),
+    "pool": settings_in(Section.POOL),
+    "modbus": settings_in(Section.MODBUS),
+    "access": settings_in(Section.ACCESS),
     "home_assistant": (
         CONF_UPDATE_INTERVAL,
         CONF_CLIENT_NAMES,
         CONF_ALLOW_SEND_REQUEST,
-        "trace_size",
+        *settings_in(Section.RECORD),
     ),
 }
 _LISTENER: Final = (
@@ -93,7 +79,6 @@ _LISTENER: Final = (
     CONF_LISTEN_HOST,
 )
 _CHOSEN: Final = "listener"
-_FRAMINGS: Final = {"tcp": "Modbus/TCP", "rtu": "Modbus RTU over TCP"}
 
 type _Stored = Mapping[str, Any]
 """An additional listener, as an entry stores it."""
@@ -239,7 +224,7 @@ class TcpMultiplexerOptionsFlow(OptionsFlow):
         return {
             "host": host,
             "port": address.port,
-            "framing": typed.get(CLIENT_FRAMING, "tcp"),
+            "framing": typed.get(CLIENT_FRAMING, DEFAULTS[CLIENT_FRAMING]),
             "tls": await self._uploads.async_listener(
                 typed, before["tls"] if before else None
             ),
@@ -298,7 +283,11 @@ def _describe_listener(protocol: str, listener: _Stored) -> str:
 
 
 def _describe(
-    protocol: str, address: ListenAddress, framing: str = "tcp", *, secure: bool = False
+    protocol: str,
+    address: ListenAddress,
+    framing: str = Framing.TCP,
+    *,
+    secure: bool = False,
 ) -> str:
     """Describe a listener in words that are the same in every language."""
     port = (
@@ -306,7 +295,8 @@ def _describe(
         if address.host
         else str(address.port)
     )
-    kind = [_FRAMINGS[framing]] if protocol == "modbus" else []
+    framings = PROTOCOLS[protocol].framings
+    kind = [framings[Framing(framing)]] if framings else []
     if secure:
         kind.append("TLS")
     return f"{port} ({', '.join(kind)})" if kind else port

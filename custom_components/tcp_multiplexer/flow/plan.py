@@ -21,11 +21,18 @@ from ..const import (
     CONF_TLS,
     CONF_UPSTREAM,
     UPSTREAM_HOME_ASSISTANT,
+    UPSTREAM_RTU,
     UPSTREAM_TCP,
 )
 from ..coordinator import TcpMultiplexerConfigEntry
 from ..entry_settings import settings_from
-from ..multiplexer import Settings, SettingsError, make_protocol
+from ..multiplexer import (
+    PROTOCOLS,
+    Framing,
+    Settings,
+    SettingsError,
+    make_protocol,
+)
 from .certificates import Uploads
 from .fields import TLS, FieldError, worth_storing
 from .forms import UPSTREAM_TLS, Sections
@@ -85,6 +92,13 @@ class Plan:
         return ListenAddress(self.settings.listen_host, self.settings.listen_port)
 
 
+def _can_be_reached(protocol: str, upstream: str) -> bool:
+    """Return whether a protocol can be spoken with a device in this way."""
+    if upstream == UPSTREAM_RTU:
+        return Framing.RTU in PROTOCOLS[protocol].framings
+    return upstream == UPSTREAM_TCP or PROTOCOLS[protocol].has_units
+
+
 async def async_plan(
     typed: Mapping[str, Any],
     sections: Sections,
@@ -112,7 +126,7 @@ async def async_plan(
         CONF_PROFILE: typed[CONF_PROFILE],
         CONF_UPSTREAM: typed[CONF_UPSTREAM],
     }
-    if data[CONF_UPSTREAM] != UPSTREAM_TCP and data[CONF_PROTOCOL] != "modbus":
+    if not _can_be_reached(data[CONF_PROTOCOL], data[CONF_UPSTREAM]):
         raise FieldError(CONF_UPSTREAM, "only_modbus")
     tls = await uploads.async_upstream(
         tls_fields, entry.data.get(CONF_TLS) if entry else None
@@ -145,12 +159,12 @@ def _to_try(data: dict[str, Any], entry: TcpMultiplexerConfigEntry | None) -> To
     bind = not (running and changed.isdisjoint(_LISTENING))
     needs_own_port = bind and not (running and CONF_LISTEN_PORT in changed)
     release = entry.state in _RELEASABLE and (dial or needs_own_port)
-    is_modbus = data[CONF_PROTOCOL] == "modbus"
+    can_identify = PROTOCOLS[data[CONF_PROTOCOL]].has_units
     return ToTry(
         dial=dial,
         bind=bind,
         release=release,
-        ask=running and is_modbus and not release,
+        ask=running and can_identify and not release,
     )
 
 

@@ -17,9 +17,18 @@ from .observe.snapshot import (
     TraceRecord,
 )
 from .profiles import PROFILES
-from .protocols import PROTOCOLS, Protocol
-from .protocols.base import Answer, Failure, Request, SendBack, Stray
-from .settings import ROWS, ListenerSettings, Settings, SettingsError, make_protocol
+from .protocols import PROTOCOLS, Protocol, protocols_with
+from .protocols.base import Answer, Failure, Outline, Request, SendBack, Stray
+from .protocols.options import Framing
+from .settings import (
+    ROWS,
+    ListenerSettings,
+    Row,
+    Section,
+    Settings,
+    SettingsError,
+    make_protocol,
+)
 from .tls import TlsError, TlsListener, TlsUpstream
 
 __all__ = [  # noqa: RUF022 - grouped by what they are for
@@ -39,19 +48,25 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     # What settings can be, for forms: defaults, bounds, device profiles, protocols
     "DEFAULT_NETWORKS",
     "ROWS",
+    "Row",
+    "Section",
+    "Framing",
+    "protocols_with",
+    "make_protocol",
     "PROFILES",
     "PROTOCOLS",
     # What it reports
+    "ClientRefusal",
     "Event",
     "EventListener",
     "EventType",
-    "ClientRefusal",
     "CloseReason",
     "Health",
     "Snapshot",
     "ClientSnapshot",
     "ScopeSnapshot",
     "TraceRecord",
+    "Outline",
     # An upstream of another kind than a socket: `Multiplexer(make_upstream=…)`
     "Upstream",
     "UpstreamOwner",
@@ -59,7 +74,6 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     # A protocol alone, to ask a device without a multiplexer: its upstream codec turns
     # a request into bytes, and bytes into what they mean
     "Protocol",
-    "make_protocol",
     "Request",
     "Answer",
     "SendBack",

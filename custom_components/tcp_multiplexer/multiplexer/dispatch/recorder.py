@@ -9,7 +9,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from ..observe.events import Event, EventType
-from ..observe.snapshot import Outcome
+from ..observe.snapshot import TraceOutcome
 from ..observe.statistics import PAYLOAD_KEPT
 from ..protocols.base import Failure
 
@@ -53,7 +53,7 @@ class Recorder:
             self.last_good = request
         statistics.times.add(exchange.arrived, exchange.sent, now)
         if self._traces:
-            self._trace(exchange, Outcome.ANSWERED, response, now)
+            self._trace(exchange, TraceOutcome.ANSWERED, response, now)
 
     def failed(self, exchange: Exchange, failure: Failure, now: float) -> None:
         """Count a request that gets no response."""
@@ -87,8 +87,10 @@ class Recorder:
             statistics.units.acknowledged[
                 exchange.request.payload[self._counted_by]
             ] += 1
-        self._trace(exchange, Outcome.ACKNOWLEDGED, response, exchange.arrived)
-        self._tell_write(EventType.WRITE_ACKNOWLEDGED, exchange, Outcome.ACKNOWLEDGED)
+        self._trace(exchange, TraceOutcome.ACKNOWLEDGED, response, exchange.arrived)
+        self._tell_write(
+            EventType.WRITE_ACKNOWLEDGED, exchange, TraceOutcome.ACKNOWLEDGED
+        )
 
     def stray(self, event: Stray, now: float) -> None:
         """Count bytes that belong to nobody."""
@@ -100,7 +102,9 @@ class Recorder:
         data = event.data[:PAYLOAD_KEPT]
         if self._debug:
             LOGGER.debug("Discarded: %s; %s", event.reason, data.hex(" "))
-        statistics.trace.append((now, "device", b"", data, Outcome.STRAY, now, None))
+        statistics.trace.append(
+            (now, "device", b"", data, TraceOutcome.STRAY, now, None)
+        )
 
     def _tell(self, kind: EventType, exchange: Exchange, reason: enum.StrEnum) -> None:
         words = self._protocol.describe(exchange.request.payload, None)

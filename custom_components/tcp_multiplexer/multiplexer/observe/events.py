@@ -64,7 +64,7 @@ class Event:
     client: str | None = None
     """The client's address, without its port."""
     reason: enum.StrEnum | None = None
-    """A member of what its type names; `Outcome.ACKNOWLEDGED` of a write."""
+    """A member of what its type names; `TraceOutcome.ACKNOWLEDGED` of a write."""
     detail: str | None = None
     """For people; of several merged events, the last one's."""
     count: int = 1

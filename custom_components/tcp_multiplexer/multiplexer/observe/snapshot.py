@@ -23,7 +23,7 @@ class Health(enum.StrEnum):
     PAUSED = "paused"
 
 
-class Outcome(enum.StrEnum):
+class TraceOutcome(enum.StrEnum):
     """How an exchange ended, where it did not fail."""
 
     ANSWERED = "answered"
@@ -42,7 +42,7 @@ class TraceRecord(NamedTuple):
     request: bytes
     response: bytes | None
     outcome: str
-    """An `Outcome`, or the `Failure`."""
+    """An `TraceOutcome`, or the `Failure`."""
     wait_seconds: float
     response_seconds: float | None
 

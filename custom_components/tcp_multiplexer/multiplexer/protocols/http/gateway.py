@@ -4,7 +4,7 @@ The strategy: a message is passed on once it is complete. Its length is known by
 so it goes on without a transfer coding. That is what makes the framing of one side
 harmless to the other (RFC 9112 §11.2), gives an HTTP/1.0 client a response that came
 chunked, and keeps a client connected when the device ends its response by closing.
-`http_message` reads and writes; here is who says what to whom.
+`reader` and `message` read and write; here is who says what to whom.
 
 What the gateway does on the way (sections of RFC 9110 unless another is named):
 
@@ -46,14 +46,13 @@ from ..options import Framing, ProtocolOptions
 from .message import (
     Asker,
     HttpResponse,
-    MessageError,
-    Reader,
     RequestHead,
     ResponseHead,
     own_response,
     read_request_head,
     read_response_head,
 )
+from .reader import MessageError, Reader
 
 _RETRY_SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 _PING = b"OPTIONS * "
