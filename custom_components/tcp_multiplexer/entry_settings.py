@@ -20,13 +20,7 @@ from .const import (
     UPSTREAM_RTU,
     UPSTREAM_TCP,
 )
-from .multiplexer import (
-    PROFILES,
-    ListenerSettings,
-    Settings,
-    TlsListener,
-    TlsUpstream,
-)
+from .multiplexer import PROFILES, ListenerSettings, Settings, TlsListener, TlsUpstream
 
 GENERIC: Final = "generic"
 

@@ -25,6 +25,15 @@ def _log_levels_stay() -> Iterator[None]:
     logger.setLevel(level)
 
 
+@pytest.fixture(autouse=True)
+def enable_event_loop_debug() -> None:
+    """Run the event loop as users do.
+
+    Home Assistant's plugin switches asyncio's debug mode on; here it would double the
+    time of every test and find nothing, for the engine has no threads.
+    """
+
+
 @pytest.fixture
 async def device() -> AsyncGenerator[Device]:
     """Have a device with one slot switched on."""

@@ -315,7 +315,9 @@ async def slow_client(multiplexer: Multiplexer) -> AsyncGenerator[Client]:
 
 
 def read_on(client: Client) -> None:
-    """Let a slow client read after all."""
+    """Let a slow client read after all, and its path hold more."""
+    sock = client.writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
     client.writer.transport.resume_reading()  # type: ignore[attr-defined]
 
 

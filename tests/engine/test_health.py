@@ -27,7 +27,7 @@ def test_degraded_is_two_unanswered_of_the_last_twenty(outcomes: list[bool]) -> 
     health = HealthTracker(random.Random(0))
     for number, answered in enumerate(outcomes, start=1):
         if answered:
-            health.count += 1
+            health.answered()
         else:
             health.failed("no response")
         assert health.degraded is (outcomes[:number][-20:].count(False) >= 2)

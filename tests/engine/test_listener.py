@@ -8,9 +8,7 @@ import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import Multiplexer, Settings
 from custom_components.tcp_multiplexer.multiplexer.downstream.client import Client
-from custom_components.tcp_multiplexer.multiplexer.downstream.listener import (
-    Listener,
-)
+from custom_components.tcp_multiplexer.multiplexer.downstream.listener import Listener
 from custom_components.tcp_multiplexer.multiplexer.limits import LIMITS
 
 

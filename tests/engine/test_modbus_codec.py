@@ -314,6 +314,15 @@ def test_exception_is_a_response(body: str) -> None:
     assert not protocol.is_exception(b"\1" + values())
 
 
+@pytest.mark.parametrize("cut", range(1, 9))
+def test_exception_in_pieces_is_the_answer(cut: int) -> None:
+    """Which the short way for whole responses does not see."""
+    codec, (mine,), (sent,) = asked(b"\1" + read())
+    frame = sent._replace(pdu=exception(3, 2)).encoded()
+    assert fed(codec, frame[:cut]) == []
+    assert fed(codec, frame[cut:]) == [Answer(mine, b"\1" + exception(3, 2))]
+
+
 @pytest.mark.parametrize(
     ("change", "lenient"),
     [
@@ -506,6 +515,19 @@ def test_response_in_flight_swallowed_by_one_cut_short_closes() -> None:
     assert [type(event) for event in events] == [Close]
     assert mine not in dict(answers(events))
     assert other not in dict(answers(events))
+    assert codec.begun(mine)
+    assert codec.begun(other)
+
+
+@pytest.mark.parametrize("zeros", range(1, 4))
+def test_response_swallowed_behind_zeros_of_the_other_closes(zeros: int) -> None:
+    """Any pair of zeros may be the middle of a header: here a later one is."""
+    codec, (mine, other), (sent, next_sent) = asked(b"\1" + read(1, 9), b"\1" + read(2))
+    swallowed = next_sent._replace(pdu=values(2)).encoded()
+    pdu = b"\3\x12" + b"\0\0\x55\x55" * zeros
+    whole = sent._replace(pdu=pdu.ljust(20, b"\x55")).encoded()
+    (closed,) = fed(codec, whole[: -len(swallowed)] + swallowed)
+    assert isinstance(closed, Close)
     assert codec.begun(mine)
     assert codec.begun(other)
 

@@ -418,8 +418,9 @@ def test_any_bytes_in_any_pieces_are_an_answer_or_noise(
 
 def test_a_bad_line_gives_no_wrong_answer() -> None:
     """Of a million exchanges none is wrong; here are some of them."""
+    count = 8000
     line = Line(seed=4)
-    line.run(30_000)
+    line.run(count)
     assert line.wrong == []
     whole = {
         outcome: sum(
@@ -429,10 +430,10 @@ def test_a_bad_line_gives_no_wrong_answer() -> None:
         )
         for outcome in ("answered", "given up")
     }
-    assert whole["answered"] > 18_000
+    assert whole["answered"] > 0.6 * count
     assert whole["given up"] < whole["answered"] / 100
-    assert line.tally["late: given up"] > 2000
-    assert line.tally["corrupt: given up"] > 2500
+    assert line.tally["late: given up"] > 0.06 * count
+    assert line.tally["corrupt: given up"] > 0.08 * count
 
 
 # ---- downstream -----------------------------------------------------------------
@@ -671,13 +672,16 @@ def _registers(unit: int) -> list[int]:
     return [unit * 1000 + address for address in range(300)]
 
 
+ROUNDS = 10
+
+
 async def _poll(port: int, framer: FramerType, unit: int, writes: int) -> None:
     """Read and write a unit as a pymodbus client; every value must be right."""
     client = AsyncModbusTcpClient("127.0.0.1", port=port, framer=framer)
     assert await client.connect()
     try:
-        for i in range(30):
-            address, count = i * 7 % 200, i * 3 % 60 + 1
+        for i in range(ROUNDS):
+            address, count = i * 21 % 200, i * 9 % 60 + 1
             kind = (
                 client.read_input_registers if i % 3 else client.read_holding_registers
             )
@@ -711,7 +715,7 @@ async def test_several_clients_share_a_line_of_pymodbus() -> None:
             ),
         )
         snapshot = multiplexer.snapshot()
-        assert snapshot.requests == snapshot.responses == 9 * 30 * 3
+        assert snapshot.requests == snapshot.responses == 9 * ROUNDS * 3
         assert snapshot.stray_responses == 0
         assert snapshot.connection_attempts == 1
 

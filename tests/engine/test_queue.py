@@ -225,6 +225,19 @@ def test_write_that_was_dropped_holds_nobody_up() -> None:
     assert queue.depth == 0
 
 
+def test_what_follows_a_refused_request_waits_where_its_kind_does() -> None:
+    """A write behind a read goes first, and a read behind a write no more."""
+    queue, a, b = queue_of("a", "b", writes_first=True)
+    _, refused, _ = put(queue, read(a), read(b), write(b))
+    queue.drop(refused)
+    assert taken(queue) == "b a"
+
+    queue, a, b = queue_of("a", "b", writes_first=True)
+    _, refused, _ = put(queue, read(a), write(b), read(b))
+    queue.drop(refused)
+    assert taken(queue) == "a b"
+
+
 def test_reads_behind_a_write_that_waits_keep_their_place() -> None:
     queue, a, b = queue_of("a", "b")
     first = write(a)

@@ -1,7 +1,8 @@
 """A multiplexer at work leaves Home Assistant in peace.
 
 The device and its clients are a process of their own, so that what is measured here
-is ours. `LOAD_SECONDS` in the environment makes it last longer.
+is ours. `LOAD_SECONDS` and `LOAD_RELOADS` in the environment make it last longer:
+what leaks slowly is seen only then.
 """
 
 import asyncio
@@ -35,12 +36,13 @@ from custom_components.tcp_multiplexer.const import (
 
 from .test_init import is_free, listen_port
 
-SECONDS = float(os.environ.get("LOAD_SECONDS", "5"))
+SECONDS = float(os.environ.get("LOAD_SECONDS", "2"))
 RATE = 1000
-WRITES_A_SECOND = 10
+WRITES_AT_ONCE = 30
+WRITES_A_SECOND = 4
 CALLBACK_P999 = 0.002
 CALLBACK_LONGEST = 0.020
-RELOADS = 50
+RELOADS = int(os.environ.get("LOAD_RELOADS", "15"))
 TRAFFIC_SECONDS = 0.2
 """Between two reloads."""
 SETTLED = 10
@@ -177,7 +179,7 @@ async def test_state_writes_and_callbacks_under_load(  # noqa: PLR0917
         seen = await clients.end()
     # A busy machine gives less than was asked for; much less would measure nothing.
     assert seen[expected] > 0.1 * RATE * SECONDS
-    assert writes.total() <= WRITES_A_SECOND * SECONDS
+    assert writes.total() <= WRITES_AT_ONCE + WRITES_A_SECOND * SECONDS
     times.sort()
     assert times[int(len(times) * 0.999)] < CALLBACK_P999
     assert times[-1] < CALLBACK_LONGEST

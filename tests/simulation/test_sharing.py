@@ -115,6 +115,33 @@ def test_cache_answers_within_its_time_and_asks_again_after() -> None:
     assert answers > 10 * requests
 
 
+def test_of_one_unit_so_many_responses_are_remembered_and_the_oldest_forgotten() -> (
+    None
+):
+    """What clients read of one device is bounded, but not what they might read."""
+    most = 4096
+    manners = Manners(service=(0.0, 0.0))
+    with World(manners=manners, cache_ttl=3600.0, timeout=60.0) as world:
+        world.start()
+
+        def asks_the_device(unit: int, cell: int) -> bool:
+            before = len(world.device.received)
+            ask = read_cell(unit, cell)
+            question = world.watch.asked(world.watch.host(), 0, ask)
+            world.watch.answered(question, world.run(world.mux.request(ask.body)))
+            return len(world.device.received) > before
+
+        assert asks_the_device(2, 0)
+        assert all(asks_the_device(1, cell) for cell in range(most))
+        assert not asks_the_device(1, 0)
+        assert asks_the_device(1, most)  # and the first is forgotten for it
+        assert not asks_the_device(1, 1)
+        assert not asks_the_device(1, most)
+        assert asks_the_device(1, 0)
+        assert not asks_the_device(2, 0)  # another unit has a bound of its own
+        world.stop()
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(
     "settings",

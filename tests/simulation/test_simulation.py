@@ -2,19 +2,26 @@
 
 Each life sees at least `EXCHANGES` right answers and `FAULTS` faults of each kind, with
 every promise of the contract looked at in every step. `script/simulate` lives more of
-them; the failure of one tells the command that replays it.
+them, of new seeds; the failure of one tells the command that replays it.
 """
 
+from itertools import combinations
 import os
 import subprocess
 import sys
 
 import pytest
 
+from .choice import Candidate, choose, draws
+from .device import Fault
 from .world import EXCHANGES, FAULTS, PROTOCOLS, Life, Report, live
 
-SEEDS = 200
-PLAIN_SEEDS = 24
+PLAIN = PROTOCOLS[1:]
+"""Those without identifiers."""
+MODBUS_CANDIDATES = [Candidate(seed, "modbus") for seed in range(200)]
+PLAIN_CANDIDATES = [Candidate(seed, PLAIN[seed % len(PLAIN)]) for seed in range(200)]
+MODBUS_LIVES = choose(MODBUS_CANDIDATES, 45)
+PLAIN_LIVES = choose(PLAIN_CANDIDATES, 15)
 
 
 def check(report: Report) -> None:
@@ -26,24 +33,58 @@ def check(report: Report) -> None:
     assert min(report.faults.values()) >= FAULTS
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("seed", [life.seed for life in MODBUS_LIVES])
 def test_modbus(seed: int) -> None:
     check(live(seed))
 
 
-@pytest.mark.parametrize("seed", range(PLAIN_SEEDS))
-def test_protocols_without_identifiers(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "protocol"), PLAIN_LIVES)
+def test_protocols_without_identifiers(seed: int, protocol: str) -> None:
     """A late response never reaches the next client, by order alone."""
-    plain = PROTOCOLS[1:]
-    check(live(seed, plain[seed % len(plain)]))
+    check(live(seed, protocol))
 
 
-def test_every_kind_of_fault_is_demanded() -> None:
+@pytest.mark.parametrize(
+    ("chosen", "candidates", "share"),
+    [
+        pytest.param(MODBUS_LIVES, MODBUS_CANDIDATES, 0.98, id="modbus"),
+        pytest.param(PLAIN_LIVES, PLAIN_CANDIDATES, 0.8, id="without_identifiers"),
+    ],
+)
+def test_lives_are_chosen_to_draw_all_that_can_be_drawn(
+    chosen: list[Candidate], candidates: list[Candidate], share: float
+) -> None:
+    """Each setting, each manner of device and network, each kind of client.
+
+    And of the pairs of these, which no few lives can draw all, a share.
+    """
+    few, many = ([draws(life) for life in lives] for lives in (chosen, candidates))
+    assert frozenset.union(*few) == frozenset.union(*many)
+    common = frozenset.intersection(*many)
+    drawn, possible = (
+        {frozenset(pair) for life in lives for pair in combinations(life - common, 2)}
+        for lives in (few, many)
+    )
+    assert len(drawn) >= share * len(possible)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_kind_of_fault_is_demanded(protocol: str) -> None:
     """A kind that never happened is lacking, not overlooked."""
-    life = Life(0)
-    manners = life.device.manners
-    assert len(life.lacking) == len({*manners.faults, *manners.connect_faults}) >= 18
+    life = Life(0, protocol)
     life.loop.close()
+    manners = life.device.manners
+    kinds = {*manners.faults, *manners.connect_faults}
+    assert set(life.lacking) == kinds
+    only_modbus = {
+        Fault.WRONG_TID,
+        Fault.WRONG_UNIT,
+        Fault.WRONG_FUNCTION,
+        Fault.DUPLICATE,
+        Fault.UNSOLICITED,
+        Fault.EXCEPTION,
+    }
+    assert kinds == set(Fault) - (set() if protocol == "modbus" else only_modbus)
 
 
 def test_same_seed_same_life() -> None:

@@ -204,8 +204,9 @@ class Life(World):
             share_reads=rng.random() < 0.5,
             writes_first=rng.random() < 0.5,
         )
+        self.starts_paused = rng.random() < 0.1
+        self.crowd = _crowd(rng)
         self._rng = rng
-        self._number = 0
         self._tasks: list[asyncio.Task[None]] = []
         self.mood_seconds = 2.0
         self.owner_seconds = 3.0
@@ -233,8 +234,9 @@ class Life(World):
 
     def live(self) -> None:
         """Live it, from the start of the multiplexer to its stop."""
-        self.start(paused=self._rng.random() < 0.1)
-        self._crowd()
+        self.start(paused=self.starts_paused)
+        for number, (kind, temper) in enumerate(self.crowd, start=1):
+            self.client(kind, number, temper)
         self.loop.post(self.loop.time() + 1, self._mood)
         self.loop.post(self.loop.time() + 1, self._owner)
         if not self.loop.run_until(self._enough, _LIMIT):
@@ -267,37 +269,6 @@ class Life(World):
         if not self.loop.run_until(idle, limit):
             raise Violation(f"nobody asks, yet {self.mux.snapshot()}")
 
-    def _crowd(self) -> None:
-        """Let clients come."""
-        rng = self._rng
-        crowd: list[tuple[type[Client], int]] = [
-            (Client, rng.randint(2, 5)),
-            (Leaver, rng.randint(1, 3)),
-            (Dribbler, rng.randint(0, 1)),
-            (HalfCloser, rng.randint(0, 2)),
-            (SlowReader, rng.randint(0, 1)),
-            (Babbler, rng.randint(0, 1)),
-            (Staller, rng.randint(0, 1)),
-            (Vanisher, rng.randint(0, 1)),
-            (Intruder, rng.randint(0, 1)),
-        ]
-        for kind, count in crowd:
-            for _ in range(count):
-                depth = rng.choice((1, 1, 1, 2, 8, 32))
-                if kind in (Babbler, Dribbler, Staller):
-                    depth = 1
-                elif kind is SlowReader:
-                    depth = rng.choice((8, _DEEPEST))
-                elif kind is not Client:
-                    depth = min(depth, 8)
-                temper = Temper(
-                    depth=depth,
-                    think=rng.choice(((0.0, 0.0), (0.0, 0.02), (0.05, 0.3))),
-                    constant=kind is Client and depth == 1 and rng.random() < 0.2,
-                )
-                self._number += 1
-                self.client(kind, self._number, temper)
-
     def _mood(self) -> None:
         """Let the device do something unasked, now and then."""
         if not self.winding_down:
@@ -319,7 +290,7 @@ class Life(World):
             case 2:
                 self.watch.excused = True
                 mux.disconnect_client(
-                    rng.choice((None, f"192.168.1.{rng.randint(1, self._number)}"))
+                    rng.choice((None, f"192.168.1.{rng.randint(1, len(self.crowd))}"))
                 )
                 self.watch.excused = False
             case 3:
@@ -379,6 +350,38 @@ class Life(World):
             buffer = bytearray(answer)
             ((_, answer),) = self.dialect.cut(buffer)
         self.watch.answered(question, answer)
+
+
+def _crowd(rng: Random) -> list[tuple[type[Client], Temper]]:
+    """Draw the clients of a life."""
+    crowd: list[tuple[type[Client], int]] = [
+        (Client, rng.randint(2, 5)),
+        (Leaver, rng.randint(1, 3)),
+        (Dribbler, rng.randint(0, 1)),
+        (HalfCloser, rng.randint(0, 2)),
+        (SlowReader, rng.randint(0, 1)),
+        (Babbler, rng.randint(0, 1)),
+        (Staller, rng.randint(0, 1)),
+        (Vanisher, rng.randint(0, 1)),
+        (Intruder, rng.randint(0, 1)),
+    ]
+    clients = []
+    for kind, count in crowd:
+        for _ in range(count):
+            depth = rng.choice((1, 1, 1, 2, 8, 32))
+            if kind in (Babbler, Dribbler, Staller):
+                depth = 1
+            elif kind is SlowReader:
+                depth = rng.choice((8, _DEEPEST))
+            elif kind is not Client:
+                depth = min(depth, 8)
+            temper = Temper(
+                depth=depth,
+                think=rng.choice(((0.0, 0.0), (0.0, 0.02), (0.05, 0.3))),
+                constant=kind is Client and depth == 1 and rng.random() < 0.2,
+            )
+            clients.append((kind, temper))
+    return clients
 
 
 PROTOCOLS = ("modbus", "echo", "iso8583", "mpu")

@@ -30,6 +30,7 @@ from .observe.snapshot import Snapshot, TraceRecord
 from .observe.statistics import Statistics, percentile
 from .protocols import PROTOCOLS, ProtocolOptions
 from .settings import SettingsError
+from .upstream.connector import Connector
 from .upstream.health_tracker import HealthTracker
 from .upstream.pool import UpstreamPool
 from .upstream.prober import Prober
@@ -160,12 +161,16 @@ class Multiplexer:
             self._queue,
             connections,
             self._dispatcher,
+            Connector(
+                partial(make_upstream or self._make_socket_upstream, self._dispatcher),
+                self._statistics,
+                name,
+            ),
             HealthTracker(rng or random.Random()),  # noqa: S311 - no secret
             Prober(self._queue),
             self._statistics,
             self._events,
             timer,
-            partial(make_upstream or self._make_socket_upstream, self._dispatcher),
             paused=paused,
             name=name,
             trial_seconds=limits.trial,
@@ -223,7 +228,7 @@ class Multiplexer:
                 None, self._settings.tls.context
             )
         await self._listener.start()
-        self._pool.start()
+        self._pool.connect()
 
     async def stop(self) -> None:
         """Free the port, every socket, timer and task. May be called again."""
@@ -332,7 +337,7 @@ class Multiplexer:
         clock = self._clock
         health = pool.status
         opened = [upstream.opened_at for upstream in self._connections.open]
-        waits, took = statistics.times.waits, statistics.times.took
+        waits, took = statistics.times.recent(self._loop.time())
         last = self._dispatcher.last_response
         traffic = statistics.gone.with_those_here(self._listener.clients)
         return Snapshot(

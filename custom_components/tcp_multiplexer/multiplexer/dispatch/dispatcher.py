@@ -51,15 +51,17 @@ class Supply(Interface):
     """The device may be asked: it is neither paused nor stopped."""
     limit: int
     """How many connections the device can serve at a time, as far as is known."""
+    well: bool
+    """The device is known to be healthy: a response tells nothing new about it."""
 
-    def wanted(self) -> None:
-        """Learn that requests wait and no connection is ready."""
+    def connect(self) -> None:
+        """Open a connection, if one is wanted and may be opened now."""
 
     def refuses(self, deadline: float) -> Failure | None:
         """Return why nothing can be served before `deadline`, if so."""
 
     def answered(self, now: float) -> None:
-        """Learn that the device has answered."""
+        """Learn that the device has answered; needed only if it is not `well`."""
 
     def unanswered(self, failure: Failure) -> None:
         """Learn that a request got no response, for whatever reason."""
@@ -215,7 +217,7 @@ class Dispatcher(UpstreamOwner):
             upstream = upstreams[0] if len(upstreams) == 1 else connections.best()
             if upstream is None or not upstream.ready:
                 if len(upstreams) < self.supply.limit:
-                    self.supply.wanted()
+                    self.supply.connect()
                 return
             exchange = queue.take(upstream.on_trial)
             if exchange is None:
@@ -266,7 +268,8 @@ class Dispatcher(UpstreamOwner):
         requester.answered(exchange, response)
         if followers:
             self._answer_followers(followers, response, now)
-        self.supply.answered(now)
+        if not self.supply.well:
+            self.supply.answered(now)
 
     def _answer_followers(
         self, followers: list[Exchange], response: Any, now: float

@@ -49,8 +49,7 @@ class Recorder:
             statistics.exceptions += 1
         elif request.retry_safe:
             self.last_good = request
-        sent = exchange.sent
-        statistics.times.add(sent - exchange.arrived, now - sent)
+        statistics.times.add(exchange.arrived, exchange.sent, now)
         if self._traces:
             self._trace(exchange, "answered", response, now)
 

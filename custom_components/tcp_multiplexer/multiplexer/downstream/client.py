@@ -14,13 +14,12 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Protocol as Interface, cast, override
 
-from ..dispatch.exchange import Exchange, Outcome, Requester
-from ..networks import parse_peer
-from ..observe.snapshot import ClientSnapshot
+from ..dispatch.exchange import Exchange, Outcome
 from ..protocols.base import Close, Failure, Ignored, Reply, Request
 from ..sockets import set_keepalive
 from .memory import SMALL
 from .ordered_replies import OrderedReplies, Then
+from .peer import Peer
 
 if TYPE_CHECKING:
     from ..dispatch.dispatcher import Dispatcher
@@ -56,7 +55,7 @@ class ClientOwner(Interface):
         """Note bytes of a client's that are no request."""
 
 
-class Client(asyncio.Protocol, Requester):
+class Client(asyncio.Protocol, Peer):
     """One accepted connection."""
 
     __slots__ = (
@@ -78,16 +77,7 @@ class Client(asyncio.Protocol, Requester):
         "_time",
         "_tls",
         "_transport",
-        "bytes_in",
-        "bytes_out",
-        "failures",
-        "last_request",
         "occupied",
-        "port",
-        "refused",
-        "requests",
-        "responses",
-        "since",
     )
 
     _transport: asyncio.Transport
@@ -95,7 +85,7 @@ class Client(asyncio.Protocol, Requester):
     def __init__(
         self, listener: ClientOwner, codec: DownstreamCodec[Any], *, ordered: bool
     ) -> None:
-        Requester.__init__(self, "?")
+        Peer.__init__(self)
         self._listener = listener
         self._queue = listener.queue
         self._dispatcher = listener.dispatcher
@@ -117,15 +107,6 @@ class Client(asyncio.Protocol, Requester):
         """Bytes of its large message that is still to be completed."""
         self._linger: asyncio.TimerHandle | None = None
         """Set once it has been told our last words; closes it at the latest."""
-        self.port = 0
-        self.since = 0.0
-        self.requests = 0
-        self.responses = 0
-        self.failures = 0
-        self.refused = 0
-        self.last_request: float | None = None
-        self.bytes_in = 0
-        self.bytes_out = 0
 
     @override
     def __repr__(self) -> str:
@@ -145,13 +126,7 @@ class Client(asyncio.Protocol, Requester):
             # It is gone before it was accepted.
             self.abort()
             return
-        address = parse_peer(peer[0])
-        self.peer = address
-        self.address = str(address)
-        self.port = peer[1]
-        host = f"[{address}]" if address.version == 6 else self.address
-        self.name = f"{host}:{self.port}"
-        self.since = self._loop.time()
+        self.came_from(peer[0], peer[1], self._loop.time())
         if not listener.admit(self):
             self.abort()
             return
@@ -423,20 +398,3 @@ class Client(asyncio.Protocol, Requester):
         self._queue.offer(self)
         self.read_on()
         self._dispatcher.dispatch(self._loop.time())
-
-    def snapshot(self, clock: float) -> ClientSnapshot:
-        """Give the client as it is now; `clock` turns loop time into time of day."""
-        last = self.last_request
-        return ClientSnapshot(
-            address=self.address or "",
-            port=self.port,
-            since=self.since + clock,
-            requests=self.requests,
-            responses=self.responses,
-            failures=self.failures,
-            refused=self.refused,
-            pending=len(self.pending),
-            last_request=None if last is None else last + clock,
-            bytes_in=self.bytes_in,
-            bytes_out=self.bytes_out,
-        )

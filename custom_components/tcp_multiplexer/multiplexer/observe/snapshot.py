@@ -117,10 +117,11 @@ class Snapshot:
     bytes_to_upstream: int
 
     response_seconds_median: float | None
-    """From sending to the response, over the last 1,000 exchanges."""
+    """From sending to the response, over the last ten minutes; of more than 1,000
+    exchanges in that time, the last 1,000. None: there were none."""
     response_seconds_p95: float | None
     wait_seconds_median: float | None
-    """From the request's last byte to its sending, over the last 1,000 exchanges."""
+    """From the request's last byte to its sending, over the same exchanges."""
     wait_seconds_p95: float | None
 
     units: Mapping[int, ScopeSnapshot]

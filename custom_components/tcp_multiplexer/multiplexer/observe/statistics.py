@@ -5,7 +5,6 @@ each request. Times within are loop time; `Multiplexer.snapshot` turns them into
 of day.
 """
 
-from array import array
 from collections import Counter, defaultdict, deque
 from math import ceil
 from typing import TYPE_CHECKING, Protocol as Interface
@@ -16,8 +15,10 @@ from .snapshot import ScopeSnapshot
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-WINDOW = 1000
-"""Exchanges over which times are judged."""
+WINDOW_SECONDS = 600.0
+"""How far back waits and response times are judged: a device that sleeps has none."""
+WINDOW_EXCHANGES = 1000
+"""Most exchanges in that window: of a busy device, the last ones."""
 PAYLOAD_KEPT = 512
 """Bytes of a payload that a trace keeps."""
 
@@ -71,37 +72,35 @@ sent: a bare tuple, because one is made for each request."""
 
 
 class Times:
-    """Wait and response time of the last `WINDOW` exchanges answered, in seconds.
+    """When the last exchanges arrived, were sent and were answered (loop time)."""
 
-    Two rings of plain numbers: objects would be touched once more when they are
-    thrown away, a thousand exchanges later, when they have left every cache.
-    """
-
-    __slots__ = ("_took", "_waits", "count")
+    __slots__ = ("_exchanges", "count")
 
     def __init__(self) -> None:
         """Begin with none."""
         self.count = 0
         """How many there ever were."""
-        self._took = array("d", bytes(8 * WINDOW))
-        self._waits = array("d", bytes(8 * WINDOW))
+        # Bare tuples: to keep one costs the hot path less than to compute with it.
+        self._exchanges: deque[tuple[float, float, float]] = deque(
+            maxlen=WINDOW_EXCHANGES
+        )
 
-    def add(self, wait: float, took: float) -> None:
-        """Add one exchange; the oldest goes."""
-        at = self.count % WINDOW
-        self._waits[at] = wait
-        self._took[at] = took
+    def add(self, arrived: float, sent: float, answered: float) -> None:
+        """Add an exchange that was answered."""
+        self._exchanges.append((arrived, sent, answered))
         self.count += 1
 
-    @property
-    def waits(self) -> list[float]:
-        """The waits, sorted."""
-        return sorted(self._waits[: self.count])
+    def recent(self, now: float) -> tuple[list[float], list[float]]:
+        """Return waits and response times, in seconds and sorted.
 
-    @property
-    def took(self) -> list[float]:
-        """The response times, sorted."""
-        return sorted(self._took[: self.count])
+        They are those of the last `WINDOW_EXCHANGES` exchanges that were answered
+        within `WINDOW_SECONDS` before `now`.
+        """
+        begin = now - WINDOW_SECONDS
+        recent = [times for times in self._exchanges if times[2] >= begin]
+        waits = sorted(sent - arrived for arrived, sent, _ in recent)
+        took = sorted(answered - sent for _, sent, answered in recent)
+        return waits, took
 
 
 class Counts(Interface):

@@ -25,8 +25,8 @@ class HealthTracker:
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self.count = 0
-        """Exchanges that ended; who hands on a response adds one here."""
+        self._count = 0
+        """Exchanges that ended, as far as they matter to `_failures`."""
         self._failures: deque[int] = deque(maxlen=BAD)
         self.outage_since: float | None = None
         self.next_attempt = 0.0
@@ -35,14 +35,25 @@ class HealthTracker:
         """For people: the last thing that went wrong."""
 
     @property
+    def failed_lately(self) -> bool:
+        """One of the last `WINDOW` exchanges got no answer."""
+        return bool(self._failures)
+
+    @property
     def degraded(self) -> bool:
         """At least `BAD` of the last `WINDOW` exchanges got no answer."""
-        return len(self._failures) == BAD and self.count - self._failures[0] < WINDOW
+        return len(self._failures) == BAD and self._count - self._failures[0] < WINDOW
+
+    def answered(self) -> None:
+        """Count an exchange that the device answered; needed if it `failed_lately`."""
+        self._count += 1
+        if self._failures and self._count - self._failures[-1] >= WINDOW:
+            self._failures.clear()
 
     def failed(self, reason: str) -> None:
         """Count an exchange that the device did not answer."""
-        self.count += 1
-        self._failures.append(self.count)
+        self._count += 1
+        self._failures.append(self._count)
         self.reason = reason
 
     def attempt_failed(

@@ -20,10 +20,9 @@ from ..limits import LIMITS
 from ..observe.events import Event, EventType
 from ..observe.snapshot import Health
 from ..protocols.base import Failure
+from .upkeep import Duty, due, next_due
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..dispatch.connections import Connections
     from ..dispatch.dispatcher import Dispatcher
     from ..dispatch.exchange import Upstream
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from ..observe.statistics import Statistics
     from ..protocols.base import Protocol
     from ..settings import Settings
+    from .connector import Connector
     from .health_tracker import HealthTracker
     from .prober import Prober
 
@@ -65,12 +65,12 @@ class UpstreamPool(Supply):
         queue: RequestQueue,
         connections: Connections,
         dispatcher: Dispatcher,
+        connector: Connector,
         health: HealthTracker,
         prober: Prober,
         statistics: Statistics,
         events: Events,
         timer: Timer,
-        make_upstream: Callable[[], Upstream],
         *,
         paused: bool,
         name: str,
@@ -92,9 +92,8 @@ class UpstreamPool(Supply):
         self._queue = queue
         self._statistics = statistics
         self._events = events
-        self._make_upstream = make_upstream
+        self._connector = connector
         self._loop = asyncio.get_running_loop()
-        self._connecting: asyncio.Task[None] | None = None
         self._stopped = False
         self._connect_now = not settings.connect_on_demand
         """Open a connection though nobody asks."""
@@ -103,18 +102,15 @@ class UpstreamPool(Supply):
         """Resolved when the next connection is gone, or need not go any more."""
         self._reported = self.status
         """The last `status` that was reported."""
+        self.well = False
         timer.callback = self._on_timer
 
     @override
     def __repr__(self) -> str:
-        connecting = ", connecting" if self._connecting is not None else ""
+        connecting = ", connecting" if self._connector.busy else ""
         return f"<UpstreamPool {self._name}: {self.status.value}{connecting}>"
 
     # ---- connections come and go ------------------------------------------------
-
-    @override
-    def wanted(self) -> None:
-        self._connect()
 
     @override
     def refuses(self, deadline: float) -> Failure | None:
@@ -126,13 +122,10 @@ class UpstreamPool(Supply):
             return Failure.NO_CONNECTION
         return None
 
-    def start(self) -> None:
-        """Begin to connect."""
-        self._connect()
-
-    def _connect(self) -> None:
+    @override
+    def connect(self) -> None:
         """Open a connection if one is wanted and may be opened now."""
-        if not self.willing or self._connecting is not None:
+        if not self.willing or self._connector.busy:
             return
         upstreams = self._connections.open
         if upstreams:
@@ -148,28 +141,7 @@ class UpstreamPool(Supply):
         if self._loop.time() < self.health.next_attempt:
             self._timer.set(self.health.next_attempt)
             return
-        self._connecting = self._loop.create_task(self._open())
-
-    async def _open(self) -> None:
-        # A connection just closed is gone only after a turn of the loop, and a device
-        # with one slot must see that one's end before this one's beginning.
-        await asyncio.sleep(0)
-        self._statistics.connection_attempts += 1
-        upstream = self._make_upstream()
-        reason = None
-        try:
-            await upstream.open()
-        except (OSError, ValueError) as err:
-            reason = str(err) or type(err).__name__
-        except Exception as err:
-            # a resolver or a host program's link at fault: there must be a next attempt
-            LOGGER.exception("Connecting to %s failed in an unexpected way", self._name)
-            reason = type(err).__name__
-        self._connecting = None
-        if reason is None:
-            self._opened(upstream)
-        else:
-            self._open_failed(reason)
+        self._connector.begin(self._opened, self._open_failed)
 
     def _opened(self, upstream: Upstream) -> None:
         if self._opened_before:
@@ -206,7 +178,7 @@ class UpstreamPool(Supply):
         self._dispatcher.fail_pending(
             Failure.NO_CONNECTION, before=self.health.next_attempt
         )
-        self._connect()
+        self.connect()
 
     @override
     def lost(
@@ -221,7 +193,7 @@ class UpstreamPool(Supply):
             Event(EventType.CONNECTION_CLOSED, None, reason.value, detail or told)
         )
         self._judge_loss(upstream, reason, detail or reason.value, now)
-        self._connect()
+        self.connect()
         self._wake_closers()
         self._report_health()
 
@@ -251,13 +223,8 @@ class UpstreamPool(Supply):
         """Ask no more of the device than it has shown to bear."""
         limit = max(1, len(self._connections.open))
         if limit < self.limit:
-            LOGGER.info(
-                "%s does not bear %d connections (%s); using %d",
-                self._name,
-                self.limit,
-                detail,
-                limit,
-            )
+            text = "%s cannot serve %d connections (%s); using %d"
+            LOGGER.info(text, self._name, self.limit, detail, limit)
             self.limit = limit
 
     # ---- what the owner may ask -------------------------------------------------
@@ -270,10 +237,10 @@ class UpstreamPool(Supply):
         """
         self.limit = self._settings.max_connections
         self.health.forget()
-        await self._cancel_connecting()
+        await self._connector.cancel()
         self._connect_now = True
         await self._close_all(CloseReason.RECONNECT, drain=drain)
-        self._connect()
+        self.connect()
 
     async def pause(self) -> None:
         """Close every connection once its exchanges are finished, and open none."""
@@ -282,7 +249,7 @@ class UpstreamPool(Supply):
             self.willing = False
             LOGGER.info("%s is left alone: paused", self._name)
         self._dispatcher.fail_pending(Failure.PAUSED, before=float("inf"))
-        await self._cancel_connecting()
+        await self._connector.cancel()
         self._report_health()
         await self._close_all(CloseReason.PAUSED, drain=True)
 
@@ -301,13 +268,13 @@ class UpstreamPool(Supply):
         self._wake_closers()
         self._connect_now = not self._settings.connect_on_demand
         self._report_health()
-        self._connect()
+        self.connect()
 
     async def stop(self) -> None:
         """Close everything at once and fail what is unfinished."""
         self._stopped = True
         self.willing = False
-        await self._cancel_connecting()
+        await self._connector.cancel()
         self._dispatcher.fail_pending(Failure.NO_CONNECTION, before=float("inf"))
         for upstream in self._connections:
             upstream.close(CloseReason.STOPPED)
@@ -325,14 +292,8 @@ class UpstreamPool(Supply):
         for upstream in self._connections:
             self._connections.refresh(upstream, now)
         self._timer.set(self._next_moment())
-        self._connect()
+        self.connect()
         self._dispatcher.dispatch(now)
-
-    async def _cancel_connecting(self) -> None:
-        task, self._connecting = self._connecting, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait((task,))
 
     async def _close_all(self, reason: CloseReason, *, drain: bool) -> None:
         closing = tuple(self._connections)
@@ -358,29 +319,27 @@ class UpstreamPool(Supply):
         self._dispatcher.give_up(now)
         for upstream in self._connections:
             self._look_after(upstream, now)
-        self._connect()
+        self.connect()
         self._dispatcher.dispatch(now)
         if not self._stopped:
             self._timer.set(self._next_moment())
 
     def _look_after(self, upstream: Upstream, now: float) -> None:
         """Do what time asks of a connection."""
-        settings = self._settings
         if upstream.draining is not None:
             return
-        if settings.max_lifetime and now >= upstream.opened_at + settings.max_lifetime:
+        duty = due(upstream, self._settings, now, busy=self._busy(upstream))
+        if duty is Duty.RENEW:
             self._connections.drain(upstream, CloseReason.LIFETIME)
             return
         self._connections.refresh(upstream, now)
-        if upstream.in_flight or self._queue.depth:
-            return
-        if settings.idle_timeout and now >= upstream.last_used + settings.idle_timeout:
+        if duty is Duty.CLOSE:
             upstream.close(CloseReason.IDLE)
-        elif (
-            settings.health_check_interval
-            and now >= upstream.last_received + settings.health_check_interval
-        ):
+        elif duty is Duty.PROBE:
             self._probe(upstream, now)
+
+    def _busy(self, upstream: Upstream) -> bool:
+        return bool(upstream.in_flight) or self._queue.depth > 0
 
     def _probe(self, upstream: Upstream, now: float) -> None:
         upstream.last_received = now  # the next one is due an interval from now
@@ -389,8 +348,7 @@ class UpstreamPool(Supply):
             self._prober.probe(upstream, request, now, self._settings.timeout)
 
     def _next_moment(self) -> float:
-        """Give the earliest moment at which there may be something to do."""
-        settings = self._settings
+        """Return the earliest moment at which there may be something to do."""
         now = self._loop.time()
         moments = [self._timer.at, self._dispatcher.next_deadline()]
         for upstream in self._connections.open:
@@ -398,17 +356,8 @@ class UpstreamPool(Supply):
                 continue
             if not upstream.ready and self._connections.has_room(upstream):
                 moments.append(upstream.not_before)
-            if settings.max_lifetime:
-                moments.append(upstream.opened_at + settings.max_lifetime)
-            busy = upstream.in_flight or self._queue.depth
-            if settings.idle_timeout:
-                due = upstream.last_used + settings.idle_timeout
-                # if it is due and busy, look again later
-                later = now + settings.idle_timeout
-                moments.append(later if busy and due <= now else due)
-            if settings.health_check_interval:
-                since = now if busy else upstream.last_received
-                moments.append(since + settings.health_check_interval)
+            busy = self._busy(upstream)
+            moments.append(next_due(upstream, self._settings, now, busy=busy))
         if not self._connections.open and self.health.next_attempt > now:
             moments.append(self.health.next_attempt)
         return min(moments)
@@ -423,18 +372,15 @@ class UpstreamPool(Supply):
         if self.health.outage_since is not None:
             return Health.UNREACHABLE
         if not self._connections.open and not (
-            self._opened_before and self._connecting
+            self._opened_before and self._connector.busy
         ):
             return Health.IDLE
         return Health.DEGRADED if self.health.degraded else Health.HEALTHY
 
     @override
     def answered(self, now: float) -> None:
-        health = self.health
-        health.count += 1
-        if self._reported is Health.HEALTHY:  # nearly always
-            return
-        lasted = health.recovered(now)
+        self.health.answered()
+        lasted = self.health.recovered(now)
         if lasted is not None:
             LOGGER.info("%s is back after %.0f s", self._name, lasted)
             self._events.tell(Event(EventType.UPSTREAM_BACK))
@@ -449,6 +395,7 @@ class UpstreamPool(Supply):
     def _report_health(self) -> None:
         """Report the upstream's health if it has changed."""
         status = self.status
+        self.well = status is Health.HEALTHY and not self.health.failed_lately
         if status is not self._reported:
             self._reported = status
             reason = self.health.reason if status is not Health.HEALTHY else None
