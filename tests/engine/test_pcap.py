@@ -140,7 +140,7 @@ def test_own_requests_and_strays_have_a_place() -> None:
     )
     *_, answered, stray = packets(capture)
     assert answered.target == ("127.0.0.1", 0)
-    assert (stray.source, stray.data) == (("192.0.2.1", 502), b"\2stray")
+    assert (stray.source, stray.data) == (("192.0.2.1", 502), b"\2unsolicited")
 
 
 @given(
