@@ -23,6 +23,7 @@ from typing import Any, Final
 import homeassistant
 from homeassistant.const import Platform
 from homeassistant.core import HomeAssistant
+from homeassistant.helpers.entity import EntityDescription
 from homeassistant.setup import async_setup_component
 from PIL import Image
 import pytest
@@ -30,9 +31,14 @@ import voluptuous as vol
 import yaml
 
 from custom_components.tcp_multiplexer import multiplexer
+from custom_components.tcp_multiplexer.binary_sensor import BINARY_SENSORS
+from custom_components.tcp_multiplexer.button import RECONNECT
 from custom_components.tcp_multiplexer.const import DOMAIN
+from custom_components.tcp_multiplexer.event import UPSTREAM_AND_CLIENTS
 from custom_components.tcp_multiplexer.multiplexer.command_line.flags import add_flags
 from custom_components.tcp_multiplexer.multiplexer.protocols.base import Failure
+from custom_components.tcp_multiplexer.sensor import LISTEN_ADDRESS, SENSORS
+from custom_components.tcp_multiplexer.switch import PAUSE
 
 from .imports import circle, import_graph, longest_chain, merged, names_imported
 
@@ -531,6 +537,39 @@ def test_readme_leaves_nothing_out() -> None:
             for part in (step, *step.get("sections", {}).values()):
                 names |= set(part.get("data", {}).values())
     assert not {name for name in names if name.lower() not in readme.lower()}
+
+
+def test_readme_says_of_entities_what_they_are() -> None:
+    """Their platform, their category, and whether they are disabled (a circle)."""
+    readme = (ROOT / "README.md").read_text()
+    section = readme.partition("\n## Entities\n")[2].partition("\n### ")[0]
+    said = {
+        name: (kind, "○" in names)
+        for names, kind in re.findall(
+            r"^\| ([^|]+) \| ([^|]+) \|", section, re.MULTILINE
+        )
+        for name in names.removesuffix(" ○").split(", ")
+    }
+    words = load("translations/en.json")["entity"]
+    descriptions: dict[str, list[EntityDescription]] = {
+        "binary_sensor": [*BINARY_SENSORS],
+        "button": [RECONNECT],
+        "event": [UPSTREAM_AND_CLIENTS],
+        "sensor": [*SENSORS, LISTEN_ADDRESS],
+        "switch": [PAUSE],
+    }
+    categories = {"config": ", configuration", "diagnostic": ", diagnostic"}
+    assert said.pop("Entity")
+    assert said.pop("---")
+    assert said == {
+        words[platform][str(description.translation_key)]["name"]: (
+            platform.replace("_", " ")
+            + categories.get(str(description.entity_category), ""),
+            not description.entity_registry_enabled_default,
+        )
+        for platform, entities in descriptions.items()
+        for description in entities
+    }
 
 
 def test_readme_has_every_flag() -> None:

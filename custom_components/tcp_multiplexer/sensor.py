@@ -131,7 +131,9 @@ SENSORS: Final = (
         entity_category=EntityCategory.DIAGNOSTIC,
         entity_registry_enabled_default=False,
         state_class=SensorStateClass.TOTAL_INCREASING,
-        value_fn=lambda snapshot: snapshot.late_responses + snapshot.stray_responses,
+        value_fn=lambda snapshot: (
+            snapshot.late_responses + snapshot.unsolicited_responses
+        ),
     ),
     TcpMultiplexerSensorEntityDescription(
         key="reads_saved",

@@ -35,7 +35,7 @@ def received(codec: DownstreamCodec[Any], data: bytes) -> list[DownstreamEvent]:
 
     Up to a close, and the short way first, as the engine does.
     """
-    request = codec.whole_request(data)
+    request = codec.fast_request(data)
     if request is not None:
         return [request]
     codec.receive_data(data)
@@ -49,7 +49,7 @@ def received(codec: DownstreamCodec[Any], data: bytes) -> list[DownstreamEvent]:
 
 def fed(codec: UpstreamCodec[Any], data: bytes) -> list[UpstreamEvent[Any]]:
     """Give all that an upstream codec makes of `data`, the short way first."""
-    answer = codec.whole_answer(data)
+    answer = codec.fast_answer(data)
     return codec.feed(data) if answer is None else [Answer(*answer)]
 
 

@@ -195,7 +195,7 @@ async def test_exchange_in_flight_ends_normally_when_its_client_leaves(
     device.release()
     assert await other.ask(read(4)) == values(4)
     snapshot = multiplexer.snapshot()
-    assert (snapshot.responses, snapshot.stray_responses) == (4, 0)
+    assert (snapshot.responses, snapshot.unsolicited_responses) == (4, 0)
 
 
 async def test_patient_client_does_not_wait_for_those_who_gave_up(

@@ -27,7 +27,7 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Reply,
     Request,
     SendBack,
-    Stray,
+    Unsolicited,
     UpstreamCodec,
     UpstreamEvent,
 )
@@ -352,7 +352,7 @@ def test_any_bytes_of_a_device_are_one_answer_each_or_a_clean_close(
     codec.eof()
 
 
-UPSTREAM = (Answer, Failed, Stray, SendBack, Close)
+UPSTREAM = (Answer, Failed, Unsolicited, SendBack, Close)
 
 
 def silence(codec: UpstreamCodec[Any]) -> list[UpstreamEvent[Any]]:
@@ -386,7 +386,7 @@ def test_what_is_kept_of_a_device_is_bounded(speaker: Speaker) -> None:
         for event in codec.feed(speaker.endless):
             if isinstance(event, Close):
                 return
-            if isinstance(event, Stray):
+            if isinstance(event, Unsolicited):
                 kept -= len(event.data)
             elif isinstance(event, Answer):
                 kept -= len(bytes(event.response))

@@ -12,7 +12,7 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Failed,
     Failure,
     Request,
-    Stray,
+    Unsolicited,
 )
 from custom_components.tcp_multiplexer.multiplexer.protocols.echo import EchoProtocol
 
@@ -74,7 +74,7 @@ def test_more_than_was_asked_is_stray_and_closes(more: bytes) -> None:
     codec.send(request)
     answer, stray, closed = codec.feed(b"one\n" + more)
     assert answer == Answer(request, b"one\n")
-    assert isinstance(stray, Stray)
+    assert isinstance(stray, Unsolicited)
     assert stray.data == more
     assert isinstance(closed, Close)
 
@@ -82,7 +82,7 @@ def test_more_than_was_asked_is_stray_and_closes(more: bytes) -> None:
 @pytest.mark.parametrize("unasked", [b"welcome\n", b"w", b"\n"])
 def test_what_nobody_asked_for_is_stray_and_closes(unasked: bytes) -> None:
     stray, closed = ECHO.upstream().feed(unasked)
-    assert isinstance(stray, Stray)
+    assert isinstance(stray, Unsolicited)
     assert stray.data == unasked
     assert isinstance(closed, Close)
 

@@ -15,7 +15,7 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Failure,
     Reply,
     Request,
-    Stray,
+    Unsolicited,
     UpstreamEvent,
 )
 from custom_components.tcp_multiplexer.multiplexer.protocols.http.gateway import (
@@ -1052,7 +1052,7 @@ def test_longest_body_passes_whatever_its_framing() -> None:
 def test_what_nobody_asked_for_is_stray_and_closes(unasked: bytes) -> None:
     codec = gateway().upstream()
     stray, close = codec.feed(unasked)
-    assert isinstance(stray, Stray)
+    assert isinstance(stray, Unsolicited)
     assert stray.data == unasked
     assert isinstance(close, Close)
     assert not codec.reusable
@@ -1060,7 +1060,7 @@ def test_what_nobody_asked_for_is_stray_and_closes(unasked: bytes) -> None:
     answer, stray, close = upstream_events(OK + b"Content-Length: 1\r\n\r\nx" + unasked)
     assert isinstance(answer, Answer)
     assert answer.response.body == b"x"
-    assert isinstance(stray, Stray)
+    assert isinstance(stray, Unsolicited)
     assert stray.data == unasked
     assert isinstance(close, Close)
 
@@ -1073,12 +1073,12 @@ def test_what_nobody_asked_for_is_stray_and_closes(unasked: bytes) -> None:
         (b"GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\n"),
     ],
 )
-def test_body_where_none_may_be_is_stray(method: bytes, head: bytes) -> None:
+def test_body_where_none_may_be_is_unsolicited(method: bytes, head: bytes) -> None:
     """Or it would begin the next client's response."""
     asked = GET.replace(b"GET", method)
     answer, stray, close = upstream_events(head + b"body", asked)
     assert isinstance(answer, Answer)
-    assert isinstance(stray, Stray)
+    assert isinstance(stray, Unsolicited)
     assert isinstance(close, Close)
 
 
@@ -1089,7 +1089,7 @@ def test_expired_request_gives_the_connection_up() -> None:
     assert codec.expire(request) is False
     assert not codec.reusable
     stray, close = codec.feed(OK + b"Content-Length: 0\r\n\r\n")
-    assert isinstance(stray, Stray)
+    assert isinstance(stray, Unsolicited)
     assert isinstance(close, Close)
 
 

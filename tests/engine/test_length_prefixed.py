@@ -15,7 +15,7 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Reply,
     Request,
     SendBack,
-    Stray,
+    Unsolicited,
 )
 from custom_components.tcp_multiplexer.multiplexer.protocols.framed import FramingError
 from custom_components.tcp_multiplexer.multiplexer.protocols.length_prefixed import (
@@ -168,7 +168,7 @@ def test_second_answer_is_stray_and_closes() -> None:
     codec.send(request)
     answer, stray, closed = codec.feed(b"\0\1!\0\1x\0\1y")
     assert answer == Answer(request, b"\0\1!")
-    assert isinstance(stray, Stray)
+    assert isinstance(stray, Unsolicited)
     assert stray.data == b"\0\1x\0\1y"
     assert isinstance(closed, Close)
 
@@ -177,7 +177,7 @@ def test_second_answer_is_stray_and_closes() -> None:
 def test_what_nobody_asked_for_is_stray_and_closes(unasked: bytes) -> None:
     """It closes at its first certain byte, not once the message is whole."""
     stray, closed = ISO8583.upstream().feed(unasked)
-    assert isinstance(stray, Stray)
+    assert isinstance(stray, Unsolicited)
     assert stray.data == unasked
     assert isinstance(closed, Close)
 
@@ -188,7 +188,7 @@ def test_message_that_began_before_the_request_is_not_its_response(rest: bytes) 
     assert codec.feed(b"\0") == []  # may still be a keepalive
     codec.send(Request(b"\0\1?"))
     stray, closed = codec.feed(rest)
-    assert isinstance(stray, Stray)
+    assert isinstance(stray, Unsolicited)
     assert stray.data == b"\0" + rest
     assert isinstance(closed, Close)
 
@@ -207,7 +207,7 @@ def test_expired_request_gives_the_connection_up() -> None:
     codec.send(request)
     assert codec.expire(request) is False
     stray, closed = codec.feed(b"\0\1!")
-    assert isinstance(stray, Stray)
+    assert isinstance(stray, Unsolicited)
     assert isinstance(closed, Close)
 
 

@@ -20,7 +20,7 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Failure,
     Ignored,
     Request,
-    Stray,
+    Unsolicited,
     UpstreamCodec,
     UpstreamEvent,
 )
@@ -340,12 +340,12 @@ def test_response_that_does_not_match_is_stray_and_the_right_one_still_counts(
     right = sent._replace(pdu=values())
     wrong = right._replace(**change).encoded()
     stray, answered = fed(codec, wrong + right.encoded())
-    assert isinstance(stray, Stray)
+    assert isinstance(stray, Unsolicited)
     assert stray[1:] == (wrong, False, lenient)
     assert answered == Answer(mine, b"\1" + right.pdu)
     # A second response is one too many.
     (stray,) = fed(codec, right.encoded())
-    assert isinstance(stray, Stray)
+    assert isinstance(stray, Unsolicited)
     assert not stray.late
 
 
@@ -354,7 +354,7 @@ def test_response_after_its_deadline_is_late() -> None:
     assert codec.expire(lost)
     frame = sent._replace(pdu=values(1)).encoded()
     (stray,) = fed(codec, frame)
-    assert isinstance(stray, Stray)
+    assert isinstance(stray, Unsolicited)
     assert stray.data == frame
     assert stray.late
 
@@ -391,7 +391,7 @@ def test_any_bytes_from_a_device_are_events_and_at_most_one_close(
     for piece in data.draw(pieces(stream)):
         events = fed(codec, piece)
         for event in events:
-            assert isinstance(event, Answer | Stray | Close)
+            assert isinstance(event, Answer | Unsolicited | Close)
             if isinstance(event, Answer):
                 open_requests.remove(event.request)
         assert not any(isinstance(event, Close) for event in events[:-1])
@@ -625,16 +625,16 @@ def test_response_that_was_cut_short_had_begun(apart: bool) -> None:
 def test_short_way_is_for_one_whole_request_alone() -> None:
     codec = modbus().downstream()
     frame = Frame(7, 1, read()).encoded()
-    mine = codec.whole_request(frame)
+    mine = codec.fast_request(frame)
     assert mine is not None
     assert codec.reply(mine, b"\1" + values()) == Frame(7, 1, values()).encoded()
     for other in (b"", frame[:1], frame[:-1], frame + b"\0", frame * 2):
-        assert codec.whole_request(other) is None
-    assert codec.whole_request(frame[:2] + b"\0\1" + frame[4:]) is None
-    assert codec.whole_request(frame[:4] + b"\0\1" + frame[6:7]) is None
+        assert codec.fast_request(other) is None
+    assert codec.fast_request(frame[:2] + b"\0\1" + frame[4:]) is None
+    assert codec.fast_request(frame[:4] + b"\0\1" + frame[6:7]) is None
     assert codec.buffered == 0  # nothing was taken
     codec.receive_data(frame[:1])
-    assert codec.whole_request(frame) is None
+    assert codec.fast_request(frame) is None
 
 
 def test_short_way_is_for_the_one_answer_that_is_awaited() -> None:
@@ -644,19 +644,19 @@ def test_short_way_is_for_the_one_answer_that_is_awaited() -> None:
     right = Frame(number, 1, values())
     frame = right.encoded()
     for other in (b"", frame[:1], frame[:-1], frame + b"\0", frame * 2):
-        assert codec.whole_answer(other) is None
+        assert codec.fast_answer(other) is None
     for wrong in (
         right._replace(transaction=number + 1),
         right._replace(unit=2),
         right._replace(pdu=b"\4" + values()[1:]),
     ):
-        assert codec.whole_answer(wrong.encoded()) is None
-    assert codec.whole_answer(frame) == (mine, b"\1" + values())
-    assert codec.whole_answer(frame) is None  # it is not awaited any more
-    assert isinstance(codec.feed(frame)[0], Stray)
+        assert codec.fast_answer(wrong.encoded()) is None
+    assert codec.fast_answer(frame) == (mine, b"\1" + values())
+    assert codec.fast_answer(frame) is None  # it is not awaited any more
+    assert isinstance(codec.feed(frame)[0], Unsolicited)
     second = transaction_of(codec.send(mine))
     assert codec.feed(frame[:1]) == []
-    assert codec.whole_answer(right._replace(transaction=second).encoded()) is None
+    assert codec.fast_answer(right._replace(transaction=second).encoded()) is None
 
 
 # ---- against a naive model ------------------------------------------------------
@@ -711,7 +711,7 @@ class Matching(RuleBasedStateMachine):
             )
         )
         (event,) = self.feed(frame, cut)
-        assert isinstance(event, Stray)
+        assert isinstance(event, Unsolicited)
         assert event.data == frame.encoded()
         assert not event.late
 
@@ -727,7 +727,7 @@ class Matching(RuleBasedStateMachine):
     def answer_late(self, data: st.DataObject, cut: int) -> None:
         number = data.draw(st.sampled_from(sorted(self.lost)))
         (event,) = self.feed(Frame(number, 1, b"\3\1\1"), cut)
-        assert isinstance(event, Stray)
+        assert isinstance(event, Unsolicited)
         assert event.late
 
     @rule()

@@ -23,7 +23,7 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Answer,
     Close,
     Request,
-    Stray,
+    Unsolicited,
     UpstreamCodec,
     UpstreamEvent,
 )
@@ -97,7 +97,7 @@ def test_any_identifier_will_do(asked: bytes, said: bytes, transaction: int) -> 
     assert upstream.feed(data) == [Answer(request, b"\x01" + said)]
     # nobody asked twice
     (stray,) = upstream.feed(data)
-    assert stray == Stray("nobody asked", data)
+    assert stray == Unsolicited("nobody asked", data)
 
 
 def test_a_differing_unit_is_replaced_by_the_one_asked() -> None:
@@ -119,10 +119,12 @@ def test_a_differing_unit_is_replaced_by_the_one_asked() -> None:
     ],
     ids=["longer", "shorter", "function", "exception's function", "write", "no count"],
 )
-def test_what_does_not_fit_is_a_stray(said: bytes) -> None:
+def test_what_does_not_fit_is_a_unsolicited(said: bytes) -> None:
     upstream, request = asking(read(0, 2))
     data = frame(said)
-    assert upstream.feed(data) == [Stray("function or byte count do not fit", data)]
+    assert upstream.feed(data) == [
+        Unsolicited("function or byte count do not fit", data)
+    ]
     assert upstream.feed(frame(values())) == [Answer(request, b"\x01" + values())]
 
 
@@ -131,11 +133,13 @@ def test_late_responses_are_discarded_and_the_line_is_quiet() -> None:
     assert upstream.quiet == 0.7
     assert upstream.expire(request)
     data = frame(values())
-    assert upstream.feed(data) == [Stray("it came after its deadline", data, late=True)]
+    assert upstream.feed(data) == [
+        Unsolicited("it came after its deadline", data, late=True)
+    ]
     again = modbus_request(b"\x01" + read(), None)
     upstream.send(again)
     assert upstream.feed(data) == [Answer(again, b"\x01" + values())]
-    assert upstream.feed(data) == [Stray("nobody asked", data)]
+    assert upstream.feed(data) == [Unsolicited("nobody asked", data)]
 
 
 def test_a_response_cut_short_closes_the_connection() -> None:
@@ -155,7 +159,7 @@ def test_any_split_gives_the_same(data: st.DataObject) -> None:
     events: list[UpstreamEvent[bytes]] = []
     for piece in data.draw(pieces(stream)):
         events += upstream.feed(piece)
-    assert [type(event) for event in events] == [Stray, Answer]
+    assert [type(event) for event in events] == [Unsolicited, Answer]
     assert events[1] == Answer(request, b"\x01" + values())
 
 
@@ -176,7 +180,7 @@ def test_strict_matching_notes_what_lenient_would_take(
 ) -> None:
     upstream, _ = asking(read(), matching="strict")
     (stray,) = upstream.feed(data)
-    assert isinstance(stray, Stray)
+    assert isinstance(stray, Unsolicited)
     assert stray.lenient is lenient
 
 
@@ -184,11 +188,11 @@ def test_late_responses_are_no_reason_to_be_lenient() -> None:
     upstream, first = asking(read(), matching="strict")
     upstream.expire(first)
     (idle,) = upstream.feed(frame(values()))
-    assert isinstance(idle, Stray)
+    assert isinstance(idle, Unsolicited)
     assert not idle.lenient
     upstream.send(modbus_request(b"\x01" + read(), None))
     (late,) = upstream.feed(frame(values(), transaction=1))
-    assert isinstance(late, Stray)
+    assert isinstance(late, Unsolicited)
     assert late.late
     assert not late.lenient
 
@@ -229,7 +233,7 @@ async def test_lenient_matching_serves_many_clients(
     await asyncio.gather(*(use(number) for number in range(6)))
     snapshot = multiplexer.snapshot()
     assert snapshot.requests == snapshot.responses == 6 * 30 * 4
-    assert snapshot.stray_responses == 0
+    assert snapshot.unsolicited_responses == 0
     assert snapshot.connection_attempts == 1
 
 
@@ -249,7 +253,7 @@ async def test_a_late_response_reaches_nobody(
     assert await client.ask(read(200)) == values(200)
     assert asyncio.get_running_loop().time() >= began + 0.5 + 0.8
     snapshot = multiplexer.snapshot()
-    assert (snapshot.late_responses, snapshot.stray_responses) == (1, 0)
+    assert (snapshot.late_responses, snapshot.unsolicited_responses) == (1, 0)
     assert snapshot.connection_attempts == 1
 
 
@@ -320,5 +324,5 @@ async def test_a_stray_before_the_answer_is_no_reason(
     multiplexer = await multiplex()
     for i in range(5):
         assert await multiplexer.request(b"\x01" + read(i)) == b"\x01" + values(i)
-    await until(lambda: multiplexer.snapshot().stray_responses == 5)
+    await until(lambda: multiplexer.snapshot().unsolicited_responses == 5)
     assert multiplexer.snapshot().would_match_leniently == 0

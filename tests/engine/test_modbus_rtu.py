@@ -31,7 +31,7 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Answer,
     Ignored,
     Request,
-    Stray,
+    Unsolicited,
     UpstreamEvent,
 )
 from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.pdu import (
@@ -128,7 +128,7 @@ def answers(events: list[UpstreamEvent[bytes]]) -> list[bytes]:
 
 def strays(events: list[UpstreamEvent[bytes]]) -> bytes:
     """Give all bytes among events that were discarded."""
-    return b"".join(event.data for event in events if isinstance(event, Stray))
+    return b"".join(event.data for event in events if isinstance(event, Unsolicited))
 
 
 # ---- CRC and lengths ------------------------------------------------------------
@@ -216,7 +216,7 @@ def test_noise_before_and_behind(asked: bytes, said: bytes, noise: bytes) -> Non
             assert answers(events) == [response]
             assert events.count(Answer(request, response)) == 1
             assert strays(events) == noise + noise
-            assert codec.feed(noise) == [Stray("nobody asked", noise)]
+            assert codec.feed(noise) == [Unsolicited("nobody asked", noise)]
 
 
 @each_function
@@ -240,7 +240,7 @@ def test_a_corrupt_frame_is_never_an_answer(asked: bytes, said: bytes) -> None:
 def test_a_frame_with_a_wrong_crc_is_told_as_such() -> None:
     codec, _ = asking(EXCHANGES["read input registers"][0])
     spoiled = bytes.fromhex("11 04 02 000a 0000")
-    assert codec.feed(spoiled) == [Stray("the CRC is wrong", spoiled)]
+    assert codec.feed(spoiled) == [Unsolicited("the CRC is wrong", spoiled)]
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_a_frame_with_a_wrong_crc_is_told_as_such() -> None:
 )
 def test_frames_of_other_exchanges_are_strays(frame: bytes) -> None:
     codec, request = asking(b"\x11\x03\0\0\0\x02")
-    assert codec.feed(frame) == [Stray("not the response", frame)]
+    assert codec.feed(frame) == [Unsolicited("not the response", frame)]
     said = b"\x11\x03\x04\0\x01\0\x02"
     assert codec.feed(with_crc(said)) == [Answer(request, said)]
 
@@ -267,13 +267,15 @@ def test_a_late_frame_is_discarded() -> None:
     codec.feed(with_crc(said)[:4])
     assert codec.expire(request)
     late = with_crc(said)[4:]
-    assert codec.feed(late) == [Stray("it came after its deadline", late, late=True)]
+    assert codec.feed(late) == [
+        Unsolicited("it came after its deadline", late, late=True)
+    ]
     # what was begun before the deadline is not completed after it
     again = modbus_request(asked, None)
     codec.send(again)
     assert not answers(codec.feed(late))
     assert codec.feed(with_crc(said)) == [Answer(again, said)]
-    assert codec.feed(b"x") == [Stray("nobody asked", b"x")]
+    assert codec.feed(b"x") == [Unsolicited("nobody asked", b"x")]
 
 
 def test_the_first_frame_counts_if_two_could_be() -> None:
@@ -290,7 +292,7 @@ def test_the_first_frame_counts_if_two_could_be() -> None:
     codec, request = asking(asked)
     codec.feed(frame[:8])
     assert codec.tick(5.0) == [
-        Stray("not the response", frame[:3]),
+        Unsolicited("not the response", frame[:3]),
         Answer(request, b"\x01\x83\x02"),
     ]
 
@@ -299,7 +301,9 @@ def test_an_unknown_function_ends_with_silence() -> None:
     asked, said = UNKNOWN
     frame = with_crc(said)
     codec, request = asking(asked)
-    assert codec.feed(b"\x11\0" + frame[:3]) == [Stray("not the response", b"\x11\0")]
+    assert codec.feed(b"\x11\0" + frame[:3]) == [
+        Unsolicited("not the response", b"\x11\0")
+    ]
     assert codec.deadline(1.0) == 1.0 + SILENCE
     assert codec.tick(1.05) == []
     assert codec.deadline(1.05) is None
@@ -332,7 +336,7 @@ def test_what_cannot_be_carried_to_a_client_is_no_frame() -> None:
     codec, _ = asking(b"\x11\x18\0\0")
     too_long = with_crc(b"\x11\x18\0\xfb" + bytes(251))
     assert len(too_long) == MAX_FRAME + 1
-    assert codec.feed(too_long) == [Stray("not the response", too_long)]
+    assert codec.feed(too_long) == [Unsolicited("not the response", too_long)]
     codec, _ = asking(UNKNOWN[0])
     codec.feed(with_crc(UNKNOWN[1][:2] + bytes(253)))
     assert not answers(codec.tick(1.0))
@@ -356,7 +360,7 @@ def test_a_broadcast_gets_its_response_made_up(asked: bytes, said: bytes) -> Non
     codec, request = asking(asked)
     assert codec.deadline(3.0) == 3.0 + BROADCAST
     noise = b"\x01"
-    assert codec.feed(noise) == [Stray("not the response", noise)]
+    assert codec.feed(noise) == [Unsolicited("not the response", noise)]
     assert codec.deadline(3.05) == 3.0 + BROADCAST
     assert codec.tick(3.05) == []
     assert codec.tick(3.0 + BROADCAST) == [Answer(request, said)]
@@ -724,7 +728,7 @@ async def test_several_clients_share_a_line_of_pymodbus() -> None:
         )
         snapshot = multiplexer.snapshot()
         assert snapshot.requests == snapshot.responses == 9 * ROUNDS * 3
-        assert snapshot.stray_responses == 0
+        assert snapshot.unsolicited_responses == 0
         assert snapshot.connection_attempts == 1
 
 
@@ -739,7 +743,7 @@ async def test_noise_on_the_line_reaches_nobody(slave: Slave) -> None:
         for address in range(50):
             asked = b"\x01" + read(address)
             assert await multiplexer.request(asked) == b"\x01" + values(address)
-        assert multiplexer.snapshot().stray_responses == 100
+        assert multiplexer.snapshot().unsolicited_responses == 100
 
 
 async def test_after_a_timeout_the_line_has_its_quiet(slave: Slave) -> None:
@@ -759,7 +763,7 @@ async def test_after_a_timeout_the_line_has_its_quiet(slave: Slave) -> None:
         assert answered == b"\x01" + values(200)
         assert slave.requests[-1][0] >= began + 0.5 + 0.8
         snapshot = multiplexer.snapshot()
-        assert (snapshot.late_responses, snapshot.stray_responses) == (1, 0)
+        assert (snapshot.late_responses, snapshot.unsolicited_responses) == (1, 0)
         assert snapshot.connection_attempts == 1
 
 

@@ -647,7 +647,7 @@ async def test_snapshot_tells_all_that_happened(
     assert (told.clients_peak, told.clients_refused) == (2, 0)
     assert (told.connection_attempts, told.reconnects) == (1, 0)
     assert set(told.failures.values()) == {0}
-    assert (told.timeouts, told.late_responses, told.stray_responses) == (0, 0, 0)
+    assert (told.timeouts, told.late_responses, told.unsolicited_responses) == (0, 0, 0)
     assert told.bytes_from_clients == 3 * 12 + 8 + 8
     assert told.bytes_to_upstream == 3 * 12 + 8
     assert told.bytes_to_clients == told.bytes_from_upstream == 2 * 13 + 12 + 9
@@ -707,7 +707,7 @@ async def test_trace_keeps_the_last_exchanges(
     await client.ask(read(2))
     stray = Frame(9999, 1, values()).encoded()
     device.links[0].transport.write(stray)
-    await until(lambda: multiplexer.snapshot().stray_responses)
+    await until(lambda: multiplexer.snapshot().unsolicited_responses)
     await client.ask(write(3, 4))
     device.script.append(reset)
     await client.ask(write(5, 6))
@@ -718,7 +718,7 @@ async def test_trace_keeps_the_last_exchanges(
         b"\1" + values(2),
         "answered",
     )
-    assert noise[1:5] == ("device", b"", stray, "stray")
+    assert noise[1:5] == ("device", b"", stray, "unsolicited")
     assert second[2:5] == (b"\1" + write(3, 4), b"\1" + write(3, 4), "answered")
     assert failed[2:5] == (b"\1" + write(5, 6), None, "connection_lost")
     assert failed.response_seconds is not None

@@ -133,14 +133,14 @@ def test_own_requests_and_strays_have_a_place() -> None:
     capture = to_pcap(
         [
             record(1, "host", b"ask", b"answer", 0.0),
-            record(2, "device", b"", b"stray", None),
+            record(2, "device", b"", b"unsolicited", None),
         ],
         ("192.0.2.1", 502),
         bare,
     )
     *_, answered, stray = packets(capture)
     assert answered.target == ("127.0.0.1", 0)
-    assert (stray.source, stray.data) == (("192.0.2.1", 502), b"\2stray")
+    assert (stray.source, stray.data) == (("192.0.2.1", 502), b"\2unsolicited")
 
 
 @given(

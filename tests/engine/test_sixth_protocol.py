@@ -17,7 +17,7 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Answer,
     Ignored,
     SendBack,
-    Stray,
+    Unsolicited,
 )
 from tests.fixtures import sixth_protocol
 from tests.fixtures.sixth_protocol import NAK, StxProtocol, framed
@@ -118,7 +118,9 @@ async def test_several_clients_get_their_answers_over_a_noisy_line(
     assert device.naks == 20
     snapshot = multiplexer.snapshot()
     assert snapshot.responses == 20
-    assert snapshot.stray_responses == 40  # the noise and the frame with the wrong LRC
+    assert (
+        snapshot.unsolicited_responses == 40
+    )  # the noise and the frame with the wrong LRC
     assert snapshot.connection_attempts == 1
 
 
@@ -150,7 +152,7 @@ def test_bad_frame_of_a_device_is_discarded_and_the_response_awaited() -> None:
     codec = StxProtocol(options()).upstream()
     request = StxProtocol(options()).request(framed(b"?"))
     codec.send(request)
-    assert codec.feed(BAD) == [Stray("wrong LRC", BAD), SendBack(NAK)]
+    assert codec.feed(BAD) == [Unsolicited("wrong LRC", BAD), SendBack(NAK)]
     assert codec.feed(framed(b"!")) == [Answer(request, framed(b"!"))]
 
 

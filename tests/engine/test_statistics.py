@@ -35,7 +35,7 @@ def test_reset_begins_again_but_keeps_the_trace() -> None:
     assert statistics.failures == dict.fromkeys(Failure, 0)
     statistics.gone.requests = 9
     statistics.failures[Failure.BUSY] = 3
-    statistics.times.add(5, 6, 7)
+    statistics.times.exchanges.append((5, 6, 7))
     statistics.units.answered[b"\4\3"] += 1
     for name in "abc":
         statistics.trace.append((0, name, b"", None, Failure.BUSY, 0, None))
@@ -50,26 +50,25 @@ def test_reset_begins_again_but_keeps_the_trace() -> None:
 
 def test_times_are_sorted_waits_and_response_times() -> None:
     times = Statistics(trace_size=0, now=0).times
-    times.add(arrived=1, sent=5, answered=6)
-    times.add(arrived=6, sent=8, answered=11)
-    times.add(arrived=11, sent=14, answered=16)
+    times.exchanges.append((1, 5, 6))
+    times.exchanges.append((6, 8, 11))
+    times.exchanges.append((11, 14, 16))
     assert times.recent(16) == ([2, 3, 4], [1, 2, 3])
 
 
 def test_times_are_those_of_the_last_minutes() -> None:
     times = Statistics(trace_size=0, now=0).times
-    times.add(arrived=0, sent=1, answered=2)
-    times.add(arrived=0, sent=1, answered=5)
+    times.exchanges.append((0, 1, 2))
+    times.exchanges.append((0, 1, 5))
     assert times.recent(2 + WINDOW_SECONDS) == ([1, 1], [1, 4])
     assert times.recent(3 + WINDOW_SECONDS) == ([1], [4])
     assert times.recent(6 + WINDOW_SECONDS) == ([], [])
-    assert times.count == 2  # ever
 
 
 def test_times_are_those_of_the_last_exchanges() -> None:
     times = Statistics(trace_size=0, now=0).times
     for number in range(WINDOW_EXCHANGES + 3):
-        times.add(arrived=0, sent=0, answered=number / 1024)
+        times.exchanges.append((0, 0, number / 1024))
     _, took = times.recent(2)
     assert took == [number / 1024 for number in range(3, WINDOW_EXCHANGES + 3)]
 

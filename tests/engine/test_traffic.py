@@ -308,7 +308,7 @@ async def test_late_response_reaches_nobody(
     device.script.append(send(late.frame(), lambda asked: asked.frame()))
     assert await second.ask(read(2)) == values(2)
     snapshot = multiplexer.snapshot()
-    assert (snapshot.late_responses, snapshot.stray_responses) == (1, 0)
+    assert (snapshot.late_responses, snapshot.unsolicited_responses) == (1, 0)
     assert len(device.links) == 1  # one timeout is no reason to renew it
     first.send(read(3))
     assert await received(first, 1) == [values(3)]
@@ -373,7 +373,7 @@ async def test_strays_are_counted_and_the_connection_stays(
     )
     assert await client.ask(read()) == values()
     assert await client.ask(read(1)) == values(1)
-    assert multiplexer.snapshot().stray_responses == 4
+    assert multiplexer.snapshot().unsolicited_responses == 4
     assert len(device.links) == 1
 
 
@@ -1291,7 +1291,7 @@ async def test_keepalive_of_the_device_gets_its_echo(multiplex: Multiplex) -> No
             assert await client.reader.readexactly(5) == b"\0\3cba"
         await until(lambda: echoes == 4)
         snapshot = multiplexer.snapshot()
-        assert (snapshot.stray_responses, snapshot.reconnects) == (0, 0)
+        assert (snapshot.unsolicited_responses, snapshot.reconnects) == (0, 0)
         client.close()
         await multiplexer.stop()
 

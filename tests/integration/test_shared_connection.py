@@ -23,6 +23,10 @@ from custom_components.tcp_multiplexer.const import (
     CONF_UPSTREAM,
     DOMAIN,
 )
+from custom_components.tcp_multiplexer.flow import probe_shared
+from custom_components.tcp_multiplexer.flow.probe import DeviceError, DeviceProblem
+from custom_components.tcp_multiplexer.flow.probe_shared import async_ask_shared
+from custom_components.tcp_multiplexer.multiplexer import Settings
 
 from .dialogs import Dialog
 from .peers import ModbusClient, ModbusDevice, read_registers, registers, until
@@ -233,3 +237,42 @@ async def test_the_way_is_for_modbus_only(hass: HomeAssistant) -> None:
         protocol="echo", host="127.0.0.1", listen_port=free_port(), upstream="rtu"
     )
     assert page["errors"] == {"upstream": "only_modbus"}
+
+
+async def test_a_device_that_refuses_has_answered(
+    hass: HomeAssistant, device: ModbusDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        device, "answer", lambda request: bytes((request[0], request[1] | 0x80, 2))
+    )
+    result = await async_ask_shared(hass, Settings(host="127.0.0.1", port=device.port))
+    assert result.answer is not None
+    assert "illegal data address" in result.answer
+    assert result.identity is None
+
+
+async def test_a_device_that_is_away_is_unreachable(
+    hass: HomeAssistant, device: ModbusDevice
+) -> None:
+    await device.stop()
+    with pytest.raises(DeviceError) as raised:
+        await async_ask_shared(hass, Settings(host="127.0.0.1", port=device.port))
+    assert raised.value.problem is DeviceProblem.UNREACHABLE
+
+
+async def test_a_device_that_keeps_silent(
+    hass: HomeAssistant, device: ModbusDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe_shared, "ANSWER_SECONDS", 0.2)
+    device.silent = True
+    with pytest.raises(DeviceError) as raised:
+        await async_ask_shared(hass, Settings(host="127.0.0.1", port=device.port))
+    assert raised.value.problem is DeviceProblem.SILENT
+
+
+async def test_a_protocol_without_a_question_is_not_understood(
+    hass: HomeAssistant,
+) -> None:
+    with pytest.raises(DeviceError) as raised:
+        await async_ask_shared(hass, Settings(host="127.0.0.1", port=1, protocol="mpu"))
+    assert raised.value.problem is DeviceProblem.NOT_UNDERSTOOD

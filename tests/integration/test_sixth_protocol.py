@@ -2,8 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-import json
-from pathlib import Path
 
 from homeassistant.config_entries import ConfigEntryState
 from homeassistant.const import CONF_PROTOCOL, STATE_ON
@@ -12,7 +10,6 @@ from homeassistant.data_entry_flow import FlowResultType
 from homeassistant.helpers import device_registry as dr, entity_registry as er
 import pytest
 
-from custom_components import tcp_multiplexer
 from custom_components.tcp_multiplexer.const import DOMAIN
 from custom_components.tcp_multiplexer.diagnostics import (
     async_get_config_entry_diagnostics,
@@ -23,6 +20,7 @@ from tests.fixtures.sixth_protocol import framed
 from .dialogs import Dialog
 from .peers import until
 from .ports import free_port
+from .words import LANGUAGES, words_in
 
 
 @pytest.fixture(autouse=True)
@@ -113,12 +111,9 @@ async def test_it_has_no_units_to_be_reached_by(hass: HomeAssistant, port: int) 
 
 
 def test_one_line_in_each_language_is_all_that_it_says() -> None:
-    folder = Path(tcp_multiplexer.__file__).parent / "translations"
-    languages = [path.stem for path in folder.glob("*.json")]
-    assert len(languages) > 1
-    for language in languages:
-        text = (folder / f"{language}.json").read_text(encoding="utf-8")
-        others = json.loads(text)["selector"]["protocol"]["options"]
+    assert len(LANGUAGES) > 1
+    for language in LANGUAGES:
+        others = words_in(language)["selector"]["protocol"]["options"]
         words = sixth_protocol.words(language)
         said = words["selector"]["protocol"]["options"]["stx"]
         assert words == {"selector": {"protocol": {"options": {"stx": said}}}}

@@ -229,7 +229,7 @@ class Device:
             case Fault.CLOSE_AFTER:
                 connection.end().close()
             case Fault.UNSOLICITED:
-                connection.end().write(self.dialect.stray(self.rng, 9))
+                connection.end().write(self.dialect.unsolicited(self.rng, 9))
             case _:
                 connection.end().write(self.dialect.garbage(self.rng))
 
@@ -405,7 +405,7 @@ class DeviceConnection(asyncio.Protocol):
             case Fault.SPLIT:
                 self._split(self._execute(tid, body))
             case Fault.MERGED:
-                answer, extra = self._execute(tid, body), dialect.stray(rng, 12)
+                answer, extra = self._execute(tid, body), dialect.unsolicited(rng, 12)
                 if dialect.correlated and rng.random() < 0.5:
                     self._send(extra + answer, whole=True)
                 else:
@@ -435,7 +435,7 @@ class DeviceConnection(asyncio.Protocol):
                     self._send(answer)
                     self._send(answer, after=0.05 * rng.random())
             case Fault.UNSOLICITED:
-                self._send(dialect.stray(rng, 9))
+                self._send(dialect.unsolicited(rng, 9))
                 self._send(self._execute(tid, body), after=0.01 * rng.random())
             case Fault.EXCEPTION:
                 self._send(dialect.pack(tid, exception_of(body)))
@@ -484,7 +484,7 @@ class DeviceConnection(asyncio.Protocol):
                 # In one piece, and long enough to show that it is no rest: bytes
                 # that come alone and just complete the frame could be told by nobody.
                 missing = min(missing, 200)
-                other = self.device.dialect.stray(rng, missing + 8)
+                other = self.device.dialect.unsolicited(rng, missing + 8)
                 self._send(answer[:-missing] + other, whole=True)
 
     def _other_tid(self, tid: int) -> int:

@@ -84,7 +84,7 @@ class Dialect(ABC):
         """Say what an answer is to a question open from `since` to `now`."""
 
     @abstractmethod
-    def stray(self, rng: Random, size: int) -> bytes:
+    def unsolicited(self, rng: Random, size: int) -> bytes:
         """Give a well-formed message that answers nothing, of `size` bytes or more."""
 
     @abstractmethod
@@ -278,7 +278,7 @@ class ModbusDialect(Dialect):
         return held
 
     @override
-    def stray(self, rng: Random, size: int) -> bytes:
+    def unsolicited(self, rng: Random, size: int) -> bytes:
         values = max(2, size - 9)
         body = bytes((rng.choice(UNITS), 3, values)) + fixed(1, 3, 0, min(values, 250))
         return self.pack(self.far_from(rng.randrange(0xFFFF), rng), body)
@@ -339,7 +339,7 @@ class PlainDialect(Dialect):
         return Verdict.RIGHT if right else Verdict.WRONG
 
     @override
-    def stray(self, rng: Random, size: int) -> bytes:
+    def unsolicited(self, rng: Random, size: int) -> bytes:
         return self.pack(0, b"told nobody %d" % rng.randrange(1000) + b"y" * size)
 
 

@@ -434,7 +434,7 @@ def test_a_response_counts_only_if_transaction_unit_and_function_match(
         scene.at(0, client.ask, asks(1))
         scene.run_to(1)
         assert client.heard == [(at(0.5), 1, answer(scene, asks(1)))]
-        assert scene.mux.snapshot().stray_responses == 1
+        assert scene.mux.snapshot().unsolicited_responses == 1
         assert not scene.puppet.ended
 
 

@@ -161,4 +161,4 @@ def test_a_bad_line_behind_the_engine(seed: int) -> None:
         assert all(line.faults[fault] > 5 for fault in _FAULTS)
         snapshot = world.mux.snapshot()
         assert snapshot.late_responses > 0
-        assert snapshot.stray_responses > 0
+        assert snapshot.unsolicited_responses > 0

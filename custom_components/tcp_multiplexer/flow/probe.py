@@ -20,8 +20,8 @@ from ..multiplexer import (
     RequestError,
     SendBack,
     Settings,
-    Stray,
     TlsUpstream,
+    Unsolicited,
     make_protocol,
 )
 from .identify import FURTHER_UNITS, Identity, identify
@@ -250,7 +250,7 @@ class _Conversation:
                                 return bytes(response)
                             case SendBack(data=owed):
                                 self._writer.write(owed)
-                            case Stray():
+                            case Unsolicited():
                                 strange = DeviceProblem.NOT_UNDERSTOOD
                             case _:
                                 raise DeviceError(DeviceProblem.NOT_UNDERSTOOD)

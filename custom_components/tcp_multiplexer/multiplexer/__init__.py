@@ -18,7 +18,7 @@ from .observe.snapshot import (
 )
 from .profiles import PROFILES
 from .protocols import PROTOCOLS, Protocol, protocols_with
-from .protocols.base import Answer, Failure, Outline, Request, SendBack, Stray
+from .protocols.base import Answer, Failure, Outline, Request, SendBack, Unsolicited
 from .protocols.options import Framing
 from .settings import (
     ROWS,
@@ -56,10 +56,10 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "PROFILES",
     "PROTOCOLS",
     # What it reports
+    "ClientRefusal",
     "Event",
     "EventListener",
     "EventType",
-    "ClientRefusal",
     "CloseReason",
     "Health",
     "Snapshot",
@@ -77,7 +77,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Request",
     "Answer",
     "SendBack",
-    "Stray",
+    "Unsolicited",
 ]
 
 __version__ = "1.0.0"

@@ -89,38 +89,12 @@ class Multiplexer:
         self._protocol = make_protocol(settings)
         name = name or f"{settings.host}:{settings.port}"
         timer = Timer()
-        connections = Connections(settings, self._queue, timer)
-        self._dispatcher = Dispatcher(
-            settings,
-            self._protocol,
-            self._queue,
-            connections,
-            Coalescer(share=settings.share_reads, ttl=settings.cache_ttl),
-            Recorder(self._protocol, self._statistics, self._events),
-            Misfits(self._statistics, self._events, name),
-            self._statistics,
-            timer,
-        )
-        self._connections = connections
-        self._pool = self._dispatcher.supply = UpstreamPool(
-            settings,
-            self._protocol,
-            self._queue,
-            connections,
-            self._dispatcher,
-            Connector(
-                partial(make_upstream or self._make_socket_upstream, self._dispatcher),
-                self._statistics,
-                name,
-            ),
-            HealthTracker(rng or random.Random()),  # noqa: S311 - no secret
-            Prober(self._queue),
-            self._statistics,
-            self._events,
-            timer,
-            paused=paused,
-            name=name,
-            trial_seconds=limits.trial,
+        self._connections = Connections(settings, self._queue, timer)
+        self._dispatcher = self._make_dispatcher(timer, name)
+        make = make_upstream or self._make_socket_upstream
+        health = HealthTracker(rng or random.Random())  # noqa: S311 - no secret
+        self._pool = self._dispatcher.supply = self._make_pool(
+            timer, make, health, paused=paused, name=name
         )
         self._listener = Listener(
             settings,
@@ -134,6 +108,47 @@ class Multiplexer:
         self._hosts: set[_Host] = set()
         self._tls: ssl.SSLContext | None = None
         self._stopped = False
+
+    def _make_dispatcher(self, timer: Timer, name: str) -> Dispatcher:
+        settings = self._settings
+        return Dispatcher(
+            settings,
+            self._protocol,
+            self._queue,
+            self._connections,
+            Coalescer(share=settings.share_reads, ttl=settings.cache_ttl),
+            Recorder(self._protocol, self._statistics, self._events),
+            Misfits(self._statistics, self._events, name),
+            self._statistics,
+            timer,
+        )
+
+    def _make_pool(
+        self,
+        timer: Timer,
+        make_upstream: Callable[[UpstreamOwner], Upstream],
+        health: HealthTracker,
+        *,
+        paused: bool,
+        name: str,
+    ) -> UpstreamPool:
+        make = partial(make_upstream, self._dispatcher)
+        return UpstreamPool(
+            self._settings,
+            self._protocol,
+            self._queue,
+            self._connections,
+            self._dispatcher,
+            Connector(make, self._statistics, name),
+            health,
+            Prober(self._queue),
+            self._statistics,
+            self._events,
+            timer,
+            paused=paused,
+            name=name,
+            trial_seconds=self._limits.trial,
+        )
 
     def _make_socket_upstream(self, owner: UpstreamOwner) -> Upstream:
         settings = self._settings
@@ -294,10 +309,7 @@ class Multiplexer:
             connected_since=min(opened) + clock if opened else None,
             last_response=None if last is None else last + clock,
             listen_addresses=self._listener.addresses,
-            clients=tuple(
-                client.snapshot(clock)
-                for client in sorted(self._listener.clients, key=lambda c: c.since)
-            ),
+            clients=tuple(client.snapshot(clock) for client in self._listener.clients),
             clients_peak=statistics.clients_peak,
             queue_depth=queue.depth,
             queue_peak=queue.peak,
@@ -307,16 +319,14 @@ class Multiplexer:
             requests=traffic.requests,
             responses=statistics.times.count,
             exceptions=statistics.exceptions,
-            failures={
-                failure.value: count for failure, count in statistics.failures.items()
-            },
+            failures={key.value: n for key, n in statistics.failures.items()},
             timeouts=statistics.timeouts,
             reads_shared=statistics.reads_shared,
             reads_cached=statistics.reads_cached,
             writes_refused=statistics.writes_refused,
             writes_acknowledged=statistics.writes_acknowledged,
             late_responses=statistics.late_responses,
-            stray_responses=statistics.stray_responses,
+            unsolicited_responses=statistics.unsolicited_responses,
             would_match_leniently=statistics.would_match_leniently,
             invalid_requests=statistics.invalid_requests,
             clients_refused=statistics.clients_refused,

@@ -30,7 +30,7 @@ from .policy import Policy, Verdict
 
 if TYPE_CHECKING:
     from ..observe.statistics import Statistics
-    from ..protocols.base import Protocol, Request, ShareKey, Stray
+    from ..protocols.base import Protocol, Request, ShareKey, Unsolicited
     from ..settings import Settings
     from .coalescing import Coalescer
     from .connections import Connections
@@ -378,11 +378,11 @@ class Dispatcher(UpstreamOwner):
             self._connections.freed(upstream, now)
 
     @override
-    def stray(self, upstream: Upstream, event: Stray) -> None:
+    def unsolicited(self, upstream: Upstream, event: Unsolicited) -> None:
         """Note bytes that belong to nobody."""
         if event.lenient:
             upstream.discarded_for = next(iter(upstream.in_flight.values()), None)
-        self.recorder.stray(event, self._loop.time())
+        self.recorder.unsolicited(event, self._loop.time())
 
     @override
     def lost(self, upstream: Upstream, reason: CloseReason, detail: str) -> None:

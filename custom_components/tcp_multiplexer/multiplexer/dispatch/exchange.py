@@ -17,14 +17,14 @@ from ..networks import HOST_ADDRESS
 if TYPE_CHECKING:
     from ..networks import Address
     from ..observe.statistics import Statistics
-    from ..protocols.base import Failure, Request, Stray
+    from ..protocols.base import Failure, Request, Unsolicited
 
 
 NOBODY: list[Exchange] = []
 """Stands for no followers, so that a list is made only for those who have some."""
 
 
-class Outcome(NamedTuple):
+class Result(NamedTuple):
     """How an exchange has ended: with a response, or with a failure."""
 
     response: Any = None
@@ -39,9 +39,9 @@ class Exchange:
         "attempts",
         "deadline",
         "followers",
-        "outcome",
         "request",
         "requester",
+        "result",
         "sent",
         "turn",
     )
@@ -61,7 +61,7 @@ class Exchange:
         """Its own, where it was put back; 0 stands for its requester's."""
         self.followers: list[Exchange] = NOBODY
         """Identical reads that its response answers too."""
-        self.outcome: Outcome | None = None
+        self.result: Result | None = None
         """What an ordered client has yet to be told, once its turn has come."""
 
     @override
@@ -170,7 +170,7 @@ class UpstreamOwner(Interface):
     ) -> None:
         """Hear that an exchange got something that cannot be passed on."""
 
-    def stray(self, upstream: Upstream, event: Stray) -> None:
+    def unsolicited(self, upstream: Upstream, event: Unsolicited) -> None:
         """Hear of bytes that nobody asked for."""
 
     def lost(self, upstream: Upstream, reason: CloseReason, detail: str) -> None:
@@ -203,7 +203,7 @@ class Upstream(ABC):
         self.timeouts_in_a_row = 0
         """Requests given up since the last byte came."""
         self.discarded_for: Exchange | None = None
-        """Whose response lenient matching would have seen in the last stray."""
+        """Whose response lenient matching would have seen in the last one discarded."""
         self.on_trial = False
         """An extra connection that has not answered yet."""
         self.trial_until = 0.0

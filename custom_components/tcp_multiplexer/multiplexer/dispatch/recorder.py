@@ -16,7 +16,7 @@ from ..protocols.base import Failure
 if TYPE_CHECKING:
     from ..observe.events import Events
     from ..observe.statistics import Statistics
-    from ..protocols.base import Protocol, Request, Stray
+    from ..protocols.base import Protocol, Request, Unsolicited
     from .exchange import Exchange
 
 LOGGER = logging.getLogger(__name__)
@@ -51,7 +51,9 @@ class Recorder:
             statistics.exceptions += 1
         elif request.retry_safe:
             self.last_good = request
-        statistics.times.add(exchange.arrived, exchange.sent, now)
+        times = statistics.times
+        times.count += 1
+        times.exchanges.append((exchange.arrived, exchange.sent, now))
         if self._traces:
             self._trace(exchange, TraceOutcome.ANSWERED, response, now)
 
@@ -92,18 +94,18 @@ class Recorder:
             EventType.WRITE_ACKNOWLEDGED, exchange, TraceOutcome.ACKNOWLEDGED
         )
 
-    def stray(self, event: Stray, now: float) -> None:
+    def unsolicited(self, event: Unsolicited, now: float) -> None:
         """Count bytes that belong to nobody."""
         statistics = self._statistics
         if event.late:
             statistics.late_responses += 1
         else:
-            statistics.stray_responses += 1
+            statistics.unsolicited_responses += 1
         data = event.data[:PAYLOAD_KEPT]
         if self._debug:
             LOGGER.debug("Discarded: %s; %s", event.reason, data.hex(" "))
         statistics.trace.append(
-            (now, "device", b"", data, TraceOutcome.STRAY, now, None)
+            (now, "device", b"", data, TraceOutcome.UNSOLICITED, now, None)
         )
 
     def _tell(self, kind: EventType, exchange: Exchange, reason: enum.StrEnum) -> None:

@@ -14,7 +14,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Protocol as Interface, cast, override
 
-from ..dispatch.exchange import Exchange, Outcome
+from ..dispatch.exchange import Exchange, Result
 from ..protocols.base import Close, Failure, Ignored, Reply, Request
 from ..sockets import set_keepalive
 from .memory import SMALL
@@ -194,7 +194,7 @@ class Client(asyncio.Protocol, Peer):
             return
         self.bytes_in += len(data)
         if not (self.pending or self.joined or self.blocked or self.held):
-            request = self._codec.whole_request(data)
+            request = self._codec.fast_request(data)
             if request is not None:
                 now = self._time()
                 self._ask(request, now)
@@ -333,7 +333,7 @@ class Client(asyncio.Protocol, Peer):
         if self._memory.occupied:
             self._release(exchange)
         if self._ordered:
-            exchange.outcome = Outcome(response)
+            exchange.result = Result(response)
             self._say()
         else:
             self._write(self._codec.reply(exchange.request, response))
@@ -348,7 +348,7 @@ class Client(asyncio.Protocol, Peer):
         if self._memory.occupied:
             self._release(exchange)
         if self._ordered:
-            exchange.outcome = Outcome(failure=failure)
+            exchange.result = Result(failure=failure)
             self._say()
         else:
             self._write_or_close(self._codec.refuse(exchange.request, failure))

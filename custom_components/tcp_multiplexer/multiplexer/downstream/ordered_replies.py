@@ -59,7 +59,7 @@ class OrderedReplies:
             return None
         item = self._line[0]
         if isinstance(item, Exchange):
-            if item.outcome is None:
+            if item.result is None:
                 return None
             said = self._reply(item)
         elif isinstance(item, Close):
@@ -71,7 +71,7 @@ class OrderedReplies:
 
     def _reply(self, exchange: Exchange) -> Said:
         codec = self._codec
-        response, failure = exchange.outcome or (None, None)
+        response, failure = exchange.result or (None, None)
         if failure is None:
             data: bytes | None = codec.reply(exchange.request, response)
         else:

@@ -29,7 +29,7 @@ class TraceOutcome(enum.StrEnum):
     ANSWERED = "answered"
     ACKNOWLEDGED = "acknowledged"
     """Answered as if it had been carried out, by the owner's rules."""
-    STRAY = "stray"
+    UNSOLICITED = "unsolicited"
     """A response that nobody asked for."""
 
 
@@ -111,7 +111,7 @@ class Snapshot:
     writes_acknowledged: int
     """Writes answered as if carried out, and not sent, by the owner's rules."""
     late_responses: int
-    stray_responses: int
+    unsolicited_responses: int
     would_match_leniently: int
     """Requests timed out while a response was discarded that lenient matching would
     have passed on."""

@@ -77,21 +77,16 @@ sent: a bare tuple, because one is made for each request."""
 class Times:
     """When the last exchanges arrived, were sent and were answered (loop time)."""
 
-    __slots__ = ("_exchanges", "count")
+    __slots__ = ("count", "exchanges")
 
     def __init__(self) -> None:
-        """Begin with none."""
         self.count = 0
-        """How many there ever were."""
-        # Bare tuples: to keep one costs the hot path less than to compute with it.
-        self._exchanges: deque[tuple[float, float, float]] = deque(
+        """How many there ever were; whatever adds to `exchanges` adds one here."""
+        self.exchanges: deque[tuple[float, float, float]] = deque(
             maxlen=WINDOW_EXCHANGES
         )
-
-    def add(self, arrived: float, sent: float, answered: float) -> None:
-        """Add an exchange that was answered."""
-        self._exchanges.append((arrived, sent, answered))
-        self.count += 1
+        """When each arrived, was sent and was answered. Bare tuples: to keep one costs
+        the hot path less than to compute with it."""
 
     def recent(self, now: float) -> tuple[list[float], list[float]]:
         """Return waits and response times, in seconds and sorted.
@@ -100,7 +95,7 @@ class Times:
         within `WINDOW_SECONDS` before `now`.
         """
         begin = now - WINDOW_SECONDS
-        recent = [times for times in self._exchanges if times[2] >= begin]
+        recent = [times for times in self.exchanges if times[2] >= begin]
         waits = sorted(sent - arrived for arrived, sent, _ in recent)
         took = sorted(answered - sent for _, sent, answered in recent)
         return waits, took
@@ -161,7 +156,7 @@ class Statistics:
         self.writes_refused = 0
         self.writes_acknowledged = 0
         self.late_responses = 0
-        self.stray_responses = 0
+        self.unsolicited_responses = 0
         self.would_match_leniently = 0
         self.invalid_requests = 0
         self.clients_refused = 0

@@ -130,7 +130,7 @@ class Failed(NamedTuple):
     reason: str
 
 
-class Stray(NamedTuple):
+class Unsolicited(NamedTuple):
     """Upstream: bytes that belong to nobody: late, doubled or never asked for.
 
     `late` marks the response of a request that had timed out, `lenient` one that
@@ -150,7 +150,9 @@ class SendBack(NamedTuple):
 
 
 type DownstreamEvent = Request | Reply | Ignored | Close
-type UpstreamEvent[ResponseT] = Answer[ResponseT] | Failed | Stray | SendBack | Close
+type UpstreamEvent[ResponseT] = (
+    Answer[ResponseT] | Failed | Unsolicited | SendBack | Close
+)
 
 
 class DownstreamCodec[ResponseT](ABC):
@@ -182,7 +184,7 @@ class DownstreamCodec[ResponseT](ABC):
     def next_event(self) -> DownstreamEvent | None:
         """Give the next message, or None when more bytes are needed."""
 
-    def whole_request(self, data: bytes) -> Request | None:  # noqa: ARG002
+    def fast_request(self, data: bytes) -> Request | None:  # noqa: ARG002
         """Give the request that `data` is, whole and alone, as it is as a rule.
 
         The short way past `receive_data` and `next_event`, where a codec has one. None
@@ -230,7 +232,7 @@ class UpstreamCodec[ResponseT](ABC):
     def feed(self, data: bytes) -> list[UpstreamEvent[ResponseT]]:
         """Take bytes from the device, give what they mean; never raises."""
 
-    def whole_answer(
+    def fast_answer(
         self,
         data: bytes,  # noqa: ARG002
     ) -> tuple[Request, ResponseT] | None:

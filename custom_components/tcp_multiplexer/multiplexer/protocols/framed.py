@@ -24,7 +24,7 @@ from .base import (
     Reply,
     Request,
     SendBack,
-    Stray,
+    Unsolicited,
     UpstreamCodec,
     UpstreamEvent,
 )
@@ -197,10 +197,10 @@ class FramedUpstream(UpstreamCodec[bytes]):
             events += self._unasked(b"")
         return events
 
-    def _unasked(self, message: bytes) -> tuple[Stray, Close]:
+    def _unasked(self, message: bytes) -> tuple[Unsolicited, Close]:
         """Tell of a message, or the beginning of one, that nobody asked for."""
         reason = "data that nobody asked for"
-        return Stray(reason, message + self._framer.take_all()), Close(reason)
+        return Unsolicited(reason, message + self._framer.take_all()), Close(reason)
 
     @override
     def begun(self, request: Request) -> bool:
@@ -215,8 +215,8 @@ class FramedUpstream(UpstreamCodec[bytes]):
 
 def _discarded(frame: BadFrame) -> list[UpstreamEvent[bytes]]:
     """Tell of a bad frame; the response, if one is awaited, may still come."""
-    stray = Stray(frame.reason, frame.data)
-    return [stray, SendBack(frame.reply)] if frame.reply else [stray]
+    discarded = Unsolicited(frame.reason, frame.data)
+    return [discarded, SendBack(frame.reply)] if frame.reply else [discarded]
 
 
 class FramedProtocol(Protocol[bytes]):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast, override
 
 from ..dispatch.exchange import CloseReason, Upstream
 from ..limits import LIMITS
-from ..protocols.base import Answer, Close, Failed, SendBack, Stray
+from ..protocols.base import Answer, Close, Failed, SendBack, Unsolicited
 from ..sockets import set_keepalive
 from ..tls import SHUTDOWN_SECONDS
 
@@ -122,7 +122,7 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         self.timeouts_in_a_row = 0
         self.last_received = self._loop.time()
         self._statistics.bytes_from_upstream += len(data)
-        answer = self._codec.whole_answer(data)
+        answer = self._codec.fast_answer(data)
         if answer is not None:
             request, response = answer
             self.responses += 1
@@ -159,8 +159,8 @@ class SocketUpstream(Upstream, asyncio.Protocol):
             elif isinstance(event, Failed):
                 exchange = self.in_flight.pop(event.request)
                 self.owner.unanswerable(self, exchange, event.failure)
-            elif isinstance(event, Stray):
-                self.owner.stray(self, event)
+            elif isinstance(event, Unsolicited):
+                self.owner.unsolicited(self, event)
             elif isinstance(event, SendBack):
                 self._write_back(event.data)
             elif isinstance(event, Close):

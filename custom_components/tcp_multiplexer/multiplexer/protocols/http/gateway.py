@@ -38,7 +38,7 @@ from ..base import (
     Protocol,
     Reply,
     Request,
-    Stray,
+    Unsolicited,
     UpstreamCodec,
     UpstreamEvent,
 )
@@ -299,7 +299,7 @@ class _Upstream(UpstreamCodec[HttpResponse]):
         if unasked := self._reader.take_all():
             self.reusable = False
             reason = "data that nobody asked for"
-            events += (Stray(reason, unasked), Close(reason))
+            events += (Unsolicited(reason, unasked), Close(reason))
         return events
 
     @override

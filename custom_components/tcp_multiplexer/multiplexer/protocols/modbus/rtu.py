@@ -27,7 +27,7 @@ from ..base import (
     Failure,
     Ignored,
     Request,
-    Stray,
+    Unsolicited,
     UpstreamCodec,
     UpstreamEvent,
 )
@@ -217,7 +217,7 @@ class RtuUpstream(UpstreamCodec[bytes]):
         request = self._request
         if request is None:
             reason = "it came after its deadline" if self._given_up else "nobody asked"
-            return [Stray(reason, data, late=self._given_up)]
+            return [Unsolicited(reason, data, late=self._given_up)]
         return self._search(request, self._buffer + data, silent=False)
 
     def _search(
@@ -260,12 +260,14 @@ class RtuUpstream(UpstreamCodec[bytes]):
             events.append(self._noise(buffer[:at]))
         events.append(Answer(request, buffer[at : end - 2]))
         if end < len(buffer):
-            events.append(Stray("nobody asked", buffer[end:]))
+            events.append(Unsolicited("nobody asked", buffer[end:]))
         self._forget()
         return events
 
-    def _noise(self, data: bytes) -> Stray:
-        return Stray("the CRC is wrong" if self._spoiled else "not the response", data)
+    def _noise(self, data: bytes) -> Unsolicited:
+        return Unsolicited(
+            "the CRC is wrong" if self._spoiled else "not the response", data
+        )
 
     def _forget(self) -> None:
         self._request = None

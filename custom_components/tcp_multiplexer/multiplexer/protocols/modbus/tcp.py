@@ -27,7 +27,7 @@ from ..base import (
     Failure,
     Ignored,
     Request,
-    Stray,
+    Unsolicited,
     UpstreamCodec,
     UpstreamEvent,
 )
@@ -114,7 +114,7 @@ class ModbusDownstream(DownstreamCodec[bytes]):
         return modbus_request(buffer[start + _PREFIX : end], buffer[start : start + 2])
 
     @override
-    def whole_request(self, data: bytes) -> Request | None:
+    def fast_request(self, data: bytes) -> Request | None:
         if self._buffer or data[2:_PREFIX] != _MIDDLE_OF_FRAME.get(len(data)):
             return None
         return modbus_request(data[_PREFIX:], data[:2])
@@ -167,7 +167,7 @@ class ModbusUpstream(UpstreamCodec[bytes]):
         return transaction + _MIDDLE[len(payload)] + payload
 
     @override
-    def whole_answer(self, data: bytes) -> tuple[Request, bytes] | None:
+    def fast_answer(self, data: bytes) -> tuple[Request, bytes] | None:
         in_flight = self._in_flight
         request = in_flight.get(data[:2])
         if (
@@ -222,23 +222,27 @@ class ModbusUpstream(UpstreamCodec[bytes]):
         request = self._in_flight.get(transaction)
         if request is None:
             if transaction in self._expired:
-                return Stray("the response came after its deadline", frame, late=True)
-            return self._stray("no request has this transaction identifier", frame)
+                return Unsolicited(
+                    "the response came after its deadline", frame, late=True
+                )
+            return self._unsolicited(
+                "no request has this transaction identifier", frame
+            )
         payload = request.payload
         response = frame[_PREFIX:]
         if response[:2] != payload[:2]:
             if response[0] != payload[0]:
-                return self._stray("the unit identifier is another one's", frame)
+                return self._unsolicited("the unit identifier is another one's", frame)
             if response[1] != payload[1] | EXCEPTION_BIT:
-                return Stray("the function code is another one's", frame)
+                return Unsolicited("the function code is another one's", frame)
         del self._in_flight[transaction]
         return Answer(request, response)
 
-    def _stray(self, reason: str, frame: bytes) -> Stray:
+    def _unsolicited(self, reason: str, frame: bytes) -> Unsolicited:
         """Discard a frame; note whether lenient matching would not."""
         oldest = next(iter(self._in_flight.values()), None)
         lenient = oldest is not None and may_answer(oldest.payload, frame[_PREFIX:])
-        return Stray(reason, frame, lenient=lenient)
+        return Unsolicited(reason, frame, lenient=lenient)
 
     def _holds_another(self, data: bytes, start: int, end: int) -> bool:
         """Tell whether another response begins in the frame from `start` to `end`.
@@ -304,7 +308,7 @@ class LenientUpstream(ModbusUpstream):
         return super().send(request)
 
     @override
-    def whole_answer(self, data: bytes) -> None:
+    def fast_answer(self, data: bytes) -> None:
         """There is no short way to see what a response without a number answers."""
 
     @override
@@ -313,9 +317,9 @@ class LenientUpstream(ModbusUpstream):
         response = frame[_PREFIX:]
         if request is None:
             reason = "it came after its deadline" if self._given_up else "nobody asked"
-            return Stray(reason, frame, late=self._given_up)
+            return Unsolicited(reason, frame, late=self._given_up)
         if not may_answer(request.payload, response):
-            return Stray("function or byte count do not fit", frame)
+            return Unsolicited("function or byte count do not fit", frame)
         self._in_flight.clear()
         return Answer(request, request.payload[:1] + response[1:])
 
