@@ -14,6 +14,15 @@ settings.register_profile("tcp_multiplexer", parent=settings(), deadline=None)
 settings.load_profile("tcp_multiplexer")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `script/test` say which Home Assistant is started as a process."""
+    parser.addoption(
+        "--homeassistant",
+        default="newest",
+        help="what script/homeassistant calls the one to start (default: newest)",
+    )
+
+
 @pytest.fixture(autouse=True)
 def loopback_sockets(socket_enabled: None) -> None:
     """Allow sockets, and connections that stay on this machine.

@@ -9,6 +9,9 @@ what the quality scale and the README claim is there.
 import argparse
 import ast
 from collections.abc import Iterator, Mapping
+import importlib
+from importlib.metadata import version
+from importlib.util import find_spec
 import json
 from pathlib import Path
 import re
@@ -17,6 +20,7 @@ import sys
 import tomllib
 from typing import Any, Final
 
+import homeassistant
 from homeassistant.const import Platform
 from homeassistant.core import HomeAssistant
 from homeassistant.setup import async_setup_component
@@ -27,8 +31,10 @@ import yaml
 
 from custom_components.tcp_multiplexer import multiplexer
 from custom_components.tcp_multiplexer.const import DOMAIN
-from custom_components.tcp_multiplexer.multiplexer.cli_options import add_flags
+from custom_components.tcp_multiplexer.multiplexer.command_line.flags import add_flags
 from custom_components.tcp_multiplexer.multiplexer.protocols.base import Failure
+
+from .imports import circle, import_graph, longest_chain, merged, names_imported
 
 ROOT: Final = Path(__file__).parents[1]
 INTEGRATION: Final = ROOT / "custom_components" / DOMAIN
@@ -138,8 +144,66 @@ def test_hacs_file() -> None:
             vol.Required("homeassistant"): vol.Match(r"\d{4}\.\d+\.\d+$"),
         }
     )(hacs)
+
+
+def test_everybody_names_the_same_oldest_home_assistant() -> None:
+    promised = json.loads((ROOT / "hacs.json").read_text())["homeassistant"]
+    release = promised.removesuffix(".0")
+    tried = (ROOT / "requirements_minimum.txt").read_text()
+    assert f"\nhomeassistant=={promised}\n" in tried
+    readme = (ROOT / "README.md").read_text()
+    assert f"Home Assistant {release} or newer is needed." in readme
     for path in (ROOT / "blueprints").rglob("*.yaml"):
-        assert f"min_version: {hacs['homeassistant']}\n" in path.read_text(), path
+        assert f"min_version: {promised}\n" in path.read_text(), path
+
+
+def test_oldest_and_current_home_assistant_are_tried_wherever_it_is_pushed() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
+    job = workflow["jobs"]["tests"]
+    assert job["strategy"]["matrix"]["homeassistant"] == ["minimum", "current"]
+    command = job["steps"][-1]["run"]
+    assert command == "script/test --homeassistant ${{ matrix.homeassistant }}"
+
+
+def test_libraries_are_those_that_home_assistant_pins() -> None:
+    """Of the Home Assistant that these tests run on, whichever that is."""
+    for name in ("modbus", "solaredge_modbus"):
+        manifest = (
+            Path(homeassistant.__file__).parent / f"components/{name}/manifest.json"
+        )
+        if not manifest.exists():  # before 2026.10
+            continue
+        for requirement in json.loads(manifest.read_text())["requirements"]:
+            library, _, pinned = requirement.partition("==")
+            assert version(library.split("[")[0]) == pinned
+
+
+def home_assistant_names() -> Iterator[tuple[Path, str, str]]:
+    """Give what is imported of Home Assistant: by whom, the module, and the name."""
+    for folder in (INTEGRATION, ROOT / "tests", ROOT / "script"):
+        for path, module in modules(folder):
+            for node in ast.walk(module):
+                match node:
+                    case ast.ImportFrom(module=str(source), names=names, level=0):
+                        found = [(source, alias.name) for alias in names]
+                    case ast.Import(names=names):
+                        found = [(alias.name, "") for alias in names]
+                    case _:
+                        continue
+                for source, name in found:
+                    if source.split(".")[0] == "homeassistant":
+                        yield path, source, name
+
+
+NOT_EVERYWHERE: Final = {"async_get_connection_info"}
+"""Names that only newer releases have, and that the code can do without."""
+
+
+def test_what_is_imported_of_home_assistant_is_there() -> None:
+    for path, source, name in home_assistant_names():
+        module = importlib.import_module(source)
+        if name and name not in NOT_EVERYWHERE and not hasattr(module, name):
+            assert find_spec(f"{source}.{name}"), f"{path}: {name}"
 
 
 def test_what_hacs_looks_for() -> None:
@@ -513,6 +577,60 @@ def test_protocols_do_no_io_and_know_no_clock() -> None:
                 # Not above their floor either
                 depth = len(path.relative_to(PROTOCOLS).parts)
                 assert level <= depth, f"{path}: from {'.' * level}{name}"
+
+
+# Who may import whom
+
+MOST_LAYERS: Final = 13
+
+
+def is_engine(module: str) -> bool:
+    """Tell whether a module of the integration is in the engine."""
+    return module.partition(".")[0] == ENGINE.name
+
+
+def part(module: str) -> str:
+    """Name what counts as one layer: a sub-package, of the engine or beside it."""
+    return ".".join(module.split(".")[: 2 if is_engine(module) else 1])
+
+
+def test_imports_go_down_only() -> None:
+    """Of two modules or sub-packages, one does not need the other, be it for types."""
+    graph = import_graph(INTEGRATION)
+    assert not circle(graph)
+    parts = merged(graph, part)
+    assert not circle(parts)
+    assert len(longest_chain(parts)) <= MOST_LAYERS
+
+
+def test_dispatch_knows_neither_side() -> None:
+    """Clients and connections to the device stand on it, and it on interfaces."""
+    parts = merged(import_graph(INTEGRATION / ENGINE.name), lambda m: m.split(".")[0])
+    assert not parts["dispatch"] & {"downstream", "upstream"}
+    assert "dispatch" in parts["downstream"] & parts["upstream"]
+
+
+def test_integration_imports_the_interface_of_the_engine() -> None:
+    for module, source, name in names_imported(INTEGRATION):
+        imported = name if source == "__init__" else source
+        if is_engine(imported) and not is_engine(module):
+            where = f"{module}: from {source} import {name}"
+            assert source == ENGINE.name, where
+            assert name in multiplexer.__all__, where
+
+
+def test_integration_imports_itself_relatively() -> None:
+    """Absolute imports would escape the tests of this part."""
+    for path, module in shell_modules():
+        for level, name in imports(module):
+            assert level or name.split(".")[0] != "custom_components", path
+
+
+def test_nobody_imports_what_home_assistant_looks_for() -> None:
+    """Platforms and dialogs stand on top: what others need has a module below."""
+    looked_for = {*Platform, "config_flow", "diagnostics", "repairs", "system_health"}
+    for module, imported in import_graph(INTEGRATION).items():
+        assert not imported & looked_for, module
 
 
 # The tree

@@ -21,7 +21,7 @@ from .addresses import host_for_home_assistant
 from .const import DOMAIN
 from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
 from .entry_settings import settings_from_entry
-from .local_ports import async_which_failed
+from .local_sockets import which_failed
 from .multiplexer import SettingsError, TlsError
 from .services import async_setup_services
 
@@ -63,7 +63,7 @@ async def async_setup_entry(
             translation_placeholders={"message": str(err)},
         ) from err
     except OSError as err:
-        port, further = await async_which_failed(coordinator.multiplexer.settings)
+        port, further = await which_failed(coordinator.multiplexer.settings)
         issues.async_listen_port_taken(hass, entry, err, port, further=further)
         raise ConfigEntryNotReady(
             translation_domain=DOMAIN,
@@ -94,12 +94,12 @@ async def async_setup_entry(
 async def async_unload_entry(
     hass: HomeAssistant, entry: TcpMultiplexerConfigEntry
 ) -> bool:
-    """Take the entities away; the coordinator stops itself behind them."""
+    """Unload the platforms; the coordinator then shuts down with the entry."""
     return await hass.config_entries.async_unload_platforms(entry, PLATFORMS)
 
 
 async def _async_update(hass: HomeAssistant, entry: TcpMultiplexerConfigEntry) -> None:
-    """Follow a change of the entry, without dropping a client where that can be."""
+    """Apply a change of the entry, without dropping clients where possible."""
     coordinator = entry.runtime_data
     coordinator.async_options_changed()
     dr.async_get(hass).async_get_or_create(
@@ -113,12 +113,12 @@ async def _async_update(hass: HomeAssistant, entry: TcpMultiplexerConfigEntry) -
 def async_get_endpoint(
     hass: HomeAssistant, host: str, port: int
 ) -> tuple[str, int] | None:
-    """Give the local address and port at which a device is shared, if it is.
+    """Return the local address and port at which a device is shared, if it is.
 
     For other integrations: ask with the host and port that your user configured, and
-    connect to the answer instead if there is one. The entry must be loaded, so name
-    this integration in your `after_dependencies`; the answer holds until it is
-    unloaded. TLS listeners are not given.
+    connect to the result instead if there is one. The entry must be loaded, so name
+    this integration in your `after_dependencies`; the result is valid until the entry
+    is unloaded. TLS listeners are never returned.
     """
     entry: TcpMultiplexerConfigEntry
     for entry in hass.config_entries.async_loaded_entries(DOMAIN):

@@ -1,4 +1,4 @@
-"""How hosts and ports are written: read from people, shown to people.
+"""How hosts and ports are written: parsed from what users type, formatted for them.
 
 An IPv6 address stands in brackets before a port (RFC 3986, 3.2.2) and bare without
 one. A host is kept in lower case, so that one device has one spelling.
@@ -20,10 +20,10 @@ _ENDPOINT = re.compile(r"(?:\[([^\]]+)\]|([\w.-]{1,253}))(?::(\d{1,5}))?")
 
 
 def parse_endpoint(text: str) -> tuple[str, int | None]:
-    """Read a host that may have a port behind it.
+    """Parse a host, optionally followed by a port.
 
     Raises:
-        ValueError: that is neither an address nor a name.
+        ValueError: it is neither an address nor a name.
 
     """
     text = text.strip().lower()
@@ -41,12 +41,12 @@ def parse_endpoint(text: str) -> tuple[str, int | None]:
 
 
 def format_endpoint(host: str, port: int) -> str:
-    """Write host and port as people type them."""
+    """Format host and port the way users type them."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def host_for_home_assistant(listen_host: str | None) -> str:
-    """Give the host at which this Home Assistant itself reaches a listener."""
+    """Return the host at which this Home Assistant itself reaches a listener."""
     match listen_host:
         case None | "0.0.0.0":  # noqa: S104 - recognised, not listened on
             return "127.0.0.1"
@@ -58,7 +58,7 @@ def host_for_home_assistant(listen_host: str | None) -> str:
 async def async_hosts_for_clients(
     hass: HomeAssistant, listen_host: str | None
 ) -> list[str]:
-    """Give the hosts at which other machines reach a listener, the usual one first.
+    """Return the hosts at which other machines reach a listener, the usual one first.
 
     They are those that Home Assistant announces. Link-local IPv6 addresses are left
     out: what they mean depends on the machine that uses them.
@@ -77,7 +77,7 @@ async def async_hosts_for_clients(
 
 @callback
 def async_must_publish(hass: HomeAssistant) -> bool:
-    """Tell whether other machines reach only ports that a container publishes.
+    """Return whether other machines reach only the ports that a container publishes.
 
     The network integration finds out at start, and says so by raising this issue.
     """

@@ -2,7 +2,12 @@
 
 from typing import Final, override
 
-from homeassistant.components.button import ButtonEntity, ButtonEntityDescription
+from homeassistant.components.button import (
+    ButtonDeviceClass,
+    ButtonEntity,
+    ButtonEntityDescription,
+)
+from homeassistant.const import EntityCategory
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
@@ -11,7 +16,12 @@ from .entity import TcpMultiplexerEntity
 
 PARALLEL_UPDATES = 1
 
-RECONNECT: Final = ButtonEntityDescription(key="reconnect", translation_key="reconnect")
+RECONNECT: Final = ButtonEntityDescription(
+    key="reconnect",
+    translation_key="reconnect",
+    entity_category=EntityCategory.CONFIG,
+    device_class=ButtonDeviceClass.RESTART,
+)
 
 
 async def async_setup_entry(

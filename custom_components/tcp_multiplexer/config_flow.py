@@ -1,38 +1,30 @@
 """The dialogs: add a multiplexer, reconfigure it, change its options.
 
-The way of the first two: a form, then everything in it is tried (`probe.py`), and then
-one of three pages. The form again, with the error at the field that caused it and all
-that was typed; a menu, if only the device did not answer, because inverters sleep at
-night; or the end. What is tried, and with what words a failure is told, is the same
-for both.
+The first two show a form, then try everything in it (`flow/trial.py`), and then show
+one of three pages: the form again, with what was typed and the error at the field that
+caused it; a menu, if only the device did not answer, because inverters sleep at night;
+or the end. What is tried, and how a failure is reported, is the same for both.
 
 A running entry holds the device's only slot, and its port. So `reconfigure` unloads it
 while it tries, only if what it holds must be tried, and sets it up again before any
-page is shown: whoever walks away from a dialog leaves a running multiplexer behind.
+page is shown: a dialog that is abandoned leaves a running multiplexer behind.
+
+The pages are here; what they show, read and try is in `flow/`.
 """
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import Any, Final, override
 
 from homeassistant.config_entries import (
     SOURCE_RECONFIGURE,
-    ConfigEntryState,
     ConfigFlow,
     ConfigFlowResult,
 )
 from homeassistant.const import CONF_HOST, CONF_NAME, CONF_PORT, CONF_PROTOCOL
 from homeassistant.core import callback
-from homeassistant.helpers.selector import (
-    SelectOptionDict,
-    SelectSelector,
-    SelectSelectorConfig,
-    SelectSelectorMode,
-    TextSelector,
-)
-from homeassistant.loader import Integration, async_get_integrations
+from homeassistant.helpers.selector import TextSelector
 import voluptuous as vol
 
 from .addresses import (
@@ -40,117 +32,49 @@ from .addresses import (
     async_must_publish,
     format_endpoint,
     host_for_home_assistant,
-    parse_endpoint,
 )
-from .certificates import Uploads
 from .const import (
     CONF_IDENTITY,
-    CONF_LISTEN_HOST,
     CONF_LISTEN_PORT,
     CONF_PROFILE,
     CONF_TLS,
     CONF_UPSTREAM,
     DOMAIN,
-    UPSTREAM_HOME_ASSISTANT,
     UPSTREAM_TCP,
 )
 from .coordinator import TcpMultiplexerConfigEntry
 from .entry_settings import GENERIC
-from .forms import (
-    ACCESS,
-    CONNECTION,
+from .flow.certificates import Uploads
+from .flow.fields import (
     DEFAULTS,
-    POOL,
+    FIELDS,
     PORT,
     PROFILE,
     PROTOCOL,
-    TLS,
-    TLS_CA,
-    TLS_CERTIFICATE,
-    TLS_KEY,
-    TLS_SERVER_NAME,
     UPSTREAM,
     FieldError,
-    Sections,
-    checked_settings,
-    show_form,
     tls_to_show,
-    whole,
     worth_storing,
 )
-from .identify import Identity
-from .local_ports import (
-    Place,
-    async_bind,
-    async_check_others,
-    async_free_port,
-    async_other_entries,
-    is_reached,
-    places,
-)
-from .multiplexer.profiles import PROFILES
-from .multiplexer.settings import Settings
-from .neighbours import async_neighbours, async_who_dials
-from .options_flow import TcpMultiplexerOptionsFlow
-from .probe import (
-    DeviceError,
-    DeviceProblem,
-    Meeting,
-    ask_device,
-    ask_running,
-)
-from .shared_connection import async_ask_shared
+from .flow.forms import ADD, RECONFIGURE, Sections, show_form
+from .flow.identify import Identity
+from .flow.local_ports import async_free_port
+from .flow.options import TcpMultiplexerOptionsFlow
+from .flow.plan import Plan, async_plan, checked_settings
+from .flow.probe import DeviceError, DeviceProblem, ProbeResult
+from .flow.suggestions import async_host_selector, async_names_of_neighbours
+from .flow.trial import async_try
 
-_TLS: Final = (TLS, TLS_CA, TLS_SERVER_NAME, TLS_CERTIFICATE, TLS_KEY)
-_ADD: Final = Sections(
-    connection=CONNECTION, tls=_TLS, pool=POOL, access=(CONF_LISTEN_HOST, *ACCESS)
-)
-_RECONFIGURE: Final = Sections(tls=_TLS, access=(CONF_LISTEN_HOST,))
-
-_DEVICE: Final = {CONF_PROTOCOL, CONF_HOST, CONF_PORT, CONF_UPSTREAM, CONF_TLS}
-"""What of an entry says which device it shares, and how that is reached."""
-_LISTENING: Final = {CONF_LISTEN_HOST, CONF_LISTEN_PORT}
 _TLS_PROBLEMS: Final = {DeviceProblem.NO_TLS, DeviceProblem.NOT_TRUSTED}
-"""Nobody who dials the device as well is to blame for these."""
+"""A neighbour that connects to the device does not cause these."""
 _UNIT: Final = "unit_id"
-_UNIT_SELECTOR: Final = whole(0, 255)
-_UNNAMED: Final = {CONF_UPSTREAM: UPSTREAM_TCP, CONF_TLS: None}
-"""What an entry means that does not name it."""
 
 IN_USE_HERE: Final = "in_use_here"
-"""The menu when somebody in this Home Assistant dials the device that is silent."""
-
-# An entry that waits for its next attempt counts: the attempt would come in between.
-_RELEASABLE: Final = (
-    ConfigEntryState.LOADED,
-    ConfigEntryState.SETUP_RETRY,
-    ConfigEntryState.SETUP_ERROR,
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """What the entry will be if all goes well, and what has to be tried before."""
-
-    title: str
-    data: dict[str, Any]
-    options: Mapping[str, Any]
-    settings: Settings
-    dial: bool
-    bind: bool
-    release: bool
-    """Whether the running entry holds what has to be tried."""
-    ask: bool
-    """Whether it can be asked who its device is."""
-
-    @property
-    def place(self) -> Place:
-        """Where clients are to connect."""
-        return Place(self.settings.listen_host, self.settings.listen_port)
+"""The menu when another integration connects to the device that did not answer."""
 
 
 def _as_stored(identity: Identity) -> dict[str, str]:
-    """Give what a device said of itself, as an entry keeps it."""
+    """Return what a device reported about itself, as an entry stores it."""
     return {key: value for key, value in asdict(identity).items() if key != "unit"}
 
 
@@ -161,15 +85,15 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     MINOR_VERSION = 1
 
     _typed: Mapping[str, Any] = MappingProxyType({})
-    """What the form held when it was last sent."""
-    _plan: _Plan
-    """What it said."""
-    _met = Meeting()
-    """What came of asking the device."""
+    """The form as it was last submitted."""
+    _plan: Plan
+    """What follows from that."""
+    _result = ProbeResult()
+    """The device's answer."""
     _failed: DeviceError
     """Why the device did not answer."""
     _uploads: Uploads | None = None
-    """The files that came with the form."""
+    """The files that were uploaded in this dialog."""
 
     @staticmethod
     @callback
@@ -177,7 +101,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     def async_get_options_flow(
         config_entry: TcpMultiplexerConfigEntry,
     ) -> TcpMultiplexerOptionsFlow:
-        """Give the flow that changes preferences."""
+        """Return the options flow."""
         return TcpMultiplexerOptionsFlow()
 
     # The pages
@@ -212,20 +136,21 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     async def async_step_try_again(
         self, _: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
-        """Try what was typed, and show the page that follows from it."""
+        """Try what was typed, and show the page that follows."""
+        self._uploads = self._uploads or Uploads(self.hass)
         try:
-            plan = self._plan = await self._async_plan()
-            await self._async_check_own_listeners(plan)
-            async with self._async_out_of_the_way(plan):
-                if plan.bind:
-                    await async_bind(self.hass, plan.place)
-                met = self._met = await self._async_meet(plan)
+            plan = self._plan = await async_plan(
+                self._typed, self._sections, self._uploads, self._entry
+            )
+            self._async_abort_if_shared(plan)
+            async with async_try(self.hass, self._entry, plan) as result:
+                self._result = result
                 proposes = self._async_has_proposal()
-                if (said := met.identity) is not None and said.name:
+                if (said := result.identity) is not None and said.name:
                     plan.data[CONF_IDENTITY] = _as_stored(said)
                 if proposes:
                     return await self.async_step_identified()
-                return await self._async_finish_met()
+                return await self._async_finish_answered()
         except FieldError as err:
             return await self._async_show_form(err)
         except DeviceError as err:
@@ -235,8 +160,8 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     async def async_step_identified(
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
-        """Propose what follows from what the device said of itself."""
-        plan, said = self._plan, self._met.identity
+        """Propose what follows from what the device reported about itself."""
+        plan, said = self._plan, self._result.identity
         if user_input is not None:
             plan.data[CONF_PROFILE] = user_input[CONF_PROFILE]
             unit = worth_storing({_UNIT: user_input[_UNIT]})
@@ -247,7 +172,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
                 options=options,
                 settings=checked_settings(plan.data, options),
             )
-            return await self._async_finish_met()
+            return await self._async_finish_answered()
         profile = plan.data[CONF_PROFILE]
         if profile == GENERIC and said and said.profile:
             profile = said.profile
@@ -258,50 +183,50 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             vol.Required(CONF_PROFILE, default=profile): PROFILE,
             vol.Required(
                 _UNIT, default=said.unit if said else plan.settings.unit_id
-            ): _UNIT_SELECTOR,
+            ): FIELDS[_UNIT],
         }
-        name = (said and said.name) or self._met.answer or ""
-        told = (said.name, said.version, said.serial) if said and said.name else ()
+        name = (said and said.name) or self._result.answer or ""
+        parts = (said.name, said.version, said.serial) if said and said.name else ()
         return self.async_show_form(
             step_id="identified",
             data_schema=vol.Schema(fields),
             description_placeholders={
                 "device": name,
-                "answer": ", ".join(filter(None, told)) or name,
+                "answer": ", ".join(filter(None, parts)) or name,
             },
         )
 
     @callback
     def _async_proposed_name(self) -> str:
-        """Give what its owner calls the device; else what it calls itself."""
-        plan, said = self._plan, self._met.identity
+        """Return the name that the user gave the device, or else its own."""
+        plan, said = self._plan, self._result.identity
         named = plan.title != plan.data[CONF_HOST]
         return plan.title if named or not (said and said.name) else said.name
 
     @callback
     def _async_has_proposal(self) -> bool:
-        """Tell whether the device said more than was typed, or is known."""
-        said, entry = self._met.identity, self._entry
+        """Return whether the device reported anything that is not typed or stored."""
+        said, entry = self._result.identity, self._entry
         if said is None:
             return False
         known = entry.data.get(CONF_IDENTITY) if entry else None
         news = bool(said.name) and known != _as_stored(said)
         return news or said.unit != self._plan.settings.unit_id
 
-    async def _async_finish_met(self) -> ConfigFlowResult:
-        """End with what the device answered, if it was asked anything."""
-        answer = self._met.answer
+    async def _async_finish_answered(self) -> ConfigFlowResult:
+        """Finish, with the device's answer if it was asked anything."""
+        answer = self._result.answer
         return await self._async_finish("answered" if answer else "connected", answer)
 
     async def _async_step_no_answer(
         self, _: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
-        """Say why the device did not answer, and ask what to do about it."""
+        """Explain why the device did not answer, and offer what to do about it."""
         settings = self._plan.settings
         problem = self._failed.problem
         names = ""
         if problem not in _TLS_PROBLEMS:
-            names = await self._async_names_of_neighbours(settings)
+            names = await async_names_of_neighbours(self.hass, settings)
         anyway = "save_anyway" if self._entry else "add_anyway"
         return self.async_show_menu(
             step_id=IN_USE_HERE if names else problem,
@@ -314,7 +239,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             },
         )
 
-    # A page of its own for each problem: that is how the frontend finds its words.
+    # One step per problem: the frontend finds the translation by the name of the step.
     async_step_unknown_host = _async_step_no_answer
     async_step_unreachable = _async_step_no_answer
     async_step_refused = _async_step_no_answer
@@ -329,7 +254,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     async def async_step_add_anyway(
         self, _: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
-        """End although the device did not answer."""
+        """Finish although the device did not answer."""
         return await self._async_finish("unanswered")
 
     async_step_save_anyway = async_step_add_anyway
@@ -337,14 +262,14 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     async def _async_finish(
         self, outcome: str, answer: str | None = None
     ) -> ConfigFlowResult:
-        """Create or update the entry, and say which addresses to use from now on."""
+        """Create the entry, with the addresses for clients; or update it."""
         plan = self._plan
-        self._async_abort_if_shared(plan)  # in the meantime, from another dialog
+        self._async_abort_if_shared(plan)  # another dialog may have added one meanwhile
         if (entry := self._entry) is not None:
-            # What another device said of itself is not this one's.
-            gone = {CONF_TLS, CONF_IDENTITY} if plan.dial else {CONF_TLS}
+            # The identity that is stored may be another device's.
+            gone = {CONF_TLS, CONF_IDENTITY} if plan.to_try.dial else {CONF_TLS}
             kept = {key: value for key, value in entry.data.items() if key not in gone}
-            # Whoever listens to updates decides whether that needs a reload.
+            # The update listener decides whether that needs a reload.
             return self.async_update_and_abort(
                 entry, title=plan.title, data=kept | plan.data, options=plan.options
             )
@@ -374,17 +299,19 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     async def _async_show_form(
         self, error: FieldError | None = None
     ) -> ConfigFlowResult:
-        """Show the form, with what was typed and what is wrong with it."""
+        """Show the form, with what was typed or stored, and the error."""
         values = self._typed
         if not values and self._entry:
             stored = self._entry.data
             tls = tls_to_show(stored.get(CONF_TLS))
             values = stored | self._sections.to_show({**stored, **tls})
-        # The frontend would choose the first suggestion by itself.
+        # Otherwise the frontend would select the first suggestion.
         nothing = {"suggested_value": ""}
         fields: dict[vol.Marker, Any] = {
             vol.Required(CONF_PROTOCOL, default=DEFAULTS[CONF_PROTOCOL]): PROTOCOL,
-            vol.Required(CONF_HOST, description=nothing): self._async_host_selector(),
+            vol.Required(CONF_HOST, description=nothing): async_host_selector(
+                self.hass
+            ),
             vol.Required(CONF_PORT, default=DEFAULTS[CONF_PORT]): PORT,
             vol.Required(
                 CONF_LISTEN_PORT,
@@ -401,113 +328,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         return show_form(self, step_id, fields, self._sections, values, error)
 
     @callback
-    def _async_host_selector(self) -> TextSelector | SelectSelector:
-        """Suggest whom others already talk to; anything else may be typed."""
-        own = {
-            endpoint
-            for entry in self._async_current_entries()
-            for endpoint in (
-                (entry.data[CONF_HOST], entry.data[CONF_PORT]),
-                (
-                    host_for_home_assistant(entry.data[CONF_LISTEN_HOST]),
-                    entry.data[CONF_LISTEN_PORT],
-                ),
-            )
-        }
-        suggestions = {
-            format_endpoint(neighbour.host, neighbour.port): neighbour.name
-            for neighbour in sorted(
-                async_neighbours(self.hass),
-                # Devices that speak Modbus first
-                key=lambda other: (not other.shared, other.port != DEFAULTS[CONF_PORT]),
-            )
-            if (neighbour.host, neighbour.port) not in own
-        }
-        if not suggestions:
-            return TextSelector()
-        return SelectSelector(
-            SelectSelectorConfig(
-                options=[
-                    SelectOptionDict(value=endpoint, label=f"{name} ({endpoint})")
-                    for endpoint, name in suggestions.items()
-                ],
-                custom_value=True,
-                mode=SelectSelectorMode.DROPDOWN,
-            )
-        )
-
-    async def _async_plan(self) -> _Plan:
-        """Read the form.
-
-        Raises:
-            FieldError: something in it cannot be used.
-            AbortFlow: another entry shares this device.
-
-        """
-        try:
-            host, port = parse_endpoint(self._typed[CONF_HOST])
-        except ValueError:
-            raise FieldError(CONF_HOST, "invalid_host") from None
-        values = self._sections.to_store(self._typed)
-        tls_fields = {field: values.pop(field) for field in _TLS}
-        data: dict[str, Any] = {
-            CONF_PROTOCOL: self._typed[CONF_PROTOCOL],
-            CONF_HOST: host,
-            CONF_PORT: port or self._typed[CONF_PORT],
-            CONF_LISTEN_HOST: values.pop(CONF_LISTEN_HOST),
-            CONF_LISTEN_PORT: self._typed[CONF_LISTEN_PORT],
-            CONF_PROFILE: self._typed[CONF_PROFILE],
-            CONF_UPSTREAM: self._typed[CONF_UPSTREAM],
-        }
-        is_modbus = data[CONF_PROTOCOL] == "modbus"
-        if data[CONF_UPSTREAM] != UPSTREAM_TCP and not is_modbus:
-            raise FieldError(CONF_UPSTREAM, "only_modbus")
-        entry = self._entry
-        self._uploads = self._uploads or Uploads(self.hass)
-        tls = await self._uploads.async_upstream(
-            tls_fields, entry.data.get(CONF_TLS) if entry else None
-        )
-        if tls is not None:
-            if data[CONF_UPSTREAM] == UPSTREAM_HOME_ASSISTANT:
-                raise FieldError(TLS, "tls_not_shared")
-            data[CONF_TLS] = tls
-        options = entry.options if entry else worth_storing(values)
-        plan = _Plan(
-            title=entry.title
-            if entry
-            else self._typed.get(CONF_NAME, "").strip() or host,
-            data=data,
-            options=options,
-            settings=checked_settings(data, options),
-            **self._async_what_to_try(data),
-        )
-        self._async_abort_if_shared(plan)
-        return plan
-
-    @callback
-    def _async_what_to_try(self, data: dict[str, Any]) -> dict[str, bool]:
-        """Compare with the entry that is reconfigured: what runs needs no proof."""
-        if (entry := self._entry) is None:
-            return {"dial": True, "bind": True, "release": False, "ask": False}
-        running = entry.state is ConfigEntryState.LOADED
-        before = _UNNAMED | entry.data
-        changed = {
-            key for key, value in (_UNNAMED | data).items() if before.get(key) != value
-        }
-        dial = not changed.isdisjoint(_DEVICE)
-        bind = not (running and changed.isdisjoint(_LISTENING))
-        needs_own_port = bind and not (running and CONF_LISTEN_PORT in changed)
-        release = entry.state in _RELEASABLE and (dial or needs_own_port)
-        is_modbus = data[CONF_PROTOCOL] == "modbus"
-        return {
-            "dial": dial,
-            "bind": bind,
-            "release": release,
-            "ask": running and is_modbus and not release,
-        }
-
-    @callback
-    def _async_abort_if_shared(self, plan: _Plan) -> None:
+    def _async_abort_if_shared(self, plan: Plan) -> None:
         """Abort if another entry shares this device."""
         self._async_abort_entries_match(
             {key: plan.data[key] for key in (CONF_HOST, CONF_PORT)}
@@ -517,76 +338,11 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
 
     @property
     def _entry(self) -> TcpMultiplexerConfigEntry | None:
-        """The entry that is reconfigured; None: one is added."""
+        """The entry that is reconfigured; None if one is added."""
         if self.source == SOURCE_RECONFIGURE:
             return self._get_reconfigure_entry()
         return None
 
     @property
     def _sections(self) -> Sections:
-        return _RECONFIGURE if self._entry else _ADD
-
-    async def _async_check_own_listeners(self, plan: _Plan) -> None:
-        """Check the plan against what this integration listens on.
-
-        Raises:
-            FieldError: it wants another entry's port, or a listener for a device.
-
-        """
-        hass, entry, settings = self.hass, self._entry, plan.settings
-        siblings = places(entry)[1:] if entry else []
-        await async_check_others(hass, entry, plan.place, siblings)
-        own = [plan.place, *siblings]
-        if await is_reached(settings.host, settings.port, own):
-            raise FieldError(CONF_HOST, "itself")
-        for other in async_other_entries(hass, entry):
-            if await is_reached(settings.host, settings.port, places(other)):
-                raise FieldError(CONF_HOST, "own_listener", title=other.title)
-
-    async def _async_meet(self, plan: _Plan) -> Meeting:
-        """Ask the device something harmless, on the way that will be used.
-
-        Raises:
-            DeviceError: it does not answer.
-
-        """
-        profile = PROFILES.get(plan.data[CONF_PROFILE], PROFILES[GENERIC])
-        if plan.ask and self._entry:
-            return await ask_running(
-                self._entry.runtime_data.multiplexer, profile.units
-            )
-        if not plan.dial:
-            return Meeting()
-        if plan.data[CONF_UPSTREAM] == UPSTREAM_HOME_ASSISTANT:
-            return await async_ask_shared(self.hass, plan.settings)
-        return await ask_device(plan.settings, profile.units)
-
-    @asynccontextmanager
-    async def _async_out_of_the_way(self, plan: _Plan) -> AsyncIterator[None]:
-        """Unload the entry that is reconfigured, while what it holds is tried."""
-        entry = self._entry
-        # One that cannot be unloaded stays; what is tried then tells what is wrong.
-        released = (
-            entry is not None
-            and plan.release
-            and await self.hass.config_entries.async_unload(entry.entry_id)
-        )
-        try:
-            yield
-        finally:
-            if released and entry and entry.state is ConfigEntryState.NOT_LOADED:
-                await self.hass.config_entries.async_setup(entry.entry_id)
-
-    async def _async_names_of_neighbours(self, settings: Settings) -> str:
-        """Name those in this Home Assistant who dial the same device."""
-        neighbours = async_who_dials(self.hass, settings.host, settings.port)
-        integrations = await async_get_integrations(
-            self.hass, {neighbour.domain for neighbour in neighbours}
-        )
-        names = {
-            domain: integration.name if isinstance(integration, Integration) else domain
-            for domain, integration in integrations.items()
-        }
-        return ", ".join(
-            f"{neighbour.name} ({names[neighbour.domain]})" for neighbour in neighbours
-        )
+        return RECONFIGURE if self._entry else ADD

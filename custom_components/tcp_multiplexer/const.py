@@ -1,8 +1,8 @@
-"""Names that several rooms of the integration share.
+"""Names that several modules of the integration share.
 
 Facts of the connection (host, port, protocol, where to listen) are in `entry.data`;
 preferences are in `entry.options`, under the names of the fields of `Settings`, plus
-those that only Home Assistant knows. A key that is missing means the default.
+those that only the integration uses. A key that is missing means the default.
 """
 
 import logging
@@ -22,15 +22,15 @@ CONF_UPSTREAM: Final = "upstream"
 CONF_TLS: Final = "tls"
 """The fields of `TlsUpstream`; missing: the device does not speak TLS."""
 CONF_IDENTITY: Final = "identity"
-"""What the device said of itself: the fields of `Identity` but the unit."""
+"""What the device reported about itself: the fields of `Identity` except the unit."""
 CONF_PAUSED: Final = "paused"
 """Whether the device's slot was released; kept so that it survives a restart."""
 
 # entry.options, beside the fields of Settings
 CONF_UPDATE_INTERVAL: Final = "update_interval"
-"""Seconds between two states of a counter."""
+"""Seconds between two updates of the counter sensors."""
 CONF_CLIENT_NAMES: Final = "client_names"
-"""What people call their clients: address to name."""
+"""Client names that the user chose: address to name."""
 CONF_ALLOW_SEND_REQUEST: Final = "allow_send_request"
 CONF_MORE_LISTENERS: Final = "more_listeners"
 """Each with the fields of `ListenerSettings`; `tls` those of `TlsListener`, or None."""

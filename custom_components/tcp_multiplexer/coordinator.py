@@ -1,15 +1,15 @@
-"""Between one multiplexer and its entities: what is shown, and how often.
+"""Between a multiplexer and its entities: what is shown, and how often.
 
-The engine runs in the same event loop and counts a thousand exchanges a second if it
-must; states and the database behind them cannot follow that, and people need not.
-So there are two pictures of it. `data` is taken anew whenever health, connections or
-clients change, at once. `counters` is taken every few seconds (an option). An entity
-reads from one of the two and writes a state only when its own value is another one.
+The engine runs in the same event loop and may count a thousand exchanges a second;
+states and the database behind them cannot follow that, and users need not. So there are
+two snapshots of it. `data` is replaced as soon as health, connections or clients
+change, `counters` every few seconds (an option). An entity reads from one of the two
+and writes a state only when its own value has changed.
 
-Where a storm of changes comes from outside (a client that connects for every
-request, a device that flaps, a scan of the port), a `Pace` bounds what follows from
-it: a burst goes through as it comes, then one a second, always the latest. Whatever
-happens, an entry causes fewer than ten state writes a second.
+When changes come in a storm (a client that connects for every request, a device that
+flaps, a port scan), a `Pace` bounds what follows: a burst goes through as it comes,
+then one a second, always the latest. Whatever happens, an entry causes fewer than ten
+state writes a second.
 """
 
 from collections import deque
@@ -42,6 +42,7 @@ from .const import (
 from .entry_settings import settings_from_entry
 from .multiplexer import Event, EventType, Multiplexer, Snapshot, __version__
 from .outage import Refusals
+from .pace import Pace
 from .shared_connection import Units, async_prepare, make_upstream
 
 type TcpMultiplexerConfigEntry = ConfigEntry[TcpMultiplexerCoordinator]
@@ -66,7 +67,7 @@ _STATE_EVENTS: Final = frozenset(
         EventType.CLIENT_DISCONNECTED,
     }
 )
-# What people and automations are told; the others are changes of state only.
+# Events that users and automations see; the others only change states.
 SHOWN_EVENTS: Final = (
     EventType.UPSTREAM_LOST,
     EventType.UPSTREAM_BACK,
@@ -79,42 +80,20 @@ SHOWN_EVENTS: Final = (
 )
 
 
-class Pace:
-    """Lets a burst through, then one every `interval` seconds.
-
-    The strategy is the generic cell rate algorithm: one number, the moment up to
-    which the allowance is spent.
-    """
-
-    def __init__(self, interval: float, burst: int) -> None:
-        """Start with the whole burst unspent."""
-        self._interval = interval
-        self._tolerance = (burst - 1) * interval
-        self._spent_until = 0.0
-
-    def due(self, now: float) -> float:
-        """Give the moment at which the next one may come: `now` or later."""
-        return max(now, self._spent_until - self._tolerance)
-
-    def spend(self, now: float) -> None:
-        """Count one that comes now."""
-        self._spent_until = max(now, self._spent_until) + self._interval
-
-
 class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
-    """Owns the multiplexer of an entry and publishes what it does."""
+    """Owns the multiplexer of an entry and publishes its state and events."""
 
     config_entry: TcpMultiplexerConfigEntry
 
     def __init__(self, hass: HomeAssistant, entry: TcpMultiplexerConfigEntry) -> None:
-        """Make the multiplexer that `entry` describes; nothing runs yet.
+        """Create the multiplexer that `entry` describes; nothing runs yet.
 
         Raises:
             SettingsError: the entry holds a value that is out of its bounds.
 
         """
         self._units: Units | None = None
-        """What it holds of Home Assistant's own connection, if that is the upstream."""
+        """Its units on Home Assistant's own connection, if that is the upstream."""
         if entry.data.get(CONF_UPSTREAM) == UPSTREAM_HOME_ASSISTANT:
             self._units = Units(hass, entry)
         self.multiplexer = Multiplexer(
@@ -139,12 +118,12 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
         )
 
     async def async_start(self) -> None:
-        """Start to listen, whether the device is there or not.
+        """Start listening, whether the device is there or not.
 
         Raises:
-            OSError: the local port cannot be had.
-            HomeAssistantError: others use Home Assistant's connection to the device
-                with other link settings.
+            OSError: the local port cannot be bound.
+            HomeAssistantError: Home Assistant's connection to the device is already
+                used with other link settings.
 
         """
         if self._units is not None:
@@ -156,7 +135,7 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
 
     @override
     async def async_shutdown(self) -> None:
-        """Stop everything and free the port. The entry's unloading calls this."""
+        """Stop everything and free the port. Called when the entry is unloaded."""
         await super().async_shutdown()
         self._refusals.end()
         for cancel in (
@@ -177,7 +156,7 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
 
     @callback
     def async_options_changed(self) -> None:
-        """Take over the options that are not the engine's: how often to count."""
+        """Apply the options that are not the engine's: the update interval."""
         seconds = self.config_entry.options.get(
             CONF_UPDATE_INTERVAL, DEFAULT_UPDATE_INTERVAL
         )
@@ -196,8 +175,8 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
     async def async_set_paused(self, paused: bool) -> None:
         """Pause or resume, now and after the next restart.
 
-        It is written down first: what the user asked for must hold even if Home
-        Assistant stops while the exchanges in flight are awaited.
+        It is stored first: what the user asked for must hold even if Home Assistant
+        stops while this waits for the exchanges in flight.
         """
         entry = self.config_entry
         self.hass.config_entries.async_update_entry(
@@ -209,7 +188,7 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
             self.multiplexer.resume()
 
     async def async_reconnect(self, *, drain: bool = True) -> None:
-        """Close the upstream connection and open it anew.
+        """Close the upstream connection and open a new one.
 
         Raises:
             ServiceValidationError: the multiplexer is paused.
@@ -225,13 +204,13 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
 
     @callback
     def async_reset_statistics(self) -> None:
-        """Count from 0 again, and show it."""
+        """Reset all counters to 0, and show that at once."""
         self.multiplexer.reset_statistics()
         self._async_publish_counters()
 
     @property
     def device_info(self) -> DeviceInfo:
-        """What the device page says: who shares, and what is shared."""
+        """What the device page shows."""
         entry = self.config_entry
         model = _MODELS[self.multiplexer.settings.protocol]
         said: dict[str, str] = entry.data.get(CONF_IDENTITY, {})
@@ -251,9 +230,9 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
         )
 
     def client_name(self, address: str) -> str | None:
-        """Give what the owner calls this client; None if it has no name.
+        """Return the name that the user gave this client; None if it has none.
 
-        Who connects from this machine is Home Assistant, unless it has a name.
+        A client on this machine is Home Assistant, unless it has a name.
         """
         names: dict[str, str] = self.config_entry.options.get(CONF_CLIENT_NAMES, {})
         if name := names.get(address):
@@ -267,21 +246,21 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
 
     @override
     async def _async_update_data(self) -> Snapshot:
-        """Give all values of now: `homeassistant.update_entity` asks for them."""
+        """Return all current values, for `homeassistant.update_entity`."""
         self.counters = self.multiplexer.snapshot()
         return self.counters
 
     @callback
     def _async_publish_counters(self, _now: datetime | None = None) -> None:
-        """Show all values of now."""
+        """Publish all current values."""
         self.counters = self.multiplexer.snapshot()
         self.async_set_updated_data(self.counters)
 
     @callback
     def _async_state_changed(self) -> None:
-        """Show health, connections and clients as soon as their pace allows.
+        """Publish health, connections and clients as soon as their pace allows.
 
-        Not from here: the engine may be in the middle of what it tells about.
+        Not right away: the engine may be in the middle of the change it reports.
         """
         if self._state_timer is None:
             loop = self.hass.loop
@@ -290,7 +269,7 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
 
     @callback
     def _async_publish_state(self) -> None:
-        """Show what is shown at once."""
+        """Publish what does not wait for the update interval."""
         self._state_timer = None
         self._state_pace.spend(self.hass.loop.time())
         self.async_set_updated_data(self.multiplexer.snapshot())
@@ -301,29 +280,29 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
     def async_add_event_listener(
         self, listener: Callable[[Event], None]
     ) -> Callable[[], None]:
-        """Tell `listener` of `SHOWN_EVENTS`; gives what ends that."""
+        """Call `listener` for each of `SHOWN_EVENTS`; returns what ends that."""
         self._event_listeners.append(listener)
         return partial(self._event_listeners.remove, listener)
 
     @callback
     def _async_handle_event(self, event: Event) -> None:
-        """Take an event from the engine, in the middle of its work: be brief."""
+        """Handle an event. The engine is in the middle of its work: be brief."""
         if event.type in _STATE_EVENTS:
             self._async_state_changed()
         self._refusals.take(event)
 
     @callback
     def _async_show_event(self, event: Event) -> None:
-        """Keep an event for those who listen, if it is one of theirs."""
+        """Queue an event for the listeners, if it is one that they see."""
         if event.type in SHOWN_EVENTS and self._event_listeners:
             self._async_hold_event(event)
 
     @callback
     def _async_hold_event(self, event: Event) -> None:
-        """Keep an event until its turn comes.
+        """Queue an event until its turn comes.
 
-        While events outrun their pace those of a type become one, behind the others:
-        who only looks at the last event sees how it ended.
+        While events outrun their pace, those of one type are merged into one at the end
+        of the queue, so that the last event always shows how things ended.
         """
         now = self.hass.loop.time()
         due = self._event_pace.due(now)
@@ -339,11 +318,13 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
 
     @callback
     def _schedule_event(self, due: float) -> None:
-        self._event_timer = self.hass.loop.call_at(due, self._async_tell_event).cancel
+        self._event_timer = self.hass.loop.call_at(
+            due, self._async_deliver_event
+        ).cancel
 
     @callback
-    def _async_tell_event(self) -> None:
-        """Tell the oldest event that is kept."""
+    def _async_deliver_event(self) -> None:
+        """Deliver the oldest event in the queue."""
         now = self.hass.loop.time()
         self._event_timer = None
         self._event_pace.spend(now)
@@ -355,7 +336,7 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
 
 
 def _merged(first: Event, second: Event) -> Event:
-    """Make one event of two of a type; what differs is left out."""
+    """Merge two events of one type; details that differ are left out."""
     return replace(
         second,
         client=second.client if second.client == first.client else None,

@@ -1,9 +1,9 @@
-"""Diagnostics: what helps to help, without what is nobody's business.
+"""Diagnostics: what a bug report needs, without what is private.
 
-Redacted are the entry's title, hosts and all addresses, also where they stand in the
-middle of a sentence. A client is a number, the same one throughout, with the name
-that its owner gave it. Of requests and responses only what was asked for and how it
-ended is told: no register values, no payloads.
+The entry's title, hosts and all addresses are redacted, also in the middle of a
+sentence. A client is a number, the same one throughout, with the name that the user
+gave it. Of requests and responses only what was asked for and how it ended is
+included: no register values, no payloads.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from .const import CONF_CLIENT_NAMES, CONF_LISTEN_HOST
 from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
 from .multiplexer import ClientSnapshot, TraceRecord
 
-# Whole values, by their keys: of the entry, and of a snapshot.
+# Values that are redacted as a whole, by their keys in the entry and in a snapshot
 _TO_REDACT: Final = {
     "title",
     "unique_id",
@@ -32,26 +32,26 @@ _TO_REDACT: Final = {
     CONF_HOST,
     CONF_LISTEN_HOST,
 }
-# Anything that looks like an address, in a text for people. Rather too much.
+# Anything that looks like an address in a text; better too much than too little
 _ADDRESS: Final = re.compile(
     r"\d{1,3}(?:\.\d{1,3}){3}|(?:[0-9a-f]{0,4}:){2,}[0-9a-f:.]*(?:%\w+)?", re.IGNORECASE
 )
 
-# Modbus functions whose request says where and how much, or only where.
+# Modbus functions whose request has an address and a count, or only an address
 _WITH_COUNT: Final = {1, 2, 3, 4, 0x0F, 0x10}
 _WITH_ADDRESS: Final = _WITH_COUNT | {5, 6, 0x16, 0x17}
 _EXCEPTION_BIT: Final = 0x80
 
 
 class _Clients:
-    """Numbers the clients as they are met."""
+    """Numbers the clients in the order in which they appear."""
 
     def __init__(self, coordinator: TcpMultiplexerCoordinator) -> None:
         self._coordinator = coordinator
         self._numbers: dict[str, int] = {}
 
     def describe(self, address: str) -> dict[str, Any]:
-        """Give the number of the client at `address`, and its name."""
+        """Return the number and the name of the client at `address`."""
         number = self._numbers.setdefault(address, len(self._numbers) + 1)
         return {"client": number, "name": self._coordinator.client_name(address)}
 
@@ -59,7 +59,7 @@ class _Clients:
 async def async_get_config_entry_diagnostics(
     hass: HomeAssistant, entry: TcpMultiplexerConfigEntry
 ) -> dict[str, Any]:
-    """Give the entry, its multiplexer as it is now, and the recent exchanges."""
+    """Return the entry, a snapshot of its multiplexer, and the recent exchanges."""
     coordinator = entry.runtime_data
     multiplexer = coordinator.multiplexer
     snapshot = multiplexer.snapshot()
@@ -98,11 +98,11 @@ def _client(clients: _Clients, client: ClientSnapshot) -> dict[str, Any]:
 def _record(
     clients: _Clients, record: TraceRecord, *, is_modbus: bool
 ) -> dict[str, Any]:
-    """Tell of one exchange who asked for what, and how it ended."""
+    """Describe one exchange: which client asked for what, and how it ended."""
     address, separator, _port = record.client.rpartition(":")
     return {
         "time": record.time,
-        # Without a port it is no address but the part of the program that asked.
+        # Without a port, it is not an address but the part of the program that asked.
         **(
             clients.describe(address.strip("[]"))
             if separator
@@ -117,29 +117,29 @@ def _record(
 
 
 def _request(payload: bytes, *, is_modbus: bool) -> Mapping[str, int]:
-    told = {"bytes": len(payload)}
+    described = {"bytes": len(payload)}
     if not is_modbus or len(payload) < 2:
-        return told
+        return described
     unit, function = payload[:2]
-    told |= {"unit": unit, "function": function}
+    described |= {"unit": unit, "function": function}
     if function in _WITH_ADDRESS:
-        told["address"] = int.from_bytes(payload[2:4])
+        described["address"] = int.from_bytes(payload[2:4])
     if function in _WITH_COUNT:
-        told["count"] = int.from_bytes(payload[4:6])
-    return told
+        described["count"] = int.from_bytes(payload[4:6])
+    return described
 
 
 def _response(payload: bytes | None, *, is_modbus: bool) -> Mapping[str, int] | None:
     if payload is None:
         return None
-    told = {"bytes": len(payload)}
+    described = {"bytes": len(payload)}
     if is_modbus and len(payload) > 2 and payload[1] & _EXCEPTION_BIT:
-        told["exception"] = payload[2]
-    return told
+        described["exception"] = payload[2]
+    return described
 
 
 def _scrub(text: str | None, entry: TcpMultiplexerConfigEntry) -> str | None:
-    """Take the device's name and all addresses out of a sentence."""
+    """Redact the device's host and all addresses in a sentence."""
     if text is None:
         return None
     host = re.compile(re.escape(entry.data[CONF_HOST]), re.IGNORECASE)

@@ -1,14 +1,16 @@
 """From a config entry to the `Settings` of its multiplexer.
 
-An entry stores what JSON can hold, under the names of the fields of `Settings`; only
-networks, bytes and what has parts look different there. What an entry does not name
-keeps the engine's default, so that no default is written down twice.
+An entry stores JSON values under the names of the fields of `Settings`; only networks,
+bytes and nested values look different there. What an entry does not name keeps the
+engine's default, so that no default is written down twice.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+from homeassistant.config_entries import ConfigEntry
 
 from .const import (
     CONF_PROFILE,
@@ -18,12 +20,7 @@ from .const import (
     UPSTREAM_RTU,
     UPSTREAM_TCP,
 )
-from .multiplexer.profiles import PROFILES
-from .multiplexer.settings import ListenerSettings, Settings
-from .multiplexer.tls import TlsListener, TlsUpstream
-
-if TYPE_CHECKING:  # It reads settings itself.
-    from .coordinator import TcpMultiplexerConfigEntry
+from .multiplexer import PROFILES, ListenerSettings, Settings, TlsListener, TlsUpstream
 
 GENERIC: Final = "generic"
 
@@ -64,16 +61,16 @@ def _listener(stored: Mapping[str, Any]) -> ListenerSettings:
 
 
 def profile_settings(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what the device profile of an entry with this data sets.
+    """Return what the device profile of an entry with this data sets.
 
-    A profile that this version does not know, or no longer, sets nothing.
+    A profile that this version does not know (any more) sets nothing.
     """
     profile = PROFILES.get(data.get(CONF_PROFILE, GENERIC), PROFILES[GENERIC])
     return profile.settings
 
 
 def settings_from(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settings:
-    """Give the settings that an entry with this data and these options has.
+    """Return the settings of an entry with this data and these options.
 
     Raises:
         SettingsError: a value is out of its bounds.
@@ -93,8 +90,8 @@ def settings_from(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settin
     )
 
 
-def settings_from_entry(entry: TcpMultiplexerConfigEntry) -> Settings:
-    """Give the settings of `entry`.
+def settings_from_entry(entry: ConfigEntry[Any]) -> Settings:
+    """Return the settings of `entry`.
 
     Raises:
         SettingsError: a value is out of its bounds.

@@ -1,16 +1,16 @@
-"""What is wrong and a person can mend: raised with its cause, gone with its cause.
+"""Repair issues: created when a problem appears, deleted when it is gone.
 
 Four things are watched:
 
-* the local port cannot be had: Home Assistant retries, the issue says what to change;
-* another integration of this Home Assistant dials the same device: two that want the
-  only slot of a device take it from one another;
-* the device ends each connection at once and in silence, again and again: that is how
-  one behaves whose slot somebody else holds;
-* the device answers, but not with the transaction identifiers that it is asked with:
-  lenient matching would pass its answers on.
+* the local port cannot be bound: Home Assistant retries, the issue says what to change;
+* another integration of this Home Assistant connects to the same device: two that want
+  its only slot take it from each other;
+* the device closes each connection at once and without a byte, again and again: that
+  is how a device behaves whose slot is taken;
+* the device answers, but with other transaction identifiers than those in the requests:
+  lenient matching would accept its answers.
 
-`repairs.py` mends what can be mended from here.
+`repairs.py` has the fix flows.
 """
 
 from collections.abc import Iterator
@@ -48,12 +48,13 @@ ATTR_ENTRY_ID: Final = "entry_id"
 ATTR_NEIGHBOUR_ID: Final = "neighbour_id"
 ATTR_SHARED: Final = "shared"
 ATTR_FURTHER: Final = "further"
-"""What the fix flow of an issue finds in its data."""
+"""Keys of the data of an issue, for its fix flow."""
 
 SILENT_CONNECTIONS: Final = 10
 SILENT_PERIOD: Final = timedelta(minutes=10)
 SILENT_LIFETIME: Final = timedelta(seconds=2)
-"""So many connections, over so long, none of which lived longer or brought a byte."""
+"""As many connections, over such a period, of which none lived longer than
+`SILENT_LIFETIME` or carried a byte from the device: its slot is taken."""
 
 _ENDED_BY_DEVICE: Final = {
     CloseReason.CLOSED_BY_DEVICE.value,
@@ -73,9 +74,9 @@ def async_listen_port_taken(
     *,
     further: bool,
 ) -> None:
-    """Say why `entry` cannot listen on a port, until it can, or no longer wants to.
+    """Create an issue: `entry` cannot listen on `port`. It goes when that is settled.
 
-    `further`: the port is one of those that the options name.
+    `further`: the port is one of the additional ones in the options.
     """
     issue_id = f"{CANNOT_LISTEN}_{entry.entry_id}"
     issue = ir.async_get(hass).async_get_issue(DOMAIN, issue_id)
@@ -100,9 +101,9 @@ def async_listen_port_taken(
 
 
 def describe_error(err: OSError) -> str:
-    """Say why a port cannot be had, as the system says it.
+    """Return the operating system's message for why a port cannot be bound.
 
-    asyncio wraps that in words of its own, and keeps EADDRNOTAVAIL to itself.
+    asyncio wraps it in a message of its own, and hides EADDRNOTAVAIL.
     """
     return os.strerror(err.errno or errno.EADDRNOTAVAIL)
 
@@ -113,7 +114,7 @@ def _async_delete_when_settled(
 ) -> None:
     """Delete the issue when `entry` is loaded, disabled or removed.
 
-    The entry itself cannot carry this: a setup that fails has unloaded all it began.
+    `entry.async_on_unload` would not do: it also runs when the setup fails.
     """
 
     @callback
@@ -131,13 +132,13 @@ def _async_delete_when_settled(
 
 @callback
 def async_track(hass: HomeAssistant, entry: TcpMultiplexerConfigEntry) -> None:
-    """Watch what is wrong around the running multiplexer of `entry`, until unloaded."""
+    """Watch the running multiplexer of `entry` for problems, until it is unloaded."""
 
     @callback
     def unloaded() -> None:
-        """Delete what nobody watches any more.
+        """Delete the issues that are no longer watched.
 
-        What its owner chose to ignore stays: the next load would show it again.
+        Ignored ones stay: otherwise the next load would show them again.
         """
         for kind in (DIRECT_CONNECTION, LENIENT_MATCHING, SLOT_TAKEN):
             for issue in _issues(hass, f"{kind}_{entry.entry_id}"):
@@ -156,14 +157,14 @@ def _issues(hass: HomeAssistant, prefix: str) -> Iterator[ir.IssueEntry]:
 
 
 class _NeighbourWatch:
-    """Looks for others who dial our device, whenever a config entry changes."""
+    """Looks for others that connect to our device, whenever a config entry changes."""
 
     def __init__(self, hass: HomeAssistant, entry: TcpMultiplexerConfigEntry) -> None:
         self._hass = hass
         self._entry = entry
         self._multiplexer = entry.runtime_data.multiplexer
         self._shares = entry.data.get(CONF_UPSTREAM) == UPSTREAM_HOME_ASSISTANT
-        """We use the connection that the neighbours share."""
+        """Our upstream is the connection that the neighbours share."""
         self._prefix = f"{DIRECT_CONNECTION}_{entry.entry_id}"
         entry.async_on_unload(
             async_dispatcher_connect(hass, SIGNAL_CONFIG_ENTRY_CHANGED, self._check)
@@ -174,8 +175,8 @@ class _NeighbourWatch:
         entry.async_on_unload(self._multiplexer.subscribe(self._handle_event))
         self._check()
 
-    # Hubs in YAML are no entries. They come with their component, and whoever reloads
-    # them to go through the multiplexer is a client next.
+    # Hubs in YAML are not entries. They come with their component; and one that was
+    # changed to go through the multiplexer, and reloaded, connects to it next.
 
     @callback
     def _component_loaded(self, event: BusEvent[EventComponentLoaded]) -> None:
@@ -202,17 +203,17 @@ class _NeighbourWatch:
             self._raise(issue_id, neighbour)
 
     def _is_in_the_way(self, neighbour: Neighbour) -> bool:
-        """Tell whether it has a connection of its own, rather than the same as we."""
+        """Return whether its connection is another than the one that we share."""
         if not self._shares or neighbour.entry_id is None:
             return True
         if neighbour.shared:
             return False
-        # It may share once it is loaded.
+        # Until it is loaded, it may turn out to share the connection.
         other = self._hass.config_entries.async_get_known_entry(neighbour.entry_id)
         return other.state is ConfigEntryState.LOADED
 
     def _could_share(self) -> bool:
-        """Tell whether Home Assistant's connection could carry our requests."""
+        """Return whether Home Assistant's connection could carry our requests."""
         settings = self._multiplexer.settings
         return (
             settings.protocol == "modbus"
@@ -256,7 +257,7 @@ class _NeighbourWatch:
 
 
 class _DeviceWatch:
-    """Judges the device by the life of its connections."""
+    """Draws conclusions from how the device treats its connections."""
 
     def __init__(self, hass: HomeAssistant, entry: TcpMultiplexerConfigEntry) -> None:
         self._hass = hass
@@ -265,7 +266,7 @@ class _DeviceWatch:
         self._opened: datetime = dt_util.utcnow()
         self._bytes_before = 0
         self._silent = 0
-        """Connections in a row that the device ended at once and without a byte."""
+        """Connections in a row that the device closed at once and without a byte."""
         self._silent_since = self._opened
         entry.async_on_unload(self._multiplexer.subscribe(self._handle_event))
 
@@ -286,7 +287,7 @@ class _DeviceWatch:
                 self._delete(LENIENT_MATCHING)
             case EventType.HEALTH_CHANGED if event.reason == Health.PAUSED.value:
                 self._silent = 0
-                self._delete(SLOT_TAKEN)  # Its owner gave it away.
+                self._delete(SLOT_TAKEN)  # the user released it
 
     def _count_ended(self) -> None:
         now = dt_util.utcnow()

@@ -1,9 +1,9 @@
-"""Who else in this Home Assistant talks to which host and port.
+"""What else in this Home Assistant connects to which host and port: the neighbours.
 
-A device with one slot serves one of them. So the config flow suggests what others
-already talk to and names who is in the way, and a repair says whom to point at the
-multiplexer. All of it is best effort: three places are looked at, nothing but host and
-port is read, and nothing is logged.
+A device with one slot serves only one of them. So the config flow suggests the devices
+that others already use, and names the neighbours that are in the way; a repair says
+which one to point at the multiplexer. All of it is best effort: three sources are read,
+nothing in them but host and port, and nothing is logged.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ MODBUS_DOMAIN = "modbus"
 
 
 class Neighbour(NamedTuple):
-    """Somebody in this Home Assistant who dials a host and port over TCP."""
+    """A config entry or hub in this Home Assistant that connects to a host over TCP."""
 
     host: str
     """In lower case."""
@@ -31,17 +31,17 @@ class Neighbour(NamedTuple):
     entry_id: str | None
     """None: a hub of the YAML configuration."""
     shared: bool
-    """Over the connection that Home Assistant's integrations share."""
+    """It uses the connection that Home Assistant's integrations share."""
 
 
 @callback
 def async_neighbours(hass: HomeAssistant) -> list[Neighbour]:
-    """Give everybody but ourselves, each once a host and port."""
+    """Return all neighbours, each once per host and port."""
     found = {
         (neighbour.host, neighbour.port, neighbour.entry_id or neighbour.name): (
             neighbour
         )
-        # What a shared connection tells comes last: it knows that it is shared.
+        # Shared connections come last, and win: only they know that they are shared.
         for source in (_entries, _yaml_hubs, _shared_connections)
         for neighbour in source(hass)
     }
@@ -50,7 +50,7 @@ def async_neighbours(hass: HomeAssistant) -> list[Neighbour]:
 
 @callback
 def async_who_dials(hass: HomeAssistant, host: str, port: int) -> list[Neighbour]:
-    """Give everybody but ourselves who dials this host and port."""
+    """Return all neighbours that connect to this host and port."""
     return [
         neighbour
         for neighbour in async_neighbours(hass)
@@ -59,8 +59,8 @@ def async_who_dials(hass: HomeAssistant, host: str, port: int) -> list[Neighbour
 
 
 def _entries(hass: HomeAssistant) -> Iterator[Neighbour]:
-    # Whether they are loaded does not matter: an entry that waits for its next attempt
-    # takes the slot with it.
+    # Loaded or not does not matter: an entry that is being retried takes the slot with
+    # its next attempt.
     for entry in hass.config_entries.async_entries(
         include_ignore=False, include_disabled=False
     ):
@@ -74,7 +74,7 @@ def _entries(hass: HomeAssistant) -> Iterator[Neighbour]:
 
 
 def _port(value: Any) -> int | None:
-    """Read a port however another integration stored it."""
+    """Parse a port in whatever type another integration stored it."""
     try:
         return int(value)
     except TypeError, ValueError:
@@ -90,17 +90,17 @@ def _neighbour(
 
 
 def _yaml_hubs(hass: HomeAssistant) -> Iterator[Neighbour]:
-    """Each hub of the YAML configuration keeps a connection of its own."""
+    """Yield the hubs of the YAML configuration; each has a connection of its own."""
     for name, hub in hass.data.get(MODBUS_DOMAIN, {}).items():
         if endpoint := _tcp(getattr(hub, "endpoint", None)):
             yield Neighbour(*endpoint, name, MODBUS_DOMAIN, None, shared=False)
 
 
 def _shared_connections(hass: HomeAssistant) -> Iterator[Neighbour]:
-    """Entries whose connection Home Assistant's own Modbus integration keeps."""
+    """Yield the entries that share a connection of the Modbus integration."""
     if MODBUS_DOMAIN not in hass.config.components:
         return
-    try:  # Not in 2026.9, and not to be imported where nobody needs it.
+    try:  # Not in 2026.9, and only imported where it is needed
         from homeassistant.components.modbus.connection import (  # noqa: PLC0415
             async_get_connection_info,
         )
@@ -115,7 +115,7 @@ def _shared_connections(hass: HomeAssistant) -> Iterator[Neighbour]:
 
 
 def _tcp(endpoint: Any) -> tuple[str, int] | None:
-    """Give host and port where an endpoint of the Modbus integration is dialled."""
+    """Return host and port of a Modbus endpoint that is reached over TCP."""
     match endpoint:
         case ("tcp", str(host), int(port)):
             return host.lower(), port

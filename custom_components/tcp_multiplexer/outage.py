@@ -1,8 +1,8 @@
-"""What an outage makes of every request: refused. How often that is told.
+"""How often requests are reported that an outage refuses.
 
-Clients go on asking while their device is away for a night, or paused. That it is away
-is an event, and a state; that requests are refused because of it is told at once, and
-then, client by client, ever more seldom: what was held back comes as one event with its
+Clients keep asking while their device is away for the night, or paused. The outage is
+an event and a state; that requests are refused because of it is reported at once, and
+then, for each client, less and less often: what was held back is one event with a
 count. Otherwise a night would leave an entry a second in the recorder's database.
 """
 
@@ -23,65 +23,67 @@ type _Kind = tuple[str | None, str | None]
 
 @dataclass
 class _Held:
-    """What is held back of one client and reason."""
+    """What is held back for one client and reason."""
 
     timer: asyncio.TimerHandle
     seconds: float
-    """How long it is held back this time."""
+    """How long it is held back this time, in seconds."""
     event: Event | None = None
 
 
 class Refusals:
-    """Holds back events about requests that were refused because of an outage."""
+    """Holds back events about requests that were refused because of an outage.
+
+    All other events, and those that are due, go to `deliver`.
+    """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, tell: Callable[[Event], None]
+        self, loop: asyncio.AbstractEventLoop, deliver: Callable[[Event], None]
     ) -> None:
-        """Hand to `tell` what is to be told."""
         self._loop = loop
-        self._tell = tell
+        self._deliver = deliver
         self._held: dict[_Kind, _Held] = {}
 
     def take(self, event: Event) -> None:
-        """Tell an event at once, or hold it back."""
+        """Deliver an event at once, or hold it back."""
         match event.type, event.reason:
             case (EventType.UPSTREAM_BACK, _) | (EventType.HEALTH_CHANGED, "healthy"):
                 self.end()
             case EventType.REQUEST_REFUSED, reason if reason in _REASONS:
                 self._take_refusal(event)
                 return
-        self._tell(event)
+        self._deliver(event)
 
     def _take_refusal(self, event: Event) -> None:
         kind = (event.client, event.reason)
         if (held := self._held.get(kind)) is None:
             self._hold(kind, FIRST_SECONDS)
-            self._tell(event)
+            self._deliver(event)
         elif held.event is None:
             held.event = event
         else:
             held.event = replace(event, count=held.event.count + event.count)
 
     def end(self) -> None:
-        """Tell what is held back, and be patient no more."""
+        """Deliver what is held back, and start over."""
         held_back, self._held = self._held, {}
         for held in held_back.values():
             held.timer.cancel()
             if held.event is not None:
-                self._tell(held.event)
+                self._deliver(held.event)
 
     def _hold(self, kind: _Kind, seconds: float) -> None:
         timer = self._loop.call_at(self._loop.time() + seconds, self._release, kind)
         self._held[kind] = _Held(timer, seconds)
 
     def _release(self, kind: _Kind) -> None:
-        """Tell what was held back, and hold its like back for twice as long.
+        """Deliver what was held back, and hold the like back for twice as long.
 
-        Many clients ask but a few times a minute: only who is silent for longer is
-        forgotten.
+        Many clients ask only a few times a minute: one is forgotten only after it was
+        silent for longer than that.
         """
         held = self._held.pop(kind)
         if held.event is not None or held.seconds < FORGET_SECONDS:
             self._hold(kind, min(2 * held.seconds, MOST_SECONDS))
         if held.event is not None:
-            self._tell(held.event)
+            self._deliver(held.event)

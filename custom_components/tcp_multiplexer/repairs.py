@@ -1,8 +1,8 @@
-"""Mend from the repairs page what `issues.py` found.
+"""Fix flows for the issues that `issues.py` creates.
 
-Most flows lead to the dialog that changes a config entry: ours for the port, the other
+Most lead to the dialog that changes a config entry: ours for the port, the other
 integration's for the device. They end with an abort, so that the issue stays until
-what it watches is right, not until a dialog was opened.
+the problem is gone, not only until a dialog was opened.
 """
 
 import asyncio
@@ -36,13 +36,13 @@ from .issues import (
 from .multiplexer import Event, Health, Multiplexer
 
 SLOT_SECONDS: Final = 120
-"""Some devices need a minute or more until their slot is free again."""
+"""Some devices take a minute or more to free their slot."""
 
 
 async def async_create_fix_flow(
     hass: HomeAssistant, issue_id: str, data: dict[str, Any] | None
 ) -> RepairsFlow:
-    """Give the flow that mends an issue."""
+    """Return the flow that fixes an issue."""
     ids = data or {}
     entry = hass.config_entries.async_get_known_entry(ids[ATTR_ENTRY_ID])
     if neighbour_id := ids.get(ATTR_NEIGHBOUR_ID):
@@ -59,14 +59,13 @@ class ReconfigureFlow(ConfirmRepairFlow):
     """Explains, then leads to the dialog that reconfigures an entry."""
 
     def __init__(self, entry: ConfigEntry[Any]) -> None:
-        """Keep the entry that has to change."""
         self._entry = entry
 
     @override
     async def async_step_confirm(
         self, user_input: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
-        """Say what is wrong and what comes next."""
+        """Explain the problem and what happens next."""
         if user_input is not None:
             return await self.async_step_reconfigure()
         return await super().async_step_confirm()
@@ -74,7 +73,7 @@ class ReconfigureFlow(ConfirmRepairFlow):
     async def async_step_reconfigure(
         self, _: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
-        """Open the entry's own dialog."""
+        """Open the dialog that changes the entry."""
         return await self._async_lead_to(self._entry)
 
     async def _async_lead_to(self, entry: ConfigEntry[Any]) -> RepairsFlowResult:
@@ -105,17 +104,16 @@ class OptionsFlow(ReconfigureFlow):
 
 
 class DirectConnectionFlow(ReconfigureFlow):
-    """Takes the device's slot for the multiplexer, then re-points the neighbour.
+    """Takes the device's slot for the multiplexer, then opens the neighbour's dialog.
 
     In the order that works where there is one slot: the neighbour is unloaded, the
-    multiplexer gets the device to answer, the neighbour is set up again, and only
+    multiplexer gets an answer from the device, the neighbour is set up again, and only
     then can its dialog reach the device at the multiplexer's address.
     """
 
     def __init__(
         self, entry: TcpMultiplexerConfigEntry, neighbour: ConfigEntry[Any]
     ) -> None:
-        """Keep who serves and who has to be re-pointed."""
         super().__init__(neighbour)
         self._serving = entry
         self._task: asyncio.Task[bool] | None = None
@@ -124,7 +122,7 @@ class DirectConnectionFlow(ReconfigureFlow):
     async def async_step_confirm(
         self, user_input: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
-        """Say what is wrong and what comes next."""
+        """Explain the problem and what happens next."""
         if user_input is not None:
             return await self.async_step_take_slot()
         return await super().async_step_confirm()
@@ -132,7 +130,7 @@ class DirectConnectionFlow(ReconfigureFlow):
     async def async_step_take_slot(
         self, _: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
-        """Show that the device has to answer first."""
+        """Show progress until the device has answered the multiplexer."""
         if self._task is None:
             self._task = self.hass.async_create_task(self._async_take_slot())
         if not self._task.done():
@@ -153,7 +151,7 @@ class DirectConnectionFlow(ReconfigureFlow):
     async def async_step_no_slot(
         self, _: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
-        """Say that something else must be wrong."""
+        """End: the device did not answer, so something else must be wrong."""
         return self.async_abort(
             reason="no_slot",
             description_placeholders={"neighbour": self._entry.title},
@@ -162,8 +160,8 @@ class DirectConnectionFlow(ReconfigureFlow):
     async def _async_take_slot(self) -> bool:
         """Unload the neighbour until the device answers the multiplexer.
 
-        Unloading, not disabling: it is not written down, so that the neighbour is
-        back after a restart, come what may.
+        It is unloaded, not disabled: that is not stored, so that the neighbour is
+        back after a restart, whatever happens.
         """
         config_entries = self.hass.config_entries
         neighbour_id = self._entry.entry_id
@@ -183,7 +181,7 @@ class DirectConnectionFlow(ReconfigureFlow):
 
 
 async def _async_answered(multiplexer: Multiplexer) -> None:
-    """Wait until the device answers, or nobody asks it anything."""
+    """Wait until the device answers, or is not asked anything."""
     changed = asyncio.Event()
 
     def note(_: Event) -> None:
@@ -205,7 +203,7 @@ class SharedConnectionFlow(DirectConnectionFlow):
     async def async_step_init(
         self, _: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
-        """Ask which way to go."""
+        """Ask whether to share the connection or to change the neighbour."""
         ways = ["use_shared_connection"]
         if self._entry.supports_reconfigure:
             ways.append("confirm")
@@ -219,29 +217,28 @@ class SharedConnectionFlow(DirectConnectionFlow):
     async def async_step_use_shared_connection(
         self, _: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
-        """Open the multiplexer's own dialog, in which the way can be chosen."""
+        """Open the multiplexer's own dialog, which offers the connection type."""
         return await self._async_lead_to(self._serving)
 
 
 class LenientMatchingFlow(ConfirmRepairFlow):
-    """Switches lenient matching on."""
+    """Turns lenient matching on."""
 
     def __init__(self, entry: TcpMultiplexerConfigEntry) -> None:
-        """Keep the entry that has to change."""
         self._entry = entry
 
     @override
     async def async_step_confirm(
         self, user_input: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
-        """Say what it means, and do it."""
+        """Explain what it means, and do it."""
         if user_input is not None:
             self.hass.config_entries.async_update_entry(
                 self._entry,
                 options={
                     **self._entry.options,
                     "matching": "lenient",
-                    # without identifiers, only one may be under way
+                    # without identifiers, only one may be in flight
                     "max_in_flight": 1,
                 },
             )

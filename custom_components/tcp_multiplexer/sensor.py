@@ -137,6 +137,7 @@ SENSORS: Final = (
         key="reads_saved",
         translation_key="reads_saved",
         entity_category=EntityCategory.DIAGNOSTIC,
+        entity_registry_enabled_default=False,
         state_class=SensorStateClass.TOTAL_INCREASING,
         value_fn=lambda snapshot: snapshot.reads_shared + snapshot.reads_cached,
         modbus_only=True,

@@ -1,9 +1,9 @@
-"""The actions: what automations and people can do with a multiplexer.
+"""The actions: what automations and users can do with a multiplexer.
 
-Each acts on a config entry. Whoever may use Home Assistant may look and reconnect;
-disconnecting others and asking the device is for administrators, and asking must be
-enabled in the options besides. Answers hold what JSON holds: times as ISO 8601 in
-UTC, durations in seconds, bytes in hexadecimal digits.
+Each acts on a config entry. Every user may read statistics and reconnect; to disconnect
+clients, read requests or send one takes an administrator, and sending must be enabled
+in the options as well. Responses are JSON: times as ISO 8601 in UTC, durations in
+seconds, bytes as hexadecimal digits.
 """
 
 from base64 import b64encode
@@ -37,7 +37,7 @@ ATTR_PDU: Final = "pdu"
 ATTR_UNIT_ID: Final = "unit_id"
 
 MAX_TRACE: Final = 1000
-"""Exchanges that one answer holds at most."""
+"""The largest number of exchanges in one response."""
 
 _SCHEMA: Final = vol.Schema({vol.Required(ATTR_CONFIG_ENTRY_ID): cv.string})
 _RECONNECT_SCHEMA: Final = _SCHEMA.extend(
@@ -114,7 +114,7 @@ def async_setup_services(hass: HomeAssistant) -> None:
 
 @callback
 def _async_coordinator(call: ServiceCall) -> TcpMultiplexerCoordinator:
-    """Give the coordinator of the entry that is meant.
+    """Return the coordinator of the entry that the call names.
 
     Raises:
         ServiceValidationError: there is no such entry, or it is not loaded.
@@ -148,7 +148,7 @@ async def _async_disconnect_client(call: ServiceCall) -> ServiceResponse:
 
 
 async def _async_get_clients(call: ServiceCall) -> ServiceResponse:
-    """Tell who is connected and what each asked and got."""
+    """Return the connected clients with their counters."""
     coordinator = _async_coordinator(call)
     snapshot = coordinator.multiplexer.snapshot()
     return {"clients": [_client(coordinator, client) for client in snapshot.clients]}
@@ -166,7 +166,7 @@ def _client(
 
 
 async def _async_get_statistics(call: ServiceCall) -> ServiceResponse:
-    """Tell all that is counted, per unit too; the clients have their own action."""
+    """Return all counters, per unit too; clients have an action of their own."""
     snapshot = _async_coordinator(call).multiplexer.snapshot()
     return {
         **{
@@ -188,7 +188,7 @@ async def _async_get_statistics(call: ServiceCall) -> ServiceResponse:
 
 
 async def _async_get_trace(call: ServiceCall) -> ServiceResponse:
-    """Tell what was asked and answered lately, the oldest first; or as a capture."""
+    """Return the recent exchanges, the oldest first, or as a pcap capture."""
     coordinator = _async_coordinator(call)
     multiplexer = coordinator.multiplexer
     records = multiplexer.trace()[-call.data[ATTR_LIMIT] :]
@@ -223,7 +223,7 @@ async def _async_reset_statistics(call: ServiceCall) -> None:
 
 
 async def _async_send_request(call: ServiceCall) -> ServiceResponse:
-    """Ask the device something, through policy and queue like any client."""
+    """Send a request to the device, through policy and queue like any client's."""
     coordinator = _async_coordinator(call)
     entry = coordinator.config_entry
     if not entry.options.get(CONF_ALLOW_SEND_REQUEST, False):
@@ -267,7 +267,7 @@ def _from_hex(digits: str) -> bytes:
 def _invalid(
     key: str, cause: Exception | None = None, /, **placeholders: str
 ) -> NoReturn:
-    """Refuse what the caller asked for, in the caller's language."""
+    """Reject the call with a translated error."""
     raise ServiceValidationError(
         translation_domain=DOMAIN,
         translation_key=key,
@@ -276,10 +276,10 @@ def _invalid(
 
 
 def _time(seconds: float | None) -> str | None:
-    """Write seconds since the epoch as ISO 8601."""
+    """Format seconds since the epoch as ISO 8601."""
     return None if seconds is None else dt_util.utc_from_timestamp(seconds).isoformat()
 
 
 def _by_text(counts: Mapping[int, int]) -> dict[str, int]:
-    """Make keys that JSON can hold."""
+    """Convert the keys to text, for JSON."""
     return {str(key): count for key, count in counts.items()}

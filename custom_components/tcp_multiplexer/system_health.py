@@ -1,4 +1,4 @@
-"""System health: at a glance, whether the multiplexers of this Home Assistant work."""
+"""System health: whether the multiplexers of this Home Assistant work, at a glance."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ from .coordinator import TcpMultiplexerConfigEntry
 def async_register(
     hass: HomeAssistant, register: system_health.SystemHealthRegistration
 ) -> None:
-    """Say what to ask."""
+    """Register what system health shows."""
     register.async_register_info(_async_info)
 
 
 async def _async_info(hass: HomeAssistant) -> dict[str, Any]:
-    """Count what runs, who is connected and which devices are."""
+    """Count running entries, connected devices, clients and requests."""
     entries = hass.config_entries.async_entries(DOMAIN, include_disabled=False)
     loaded: list[TcpMultiplexerConfigEntry]
     loaded = hass.config_entries.async_loaded_entries(DOMAIN)

@@ -8,6 +8,7 @@ import pytest
 
 from custom_components.tcp_multiplexer import multiplexer
 from custom_components.tcp_multiplexer.multiplexer import Multiplexer, Settings
+from custom_components.tcp_multiplexer.multiplexer.limits import LIMITS, Limits
 
 from .devices import Client, Device, port_of, running
 
@@ -45,14 +46,18 @@ async def multiplex(device: Device) -> AsyncGenerator[Multiplex]:
     """Start multiplexers that share the device; they are stopped in the end."""
     started: list[Multiplexer] = []
 
-    async def start(*, paused: bool = False, **settings: Any) -> Multiplexer:
+    async def start(
+        *, paused: bool = False, limits: Limits = LIMITS, **settings: Any
+    ) -> Multiplexer:
         defaults: dict[str, Any] = {
             "host": "127.0.0.1",
             "port": device.port,
             "listen_host": "127.0.0.1",
             "listen_port": 0,
         }
-        mux = Multiplexer(Settings(**(defaults | settings)), paused=paused)
+        mux = Multiplexer(
+            Settings(**(defaults | settings)), paused=paused, limits=limits
+        )
         started.append(mux)
         await mux.start()
         return mux

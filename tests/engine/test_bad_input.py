@@ -16,11 +16,7 @@ from typing import Any
 
 import pytest
 
-from custom_components.tcp_multiplexer.multiplexer import (
-    Event,
-    EventType,
-    Health,
-)
+from custom_components.tcp_multiplexer.multiplexer import Event, EventType, Health
 
 from .conftest import Connect, Multiplex
 from .devices import (

@@ -39,7 +39,7 @@ def getaddrinfo(host, *rest, ask=socket.getaddrinfo, **options):
     return ask(host, *rest, **options)
 
 socket.getaddrinfo = getaddrinfo
-from tcp_multiplexer.cli import main
+from tcp_multiplexer.command_line.main import main
 sys.exit(main())
 """
 
@@ -47,15 +47,16 @@ sys.exit(main())
 # A fault that nobody should ever see: a request that is never done with.
 STUCK_LOOP = """
 import sys
-from tcp_multiplexer import cli, dispatcher
+from tcp_multiplexer.command_line.main import main
+from tcp_multiplexer.dispatch.dispatcher import Dispatcher
 
 def submit(self, exchange):
     print("stuck", file=sys.stderr, flush=True)
     while True:
         pass
 
-dispatcher.Dispatcher.submit = submit
-sys.exit(cli.main())
+Dispatcher.submit = submit
+sys.exit(main())
 """
 
 

@@ -15,9 +15,9 @@ from custom_components.tcp_multiplexer.multiplexer import (
     Settings,
     TlsListener,
     TlsUpstream,
-    cli,
 )
-from custom_components.tcp_multiplexer.multiplexer.cli_options import (
+from custom_components.tcp_multiplexer.multiplexer.command_line import main as cli
+from custom_components.tcp_multiplexer.multiplexer.command_line.flags import (
     Parser,
     add_flags,
     duration,

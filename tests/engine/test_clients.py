@@ -12,13 +12,10 @@ from typing import Any
 
 import pytest
 
-from custom_components.tcp_multiplexer.multiplexer import (
-    Event,
-    EventType,
-    Multiplexer,
-    listener,
-    upstream,
-)
+from custom_components.tcp_multiplexer.multiplexer import Event, EventType, Multiplexer
+from custom_components.tcp_multiplexer.multiplexer.downstream.memory import Memory
+from custom_components.tcp_multiplexer.multiplexer.limits import Limits
+from custom_components.tcp_multiplexer.multiplexer.sockets import set_keepalive
 
 from .conftest import Connect, Multiplex
 from .devices import (
@@ -414,9 +411,9 @@ def post(size: int, *, body: bytes | None = None) -> bytes:
 
 
 async def test_large_messages_wait_for_one_another_s_memory(
-    multiplex: Multiplex, monkeypatch: pytest.MonkeyPatch
+    multiplex: Multiplex,
 ) -> None:
-    monkeypatch.setattr(listener, "BUFFER_LIMIT", 500_000)
+    limits = Limits(buffer=500_000)
     size = 300_000
     bodies = 0
     go_on = asyncio.Event()
@@ -431,7 +428,9 @@ async def test_large_messages_wait_for_one_another_s_memory(
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
     async with serving(take) as port:
-        multiplexer = await multiplex(protocol="http", port=port, timeout=60)
+        multiplexer = await multiplex(
+            protocol="http", port=port, timeout=60, limits=limits
+        )
         clients = [await Client.connect(port_of(multiplexer)) for _ in range(4)]
         for client in clients:
             client.writer.write(post(size))
@@ -468,15 +467,13 @@ async def test_memory_of_large_messages_is_given_back_however_they_end(
     async with serving(take) as port:
         multiplexer = await multiplex(protocol="http", port=port, timeout=60)
         occupied: list[int] = []
-        occupy = listener.Listener.occupy
+        occupy = Memory.occupy
 
-        def note(
-            self: listener.Listener, size: int, *, incomplete: bool = False
-        ) -> None:
+        def note(self: Memory, size: int, *, incomplete: bool = False) -> None:
             occupy(self, size, incomplete=incomplete)
-            occupied.append(self.buffered)
+            occupied.append(self.occupied)
 
-        monkeypatch.setattr(listener.Listener, "occupy", note)
+        monkeypatch.setattr(Memory, "occupy", note)
 
         async def come(data: bytes) -> Client:
             client = await Client.connect(port_of(multiplexer))
@@ -516,11 +513,13 @@ async def large(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def test_client_that_leaves_most_unread_is_closed_for_the_others(
-    multiplex: Multiplex, monkeypatch: pytest.MonkeyPatch
+    multiplex: Multiplex,
 ) -> None:
-    monkeypatch.setattr(listener, "BUFFER_LIMIT", LARGE * 3 // 2)
+    limits = Limits(buffer=LARGE * 3 // 2)
     async with serving(large) as port:
-        multiplexer = await multiplex(protocol="http", port=port, timeout=60)
+        multiplexer = await multiplex(
+            protocol="http", port=port, timeout=60, limits=limits
+        )
         async with slow_client(multiplexer) as greedy, slow_client(multiplexer) as slow:
             greedy.writer.write(GET * 4)
             # It gets two, and no more while these are unread.
@@ -665,10 +664,10 @@ async def test_options_that_a_system_lacks_are_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr(socket, "TCP_USER_TIMEOUT")
-    upstream.set_keepalive(asyncio.Transport())  # has no socket at all
+    set_keepalive(asyncio.Transport())  # has no socket at all
     async with running() as device:
         client = await Client.connect(device.port)
-        upstream.set_keepalive(client.writer.transport)
+        set_keepalive(client.writer.transport)
         sock: socket.socket = client.writer.get_extra_info("socket")
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         client.close()
@@ -677,7 +676,7 @@ async def test_options_that_a_system_lacks_are_left_out(
 async def test_dead_peers_are_found_by_the_system() -> None:
     async with running() as device:
         client = await Client.connect(device.port)
-        upstream.set_keepalive(client.writer.transport)
+        set_keepalive(client.writer.transport)
         sock: socket.socket = client.writer.get_extra_info("socket")
 
         def option(level: int, name: int) -> int:

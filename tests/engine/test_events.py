@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from custom_components.tcp_multiplexer.multiplexer.events import (
+from custom_components.tcp_multiplexer.multiplexer.observe.events import (
     Event,
     Events,
     EventType,

@@ -7,7 +7,9 @@ from typing import override
 from hypothesis import given, strategies as st
 import pytest
 
-from custom_components.tcp_multiplexer.multiplexer.health import Health
+from custom_components.tcp_multiplexer.multiplexer.upstream.health_tracker import (
+    HealthTracker,
+)
 
 BACKOFF, BACKOFF_MAX = 1.0, 30.0
 
@@ -22,17 +24,17 @@ class Least(random.Random):
 
 @given(outcomes=st.lists(st.booleans(), max_size=80))
 def test_degraded_is_two_unanswered_of_the_last_twenty(outcomes: list[bool]) -> None:
-    health = Health()
+    health = HealthTracker(random.Random(0))
     for number, answered in enumerate(outcomes, start=1):
         if answered:
-            health.count += 1
+            health.answered()
         else:
             health.failed("no response")
         assert health.degraded is (outcomes[:number][-20:].count(False) >= 2)
 
 
 def test_reason_is_the_last_one() -> None:
-    health = Health()
+    health = HealthTracker(random.Random(0))
     reasons = [health.reason]
     health.failed("no response")
     reasons.append(health.reason)
@@ -41,7 +43,7 @@ def test_reason_is_the_last_one() -> None:
 
 
 def test_outage_is_news_once_and_ends_with_a_response() -> None:
-    health = Health()
+    health = HealthTracker(random.Random(0))
     assert health.recovered(1) is None
     assert health.attempt_failed(10, "refused", BACKOFF, BACKOFF_MAX)
     assert not health.attempt_failed(12, "refused", BACKOFF, BACKOFF_MAX)
@@ -58,14 +60,14 @@ def test_outage_is_news_once_and_ends_with_a_response() -> None:
 def test_next_attempt_comes_after_a_fifth_of_the_outage(
     away: float, delay: float
 ) -> None:
-    health = Health(Least())
+    health = HealthTracker(Least())
     health.attempt_failed(1000, "refused", BACKOFF, BACKOFF_MAX)
     health.attempt_failed(1000 + away, "refused", BACKOFF, BACKOFF_MAX)
     assert health.next_attempt == pytest.approx(1000 + away + delay)
 
 
 def test_jitter_only_shortens_and_by_a_fifth_at_most() -> None:
-    health = Health(random.Random(1))
+    health = HealthTracker(random.Random(1))
     health.attempt_failed(0, "refused", BACKOFF, BACKOFF_MAX)
     delays = []
     for _ in range(1000):
@@ -76,7 +78,7 @@ def test_jitter_only_shortens_and_by_a_fifth_at_most() -> None:
 
 
 def test_attempts_become_rarer_but_never_rarer_than_the_most() -> None:
-    health = Health(random.Random(2))
+    health = HealthTracker(random.Random(2))
     now, attempts = 0.0, [0.0]
     while now < 3600:
         health.attempt_failed(now, "refused", BACKOFF, BACKOFF_MAX)
@@ -89,7 +91,7 @@ def test_attempts_become_rarer_but_never_rarer_than_the_most() -> None:
 
 
 def test_fresh_connection_asked_for_may_be_tried_at_once() -> None:
-    health = Health()
+    health = HealthTracker(random.Random(0))
     health.failed("no response")
     health.failed("no response")
     health.attempt_failed(10, "refused", BACKOFF, BACKOFF_MAX)

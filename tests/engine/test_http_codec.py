@@ -19,8 +19,10 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Stray,
     UpstreamEvent,
 )
-from custom_components.tcp_multiplexer.multiplexer.protocols.http import HttpProtocol
-from custom_components.tcp_multiplexer.multiplexer.protocols.http_message import (
+from custom_components.tcp_multiplexer.multiplexer.protocols.http.gateway import (
+    HttpProtocol,
+)
+from custom_components.tcp_multiplexer.multiplexer.protocols.http.message import (
     HEAD_LIMIT,
     HttpResponse,
 )

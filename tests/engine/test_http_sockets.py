@@ -11,11 +11,8 @@ from typing import Any, override
 from aiohttp import ClientSession, TCPConnector, web
 import pytest
 
-from custom_components.tcp_multiplexer.multiplexer import (
-    Multiplexer,
-    Settings,
-    client,
-)
+from custom_components.tcp_multiplexer.multiplexer import Multiplexer, Settings
+from custom_components.tcp_multiplexer.multiplexer.limits import LIMITS, Limits
 
 type Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -149,7 +146,9 @@ async def read_request(reader: asyncio.StreamReader) -> bytes:
 
 
 @asynccontextmanager
-async def sharing(port: int, **settings: Any) -> AsyncIterator[Multiplexer]:
+async def sharing(
+    port: int, *, limits: Limits = LIMITS, **settings: Any
+) -> AsyncIterator[Multiplexer]:
     """Run a multiplexer in front of a device on `port`."""
     multiplexer = Multiplexer(
         Settings(
@@ -159,7 +158,8 @@ async def sharing(port: int, **settings: Any) -> AsyncIterator[Multiplexer]:
             listen_host="127.0.0.1",
             listen_port=0,
             **{"timeout": 30.0, "reconnect_backoff": 0.1, **settings},
-        )
+        ),
+        limits=limits,
     )
     await multiplexer.start()
     try:
@@ -309,13 +309,10 @@ async def test_too_long_body_is_refused_while_it_comes(device: Device) -> None:
     assert device.requests == []
 
 
-async def test_refused_client_cannot_stay(
-    device: Device, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_refused_client_cannot_stay(device: Device) -> None:
     """It has read why, and neither closes nor stops sending."""
-    monkeypatch.setattr(client, "_LINGER_SECONDS", 0.2)
     async with (
-        sharing(device.port) as multiplexer,
+        sharing(device.port, limits=Limits(linger=0.2)) as multiplexer,
         connected(multiplexer) as (reader, writer),
     ):
         writer.write(b"nonsense\r\n\r\n")

@@ -7,11 +7,9 @@ from typing import Any, override
 import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import Multiplexer, Settings
-from custom_components.tcp_multiplexer.multiplexer.client import Client
-from custom_components.tcp_multiplexer.multiplexer.listener import (
-    BUFFER_LIMIT,
-    Listener,
-)
+from custom_components.tcp_multiplexer.multiplexer.downstream.client import Client
+from custom_components.tcp_multiplexer.multiplexer.downstream.listener import Listener
+from custom_components.tcp_multiplexer.multiplexer.limits import LIMITS
 
 
 class Wire(asyncio.Transport):
@@ -81,12 +79,12 @@ async def test_memory_of_a_client_lost_while_it_waits_for_some_is_given_back(
     there: Listener,
 ) -> None:
     client = accept(there)
-    there.occupy(BUFFER_LIMIT)  # a complete request of somebody else
+    there.memory.occupy(LIMITS.buffer)  # a complete request of somebody else
     head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n"
     client.data_received(head + bytes(200_000))
-    assert there.buffered > BUFFER_LIMIT
+    assert there.memory.occupied > LIMITS.buffer
     client.connection_lost(ConnectionResetError())
-    assert there.buffered == BUFFER_LIMIT
+    assert there.memory.occupied == LIMITS.buffer
 
 
 async def test_next_oldest_may_grow_once_the_oldest_reads_no_more(
@@ -97,7 +95,7 @@ async def test_next_oldest_may_grow_once_the_oldest_reads_no_more(
     head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99000000\r\n\r\n"
     oldest.data_received(head.replace(b"99", b"16", 1) + bytes(100_000))
     second.data_received(head.replace(b"99", b"16", 1) + bytes(100_000))
-    there.occupy(BUFFER_LIMIT, incomplete=True)
+    there.memory.occupy(LIMITS.buffer, incomplete=True)
     second.data_received(bytes(1000))
     assert not wire.reading
     oldest.pause_writing()

@@ -25,13 +25,13 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     UpstreamCodec,
     UpstreamEvent,
 )
-from custom_components.tcp_multiplexer.multiplexer.protocols.modbus import (
-    ModbusProtocol,
-)
-from custom_components.tcp_multiplexer.multiplexer.protocols.modbus_pdu import (
+from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.pdu import (
     describe,
     is_retry_safe,
     is_write,
+)
+from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.tcp import (
+    ModbusProtocol,
 )
 
 from .devices import Frame, exception, read, values, write

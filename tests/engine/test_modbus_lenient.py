@@ -28,11 +28,11 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     UpstreamCodec,
     UpstreamEvent,
 )
-from custom_components.tcp_multiplexer.multiplexer.protocols.modbus import (
-    ModbusProtocol,
-)
-from custom_components.tcp_multiplexer.multiplexer.protocols.modbus_pdu import (
+from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.pdu import (
     modbus_request,
+)
+from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.tcp import (
+    ModbusProtocol,
 )
 
 from .conftest import Connect, Multiplex

@@ -11,15 +11,15 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     ProtocolOptions,
     Request,
 )
-from custom_components.tcp_multiplexer.multiplexer.protocols.modbus import (
-    ModbusProtocol,
-)
-from custom_components.tcp_multiplexer.multiplexer.protocols.modbus_pdu import (
+from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.pdu import (
     explain,
     explain_write,
     may_answer,
     registers_read,
     success_response,
+)
+from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.tcp import (
+    ModbusProtocol,
 )
 
 from .devices import Frame, exception, read, values, write

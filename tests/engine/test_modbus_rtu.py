@@ -34,10 +34,10 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Stray,
     UpstreamEvent,
 )
-from custom_components.tcp_multiplexer.multiplexer.protocols.modbus_pdu import (
+from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.pdu import (
     modbus_request,
 )
-from custom_components.tcp_multiplexer.multiplexer.protocols.modbus_rtu import (
+from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.rtu import (
     BROADCAST,
     MAX_FRAME,
     SILENCE,

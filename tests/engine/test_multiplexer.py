@@ -20,8 +20,8 @@ from custom_components.tcp_multiplexer.multiplexer import (
     RequestError,
     Settings,
     SettingsError,
-    upstream,
 )
+from custom_components.tcp_multiplexer.multiplexer.limits import LIMITS, Limits
 
 from .conftest import Connect, Multiplex
 from .devices import (
@@ -224,12 +224,11 @@ async def test_stop_gives_up_connecting(multiplex: Multiplex) -> None:
 
 
 async def test_attempt_to_connect_has_an_end(
-    multiplex: Multiplex, monkeypatch: pytest.MonkeyPatch
+    multiplex: Multiplex,
 ) -> None:
-    assert upstream.CONNECT_SECONDS == 5
-    monkeypatch.setattr(upstream, "CONNECT_SECONDS", 0.05)
+    assert LIMITS.connect == 5
     with silent_port() as port:
-        multiplexer = await multiplex(port=port)
+        multiplexer = await multiplex(port=port, limits=Limits(connect=0.05))
         await until(lambda: multiplexer.health is Health.UNREACHABLE)
         assert multiplexer.snapshot().health_reason == (
             "no answer to the connection attempt within 0.05 s"
@@ -851,9 +850,7 @@ async def test_fewer_connections_are_kept_if_fewer_are_wanted(
 
 
 async def test_every_setting_that_may_change_is_one() -> None:
-    from custom_components.tcp_multiplexer.multiplexer import (  # noqa: PLC0415
-        multiplexer,
-    )
+    from custom_components.tcp_multiplexer.multiplexer import multiplexer
 
     assert {field.name for field in fields(Settings)} >= multiplexer._LIVE  # noqa: SLF001
 

@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import TraceRecord
-from custom_components.tcp_multiplexer.multiplexer.pcap import to_pcap
+from custom_components.tcp_multiplexer.multiplexer.observe.pcap import to_pcap
 
 from .conftest import Connect, Multiplex
 from .devices import Device, Frame, ignore, read, values, write

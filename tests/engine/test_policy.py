@@ -6,17 +6,16 @@ from typing import Any
 import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import Settings
-from custom_components.tcp_multiplexer.multiplexer.policy import (
+from custom_components.tcp_multiplexer.multiplexer.dispatch.policy import (
     Policy,
     Verdict,
-    is_in,
-    parse_peer,
 )
+from custom_components.tcp_multiplexer.multiplexer.networks import is_in, parse_peer
 from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     ProtocolOptions,
     Request,
 )
-from custom_components.tcp_multiplexer.multiplexer.protocols.modbus import (
+from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.tcp import (
     ModbusProtocol,
 )
 

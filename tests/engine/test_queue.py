@@ -18,12 +18,15 @@ from hypothesis.stateful import (
 )
 import pytest
 
-from custom_components.tcp_multiplexer.multiplexer.exchange import Exchange, Requester
+from custom_components.tcp_multiplexer.multiplexer.dispatch.exchange import (
+    Exchange,
+    Requester,
+)
+from custom_components.tcp_multiplexer.multiplexer.dispatch.queue import RequestQueue
 from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Failure,
     Request,
 )
-from custom_components.tcp_multiplexer.multiplexer.queue import RequestQueue
 
 
 class Asker(Requester):
@@ -177,12 +180,12 @@ def test_only_what_may_be_sent_twice_and_others_keep_their_turn() -> None:
     assert taken(queue) == "a c b"
 
 
-def test_what_is_put_back_goes_before_all_others() -> None:
+def test_what_is_requeue_goes_before_all_others() -> None:
     queue, a, b, c = queue_of("a", "b", "c")
     put(queue, read(a), read(b), read(a), read(c))
     first, second = queue.take(), queue.take()
     for exchange in (second, first):
-        queue.put_back(exchange)
+        queue.requeue(exchange)
     got = [queue.take() for _ in range(4)]
     assert got[:2] == [first, second]
     assert [exchange.requester for exchange in got[2:]] == [c, a]
@@ -493,14 +496,14 @@ class Naive(RuleBasedStateMachine):
             self.writes.remove(exchange)
 
     @rule(exchange=consumes(going))
-    def put_back(self, exchange: Exchange) -> None:
+    def requeue(self, exchange: Exchange) -> None:
         asker = cast(Asker, exchange.requester)
         self.in_flight.remove(exchange)
         if asker.gone or exchange.request.writes is not None:
             self.in_flight.add(exchange)
             self.end(exchange)
             return
-        self.queue.put_back(exchange)
+        self.queue.requeue(exchange)
         self.pending.insert(0, exchange)
         self.clock += 1
         self.again[exchange] = -self.clock

@@ -14,7 +14,7 @@ from custom_components.tcp_multiplexer.multiplexer import (
     Settings,
     SettingsError,
 )
-from custom_components.tcp_multiplexer.multiplexer.policy import is_in
+from custom_components.tcp_multiplexer.multiplexer.networks import is_in
 from custom_components.tcp_multiplexer.multiplexer.settings import RANGES
 
 

@@ -3,8 +3,9 @@
 import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import Failure
-from custom_components.tcp_multiplexer.multiplexer.statistics import (
-    WINDOW,
+from custom_components.tcp_multiplexer.multiplexer.observe.statistics import (
+    WINDOW_EXCHANGES,
+    WINDOW_SECONDS,
     Statistics,
     percentile,
 )
@@ -34,24 +35,43 @@ def test_reset_begins_again_but_keeps_the_trace() -> None:
     assert statistics.failures == dict.fromkeys(Failure, 0)
     statistics.gone.requests = 9
     statistics.failures[Failure.BUSY] = 3
-    statistics.times.add(1, 2)
+    statistics.times.add(5, 6, 7)
     statistics.units.answered[b"\4\3"] += 1
     for name in "abc":
         statistics.trace.append((0, name, b"", None, "busy", 0, None))
     statistics.reset(8)
     assert (statistics.since, statistics.gone.requests) == (8, 0)
     assert statistics.failures[Failure.BUSY] == 0
-    assert (statistics.times.waits, statistics.times.took) == ([], [])
+    assert statistics.times.recent(8) == ([], [])
+    assert statistics.times.count == 0
     assert not statistics.units.snapshot()
     assert [entry[1] for entry in statistics.trace] == ["b", "c"]
 
 
+def test_times_are_sorted_waits_and_response_times() -> None:
+    times = Statistics(trace_size=0, now=0).times
+    times.add(arrived=1, sent=5, answered=6)
+    times.add(arrived=6, sent=8, answered=11)
+    times.add(arrived=11, sent=14, answered=16)
+    assert times.recent(16) == ([2, 3, 4], [1, 2, 3])
+
+
+def test_times_are_those_of_the_last_minutes() -> None:
+    times = Statistics(trace_size=0, now=0).times
+    times.add(arrived=0, sent=1, answered=2)
+    times.add(arrived=0, sent=1, answered=5)
+    assert times.recent(2 + WINDOW_SECONDS) == ([1, 1], [1, 4])
+    assert times.recent(3 + WINDOW_SECONDS) == ([1], [4])
+    assert times.recent(6 + WINDOW_SECONDS) == ([], [])
+    assert times.count == 2  # ever
+
+
 def test_times_are_those_of_the_last_exchanges() -> None:
-    statistics = Statistics(trace_size=0, now=0)
-    for number in range(WINDOW + 3):
-        statistics.times.add(-number, number)
-    assert statistics.times.took == list(range(3, WINDOW + 3))
-    assert statistics.times.waits == list(range(-WINDOW - 2, -2))
+    times = Statistics(trace_size=0, now=0).times
+    for number in range(WINDOW_EXCHANGES + 3):
+        times.add(arrived=0, sent=0, answered=number / 1024)
+    _, took = times.recent(2)
+    assert took == [number / 1024 for number in range(3, WINDOW_EXCHANGES + 3)]
 
 
 def test_unit_is_counted_by_what_came_of_its_requests() -> None:

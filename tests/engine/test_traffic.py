@@ -16,8 +16,8 @@ from custom_components.tcp_multiplexer.multiplexer import (
     EventType,
     Health,
     Multiplexer,
-    pool,
 )
+from custom_components.tcp_multiplexer.multiplexer.limits import Limits
 
 from .conftest import Connect, Multiplex
 from .devices import (
@@ -608,11 +608,9 @@ async def test_older_connection_that_ends_later_says_nothing_of_the_newer(
     device: Device,
     multiplex: Multiplex,
     connect: Connect,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pool, "_TRIAL_SECONDS", 0.05)
     device.slots = 2
-    multiplexer = await multiplex(max_connections=2)
+    multiplexer = await multiplex(max_connections=2, limits=Limits(trial=0.05))
     clients = [await connect(multiplexer) for _ in range(2)]
     await spread(device, clients)
     later = time.monotonic() + 0.1
@@ -797,11 +795,9 @@ async def test_connection_that_was_never_used_waits_for_the_next_request(
     device: Device,
     multiplex: Multiplex,
     connect: Connect,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A device that hangs up on who asks nothing is not unreachable."""
-    monkeypatch.setattr(pool, "_TRIAL_SECONDS", 0.05)
-    multiplexer = await multiplex(health_check_interval=0)
+    """A device that hangs up when nothing is asked is not unreachable."""
+    multiplexer = await multiplex(health_check_interval=0, limits=Limits(trial=0.05))
     await until(lambda: device.open_links)
     later = time.monotonic() + 0.1
     await until(lambda: time.monotonic() > later)

@@ -32,7 +32,7 @@ from custom_components.tcp_multiplexer.const import (
     CONF_UPSTREAM,
     DOMAIN,
 )
-from custom_components.tcp_multiplexer.probe import try_listen
+from custom_components.tcp_multiplexer.local_sockets import try_listen
 
 from .dialogs import Dialog
 from .peers import ModbusClient, ModbusDevice, read_registers, registers, until

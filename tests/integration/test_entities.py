@@ -7,15 +7,18 @@ from typing import Any
 
 from homeassistant.components.button.const import DOMAIN as BUTTON_DOMAIN, SERVICE_PRESS
 from homeassistant.components.homeassistant import SERVICE_UPDATE_ENTITY
+from homeassistant.components.switch import DOMAIN as SWITCH_DOMAIN
 from homeassistant.const import (
     ATTR_CONFIG_ENTRY_ID,
     ATTR_ENTITY_ID,
     CONF_HOST,
     EVENT_STATE_CHANGED,
     EVENT_STATE_REPORTED,
+    SERVICE_TURN_ON,
     STATE_OFF,
     STATE_ON,
     STATE_UNKNOWN,
+    EntityCategory,
 )
 from homeassistant.core import (
     DOMAIN as HOMEASSISTANT_DOMAIN,
@@ -46,6 +49,7 @@ CLIENTS = "sensor.inverter_clients"
 EVENT = "event.inverter_upstream_and_clients"
 FAILED = "sensor.inverter_failed_requests"
 LISTEN_ADDRESS = "sensor.inverter_listen_address"
+QUEUE_DEPTH = "sensor.inverter_queue_depth"
 RECONNECT = "button.inverter_reconnect"
 REQUESTS = "sensor.inverter_requests"
 RESPONSE_TIME = "sensor.inverter_response_time"
@@ -141,20 +145,13 @@ async def test_entities_enabled_by_default(
         )
         if entity.disabled_by is None
     }
-    assert {entity_id for entity_id, category in enabled.items() if not category} == {
-        CONNECTION,
-        HEALTH,
-        CLIENTS,
-        RECONNECT,
-        PAUSE,
-        EVENT,
-    }
-    assert {entity_id for entity_id, category in enabled.items() if category} == {
-        "sensor.inverter_queue_depth",
-        RESPONSE_TIME,
-        FAILED,
-        "sensor.inverter_reads_saved",
-        LISTEN_ADDRESS,
+    assert enabled == {
+        **dict.fromkeys((HEALTH, CLIENTS, PAUSE, EVENT)),
+        **dict.fromkeys(
+            (CONNECTION, QUEUE_DEPTH, RESPONSE_TIME, FAILED, LISTEN_ADDRESS),
+            EntityCategory.DIAGNOSTIC,
+        ),
+        RECONNECT: EntityCategory.CONFIG,
     }
 
 
@@ -244,6 +241,35 @@ async def test_counters_every_interval_and_nothing_when_nothing_changed(
         assert await client.ask(read_registers()) == NO_RESPONSE
         await until(lambda: hass.states.is_state(FAILED, "1"))
         assert writes[REQUESTS] == writes[FAILED] == 1
+
+
+async def test_response_time_is_unknown_when_nothing_has_answered_for_long(
+    hass: HomeAssistant, entry: MockConfigEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await load(hass, entry, **{CONF_UPDATE_INTERVAL: NEVER})
+    assert await async_setup_component(hass, HOMEASSISTANT_DOMAIN, {})
+
+    async def update() -> None:
+        await hass.services.async_call(
+            HOMEASSISTANT_DOMAIN,
+            SERVICE_UPDATE_ENTITY,
+            {ATTR_ENTITY_ID: RESPONSE_TIME},
+            blocking=True,
+        )
+
+    async with ModbusClient(listen_port(hass, entry)) as client:
+        assert await client.ask(read_registers()) == registers()
+    await hass.services.async_call(
+        SWITCH_DOMAIN, SERVICE_TURN_ON, {ATTR_ENTITY_ID: PAUSE}, blocking=True
+    )
+    await update()
+    assert not hass.states.is_state(RESPONSE_TIME, STATE_UNKNOWN)
+
+    begin = hass.loop.time()
+    monkeypatch.setattr(hass.loop, "time", lambda: begin + 10 * 60 + 1)
+    await update()
+    assert hass.states.is_state(RESPONSE_TIME, STATE_UNKNOWN)
+    monkeypatch.undo()
 
 
 async def test_interval_changes_without_a_reload(

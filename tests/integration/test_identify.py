@@ -14,16 +14,16 @@ from pymodbus.pdu.mei_message import ReadDeviceInformationResponse
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
-from custom_components.tcp_multiplexer import probe
-from custom_components.tcp_multiplexer.identify import Identity, identify
-from custom_components.tcp_multiplexer.multiplexer import Multiplexer, Settings
-from custom_components.tcp_multiplexer.probe import (
+from custom_components.tcp_multiplexer.flow import probe
+from custom_components.tcp_multiplexer.flow.identify import Identity, identify
+from custom_components.tcp_multiplexer.flow.probe import (
     DeviceError,
     DeviceProblem,
-    Meeting,
+    ProbeResult,
     ask_device,
     ask_running,
 )
+from custom_components.tcp_multiplexer.multiplexer import Multiplexer, Settings
 
 from .dialogs import Dialog
 from .peers import ModbusClient, ModbusDevice, read_registers, registers
@@ -389,10 +389,10 @@ async def test_units_of_a_device_in_use_in_the_usual_order(
         assert units == [1, 71, 0, 255, 247, 3]
         # One that is left alone says nothing, and neither does one that takes too long.
         await multiplexer.pause()
-        assert await ask_running(multiplexer, ()) == Meeting()
+        assert await ask_running(multiplexer, ()) == ProbeResult()
         multiplexer.resume()
         monkeypatch.setattr(probe, "ANSWER_SECONDS", 0.1)
         device.unit = 99
         multiplexer.reset_statistics()
-        assert await ask_running(multiplexer, ()) == Meeting()
+        assert await ask_running(multiplexer, ()) == ProbeResult()
         await multiplexer.stop()

@@ -22,9 +22,8 @@ from custom_components.tcp_multiplexer.const import (
     CONF_LISTEN_PORT,
     CONF_MORE_LISTENERS,
 )
-from custom_components.tcp_multiplexer.local_ports import async_which_failed
+from custom_components.tcp_multiplexer.local_sockets import try_listen, which_failed
 from custom_components.tcp_multiplexer.multiplexer import ListenerSettings, Settings
-from custom_components.tcp_multiplexer.probe import try_listen
 from tests.engine.certificates import Authority
 
 from .dialogs import Dialog
@@ -354,5 +353,5 @@ async def test_which_port_kept_it_from_starting(taken: int | None) -> None:
     with ExitStack() as stack:
         if taken is not None:
             stack.enter_context(socket.create_server(("", ports[taken])))
-        failed = await async_which_failed(settings)
+        failed = await which_failed(settings)
     assert failed == (ports[taken or 0], bool(taken))

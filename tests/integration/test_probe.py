@@ -13,17 +13,19 @@ from typing import Any, override
 from aiohttp import web
 import pytest
 
-from custom_components.tcp_multiplexer import probe
-from custom_components.tcp_multiplexer.multiplexer import Settings, TlsUpstream
-from custom_components.tcp_multiplexer.probe import (
+from custom_components.tcp_multiplexer.flow import probe
+from custom_components.tcp_multiplexer.flow.probe import (
     DeviceError,
     DeviceProblem,
-    ListenProblem,
     ask_device,
+)
+from custom_components.tcp_multiplexer.local_sockets import (
+    ListenProblem,
     next_free_port,
     own_addresses,
     try_listen,
 )
+from custom_components.tcp_multiplexer.multiplexer import Settings, TlsUpstream
 
 from .pymodbus_device import pymodbus_device
 

@@ -23,8 +23,8 @@ import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 
-from custom_components.tcp_multiplexer import probe
 from custom_components.tcp_multiplexer.const import CONF_LISTEN_PORT, CONF_TLS
+from custom_components.tcp_multiplexer.flow import probe
 from tests.engine.certificates import Authority, Pair
 
 from .dialogs import Dialog

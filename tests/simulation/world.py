@@ -12,12 +12,10 @@ from collections.abc import Coroutine
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 import logging
-import random
 from random import Random
 import traceback
 from types import TracebackType
 from typing import Any, Self, override
-from unittest import mock
 
 from custom_components.tcp_multiplexer.multiplexer import (
     Multiplexer,
@@ -99,19 +97,13 @@ class World(AbstractContextManager["World"]):
         self.device.on_link = self.watch.upstream
         self.winding_down = False
         self.mux: Multiplexer
-        self._chance = mock.patch.object(random, "Random", self._engine_rng)
 
     def rng(self, part: str) -> Random:
         """Give a part of the world its own dice."""
         return Random(f"{self.seed}/{part}")
 
-    def _engine_rng(self) -> Random:
-        """Give the engine dice when it asks for some."""
-        return self.rng("engine")
-
     @override
     def __enter__(self) -> Self:
-        self._chance.start()
         return self
 
     @override
@@ -121,7 +113,6 @@ class World(AbstractContextManager["World"]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._chance.stop()
         self.loop.set_exception_handler(lambda *_: None)
         if error is not None:
             for task in asyncio.all_tasks(self.loop):
@@ -132,7 +123,7 @@ class World(AbstractContextManager["World"]):
         """Start the multiplexer."""
 
         async def start() -> Multiplexer:
-            mux = Multiplexer(self.settings, paused=paused)
+            mux = Multiplexer(self.settings, paused=paused, rng=self.rng("engine"))
             await mux.start()
             return mux
 

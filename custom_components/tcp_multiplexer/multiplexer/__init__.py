@@ -5,46 +5,64 @@ standard library and h11, and also runs on its own (`tcp-multiplexer server`). W
 named here is its whole interface.
 """
 
-from .events import Event, EventListener, EventType
+from .dispatch.exchange import CloseReason, Exchange, Upstream, UpstreamOwner
 from .multiplexer import Multiplexer, RequestError
-from .protocols import PROTOCOLS
-from .protocols.base import Failure
-from .settings import (
-    DEFAULT_NETWORKS,
-    ListenerSettings,
-    Network,
-    Settings,
-    SettingsError,
+from .networks import DEFAULT_NETWORKS, Network
+from .observe.events import Event, EventListener, EventType
+from .observe.snapshot import (
+    ClientSnapshot,
+    Health,
+    ScopeSnapshot,
+    Snapshot,
+    TraceRecord,
 )
-from .snapshot import ClientSnapshot, Health, ScopeSnapshot, Snapshot, TraceRecord
+from .profiles import PROFILES
+from .protocols import PROTOCOLS, Protocol, ProtocolOptions
+from .protocols.base import Answer, Failure, Request, SendBack, Stray
+from .settings import RANGES, ListenerSettings, Settings, SettingsError
 from .tls import TlsError, TlsListener, TlsUpstream
-from .upstream import CloseReason, Upstream, UpstreamOwner
 
-__all__ = [
+__all__ = [  # noqa: RUF022 - grouped by what they are for
+    "__version__",
+    # One multiplexer, and the requests of the program that runs it
+    "Multiplexer",
+    "RequestError",
+    "Failure",
+    # How it is set up
+    "Settings",
+    "ListenerSettings",
+    "TlsListener",
+    "TlsUpstream",
+    "Network",
+    "SettingsError",
+    "TlsError",
+    # What settings can be, for forms: defaults, bounds, device profiles, protocols
     "DEFAULT_NETWORKS",
+    "RANGES",
+    "PROFILES",
     "PROTOCOLS",
-    "ClientSnapshot",
-    "CloseReason",
+    # What it reports
     "Event",
     "EventListener",
     "EventType",
-    "Failure",
+    "CloseReason",
     "Health",
-    "ListenerSettings",
-    "Multiplexer",
-    "Network",
-    "RequestError",
-    "ScopeSnapshot",
-    "Settings",
-    "SettingsError",
     "Snapshot",
-    "TlsError",
-    "TlsListener",
-    "TlsUpstream",
+    "ClientSnapshot",
+    "ScopeSnapshot",
     "TraceRecord",
+    # An upstream of another kind than a socket: `Multiplexer(make_upstream=…)`
     "Upstream",
     "UpstreamOwner",
-    "__version__",
+    "Exchange",
+    # A protocol alone, to ask a device without a multiplexer: its upstream codec turns
+    # a request into bytes, and bytes into what they mean
+    "Protocol",
+    "ProtocolOptions",
+    "Request",
+    "Answer",
+    "SendBack",
+    "Stray",
 ]
 
 __version__ = "1.0.0"

@@ -9,30 +9,42 @@ attempt at a time and what the owner awaits.
 """
 
 import asyncio
+from functools import partial
+import random
 import time
 from typing import TYPE_CHECKING, Any, override
 
-from .events import Events
-from .exchange import Exchange, Requester
-from .listener import Listener
-from .pcap import to_pcap
-from .pool import UpstreamPool
+from .dispatch.coalescing import Coalescer
+from .dispatch.connections import Connections
+from .dispatch.dispatcher import Dispatcher
+from .dispatch.exchange import Exchange, Requester
+from .dispatch.misfits import Misfits
+from .dispatch.queue import RequestQueue
+from .dispatch.recorder import Recorder
+from .dispatch.timer import Timer
+from .downstream.listener import Listener
+from .limits import LIMITS, Limits
+from .observe.events import Events
+from .observe.pcap import to_pcap
+from .observe.snapshot import Snapshot, TraceRecord
+from .observe.statistics import Statistics, percentile
 from .protocols import PROTOCOLS, ProtocolOptions
-from .queue import RequestQueue
 from .settings import SettingsError
-from .snapshot import Snapshot, TraceRecord
-from .statistics import Statistics, percentile
-from .upstream import SocketUpstream
+from .upstream.connector import Connector
+from .upstream.health_tracker import HealthTracker
+from .upstream.pool import UpstreamPool
+from .upstream.prober import Prober
+from .upstream.socket_upstream import SocketUpstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     import ssl
 
-    from .events import EventListener
+    from .dispatch.exchange import Upstream, UpstreamOwner
+    from .observe.events import EventListener
+    from .observe.snapshot import Health
     from .protocols.base import Failure, Protocol
     from .settings import Settings
-    from .snapshot import Health
-    from .upstream import Upstream, UpstreamOwner
 
 _LIVE = frozenset(
     (
@@ -71,6 +83,31 @@ class RequestError(Exception):
         self.failure = failure
 
 
+def _make_protocol(settings: Settings) -> Protocol[Any]:
+    """Make the protocol that `settings` name.
+
+    Raises:
+        SettingsError: the probe is no message of the protocol.
+
+    """
+    options = ProtocolOptions(
+        unit_id=settings.unit_id,
+        on_failure=settings.on_failure,
+        max_body=settings.max_body,
+        host=settings.host,
+        port=settings.port,
+        probe=settings.probe,
+        framing=settings.framing,
+        matching=settings.matching,
+        quiet=settings.quiet,
+        unit_map=settings.unit_map,
+    )
+    try:
+        return PROTOCOLS[settings.protocol](options)
+    except ValueError as err:  # the only option that a protocol judges itself
+        raise SettingsError("probe", str(err)) from err
+
+
 class Multiplexer:
     """Shares one upstream, or a small pool of connections to it, among clients."""
 
@@ -81,52 +118,63 @@ class Multiplexer:
         paused: bool = False,
         name: str | None = None,
         make_upstream: Callable[[UpstreamOwner], Upstream] | None = None,
+        rng: random.Random | None = None,
+        limits: Limits = LIMITS,
     ) -> None:
         """Prepare; must run in the event loop that will carry it.
 
         `name` is what logs call the upstream, else its host and port.
         `make_upstream` makes connections of another kind than a codec on a socket.
+        `rng` spreads the attempts to connect; give one to repeat a run exactly.
 
         Raises:
             SettingsError: the probe is no message of the protocol.
 
         """
         self._settings = settings
+        self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._events = Events()
         self._statistics = Statistics(settings.trace_size, self._loop.time())
         self._queue = RequestQueue(
             settings.queue_size, writes_first=settings.writes_first
         )
-        options = ProtocolOptions(
-            unit_id=settings.unit_id,
-            on_failure=settings.on_failure,
-            max_body=settings.max_body,
-            host=settings.host,
-            port=settings.port,
-            probe=settings.probe,
-            framing=settings.framing,
-            matching=settings.matching,
-            quiet=settings.quiet,
-            unit_map=settings.unit_map,
-        )
-        try:
-            self._protocol: Protocol[Any] = PROTOCOLS[settings.protocol](options)
-        except ValueError as err:  # the only option that a protocol judges itself
-            raise SettingsError("probe", str(err)) from err
-        self._pool = UpstreamPool(
+        self._protocol = _make_protocol(settings)
+        name = name or f"{settings.host}:{settings.port}"
+        timer = Timer()
+        connections = Connections(settings, self._queue, timer)
+        self._dispatcher = Dispatcher(
             settings,
             self._protocol,
             self._queue,
+            connections,
+            Coalescer(share=settings.share_reads, ttl=settings.cache_ttl),
+            Recorder(self._protocol, self._statistics, self._events),
+            Misfits(self._statistics, self._events, name),
+            self._statistics,
+            timer,
+        )
+        self._connections = connections
+        self._pool = self._dispatcher.supply = UpstreamPool(
+            settings,
+            self._protocol,
+            self._queue,
+            connections,
+            self._dispatcher,
+            Connector(
+                partial(make_upstream or self._make_socket_upstream, self._dispatcher),
+                self._statistics,
+                name,
+            ),
+            HealthTracker(rng or random.Random()),  # noqa: S311 - no secret
+            Prober(self._queue),
             self._statistics,
             self._events,
-            self._make_socket_upstream
-            if make_upstream is None
-            else lambda: make_upstream(self._dispatcher),
+            timer,
             paused=paused,
-            name=name or f"{settings.host}:{settings.port}",
+            name=name,
+            trial_seconds=limits.trial,
         )
-        self._dispatcher = self._pool.dispatcher
         self._listener = Listener(
             settings,
             self._protocol,
@@ -134,18 +182,20 @@ class Multiplexer:
             self._dispatcher,
             self._statistics,
             self._events,
+            limits,
         )
         self._hosts: set[_Host] = set()
         self._tls: ssl.SSLContext | None = None
         self._stopped = False
 
-    def _make_socket_upstream(self) -> Upstream:
+    def _make_socket_upstream(self, owner: UpstreamOwner) -> Upstream:
         settings = self._settings
         return SocketUpstream(
-            self._dispatcher,
+            owner,
             self._protocol.upstream(),
             (settings.host, settings.port),
             batch=settings.max_in_flight > 1,
+            connect_seconds=self._limits.connect,
             tls=self._tls,
             server_name=settings.tls.server_name if settings.tls else "",
         )
@@ -178,7 +228,7 @@ class Multiplexer:
                 None, self._settings.tls.context
             )
         await self._listener.start()
-        self._pool.start()
+        self._pool.connect()
 
     async def stop(self) -> None:
         """Free the port, every socket, timer and task. May be called again."""
@@ -270,7 +320,7 @@ class Multiplexer:
         if not changed <= _LIVE:
             return False
         self._settings = settings
-        self._listener.settings = settings
+        self._listener.apply(settings)
         self._queue.size = settings.queue_size
         self._queue.writes_first = settings.writes_first
         self._pool.apply(settings)
@@ -286,8 +336,8 @@ class Multiplexer:
         statistics, pool, queue = self._statistics, self._pool, self._queue
         clock = self._clock
         health = pool.status
-        opened = [upstream.opened_at for upstream in pool.upstreams]
-        waits, took = statistics.times.waits, statistics.times.took
+        opened = [upstream.opened_at for upstream in self._connections.open]
+        waits, took = statistics.times.recent(self._loop.time())
         last = self._dispatcher.last_response
         traffic = statistics.gone.with_those_here(self._listener.clients)
         return Snapshot(
@@ -304,7 +354,9 @@ class Multiplexer:
             clients_peak=statistics.clients_peak,
             queue_depth=queue.depth,
             queue_peak=queue.peak,
-            in_flight=sum(len(upstream.in_flight) for upstream in pool.upstreams),
+            in_flight=sum(
+                len(upstream.in_flight) for upstream in self._connections.open
+            ),
             requests=traffic.requests,
             responses=statistics.times.count,
             exceptions=statistics.exceptions,

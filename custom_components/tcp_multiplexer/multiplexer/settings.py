@@ -6,26 +6,10 @@ the behaviour off that it belongs to.
 """
 
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
 
+from .networks import DEFAULT_NETWORKS, Network
 from .protocols import PROTOCOLS
 from .tls import TlsListener, TlsUpstream
-
-type Network = IPv4Network | IPv6Network
-
-DEFAULT_NETWORKS: tuple[Network, ...] = tuple(
-    ip_network(text)
-    for text in (
-        "127.0.0.0/8",
-        "::1/128",  # loopback
-        "10.0.0.0/8",
-        "172.16.0.0/12",
-        "192.168.0.0/16",  # private, RFC 1918
-        "169.254.0.0/16",
-        "fe80::/10",  # link-local
-        "fc00::/7",  # unique local, RFC 4193
-    )
-)
 
 
 class SettingsError(ValueError):

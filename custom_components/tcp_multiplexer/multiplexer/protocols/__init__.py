@@ -4,9 +4,9 @@ from typing import Any
 
 from .base import Protocol, ProtocolOptions
 from .echo import EchoProtocol
-from .http import HttpProtocol
+from .http.gateway import HttpProtocol
 from .length_prefixed import Iso8583Protocol, MpuProtocol
-from .modbus import ModbusProtocol
+from .modbus.tcp import ModbusProtocol
 
 __all__ = ["PROTOCOLS", "Protocol", "ProtocolOptions"]
 

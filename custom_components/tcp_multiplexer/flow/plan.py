@@ -1,0 +1,174 @@
+"""The entry that a form describes, and what must be tried before it is saved.
+
+What already runs is not tried again: when an entry is reconfigured, only what changes
+or does not run is tried.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from homeassistant.config_entries import ConfigEntryState
+from homeassistant.const import CONF_HOST, CONF_NAME, CONF_PORT, CONF_PROTOCOL
+from homeassistant.core import callback
+
+from ..addresses import parse_endpoint
+from ..const import (
+    CONF_LISTEN_HOST,
+    CONF_LISTEN_PORT,
+    CONF_MORE_LISTENERS,
+    CONF_PROFILE,
+    CONF_TLS,
+    CONF_UPSTREAM,
+    UPSTREAM_HOME_ASSISTANT,
+    UPSTREAM_TCP,
+)
+from ..coordinator import TcpMultiplexerConfigEntry
+from ..entry_settings import settings_from
+from ..multiplexer import Settings, SettingsError
+from .certificates import Uploads
+from .fields import TLS, FieldError, worth_storing
+from .forms import UPSTREAM_TLS, Sections
+from .local_ports import ListenAddress
+from .probe import make_protocol
+
+_DEVICE: Final = {CONF_PROTOCOL, CONF_HOST, CONF_PORT, CONF_UPSTREAM, CONF_TLS}
+"""The data that says which device an entry shares, and how it is reached."""
+_LISTENING: Final = {CONF_LISTEN_HOST, CONF_LISTEN_PORT}
+_UNNAMED: Final = {CONF_UPSTREAM: UPSTREAM_TCP, CONF_TLS: None}
+"""What it means that an entry lacks one of these."""
+
+# An entry that is being retried counts: the next attempt might come in between.
+_RELEASABLE: Final = (
+    ConfigEntryState.LOADED,
+    ConfigEntryState.SETUP_RETRY,
+    ConfigEntryState.SETUP_ERROR,
+)
+
+_OWN_WORDS: Final = (
+    "max_in_flight",
+    "reconnect_backoff_max",
+    "allowed_functions",
+    "allowed_units",
+    "unit_map",
+    CONF_MORE_LISTENERS,
+)
+"""Fields with an error of their own: values within bounds can still be invalid."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToTry:
+    """What must be tried before an entry is saved."""
+
+    dial: bool
+    """Whether the device answers."""
+    bind: bool
+    """Whether the local port is free."""
+    release: bool
+    """Whether the running entry holds what has to be tried."""
+    ask: bool
+    """Whether the running entry can be used to identify its device."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The entry that a form describes, and what must be tried before it is saved."""
+
+    title: str
+    data: dict[str, Any]
+    options: Mapping[str, Any]
+    settings: Settings
+    to_try: ToTry
+
+    @property
+    def listen_address(self) -> ListenAddress:
+        """Where clients will connect."""
+        return ListenAddress(self.settings.listen_host, self.settings.listen_port)
+
+
+async def async_plan(
+    typed: Mapping[str, Any],
+    sections: Sections,
+    uploads: Uploads,
+    entry: TcpMultiplexerConfigEntry | None,
+) -> Plan:
+    """Read the form that reconfigures `entry`, or adds one if that is None.
+
+    Raises:
+        FieldError: something in it is invalid.
+
+    """
+    try:
+        host, port = parse_endpoint(typed[CONF_HOST])
+    except ValueError:
+        raise FieldError(CONF_HOST, "invalid_host") from None
+    values = sections.to_store(typed)
+    tls_fields = {field: values.pop(field) for field in UPSTREAM_TLS}
+    data: dict[str, Any] = {
+        CONF_PROTOCOL: typed[CONF_PROTOCOL],
+        CONF_HOST: host,
+        CONF_PORT: port or typed[CONF_PORT],
+        CONF_LISTEN_HOST: values.pop(CONF_LISTEN_HOST),
+        CONF_LISTEN_PORT: typed[CONF_LISTEN_PORT],
+        CONF_PROFILE: typed[CONF_PROFILE],
+        CONF_UPSTREAM: typed[CONF_UPSTREAM],
+    }
+    if data[CONF_UPSTREAM] != UPSTREAM_TCP and data[CONF_PROTOCOL] != "modbus":
+        raise FieldError(CONF_UPSTREAM, "only_modbus")
+    tls = await uploads.async_upstream(
+        tls_fields, entry.data.get(CONF_TLS) if entry else None
+    )
+    if tls is not None:
+        if data[CONF_UPSTREAM] == UPSTREAM_HOME_ASSISTANT:
+            raise FieldError(TLS, "tls_not_shared")
+        data[CONF_TLS] = tls
+    options = entry.options if entry else worth_storing(values)
+    return Plan(
+        title=entry.title if entry else typed.get(CONF_NAME, "").strip() or host,
+        data=data,
+        options=options,
+        settings=checked_settings(data, options),
+        to_try=_to_try(data, entry),
+    )
+
+
+@callback
+def _to_try(data: dict[str, Any], entry: TcpMultiplexerConfigEntry | None) -> ToTry:
+    """Compare new data with the entry that is reconfigured."""
+    if entry is None:
+        return ToTry(dial=True, bind=True, release=False, ask=False)
+    running = entry.state is ConfigEntryState.LOADED
+    before = _UNNAMED | entry.data
+    changed = {
+        key for key, value in (_UNNAMED | data).items() if before.get(key) != value
+    }
+    dial = not changed.isdisjoint(_DEVICE)
+    bind = not (running and changed.isdisjoint(_LISTENING))
+    needs_own_port = bind and not (running and CONF_LISTEN_PORT in changed)
+    release = entry.state in _RELEASABLE and (dial or needs_own_port)
+    is_modbus = data[CONF_PROTOCOL] == "modbus"
+    return ToTry(
+        dial=dial,
+        bind=bind,
+        release=release,
+        ask=running and is_modbus and not release,
+    )
+
+
+def checked_settings(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settings:
+    """Return the settings of an entry with this data and these options.
+
+    Raises:
+        FieldError: a setting is out of its bounds, or two do not fit together.
+
+    """
+    try:
+        settings = settings_from(data, options)
+    except SettingsError as err:
+        key = f"invalid_{err.field}" if err.field in _OWN_WORDS else "invalid_value"
+        raise FieldError(err.field, key, field=err.field, message=err.message) from None
+    try:
+        make_protocol(settings)
+    except ValueError:
+        raise FieldError("probe", "invalid_probe") from None
+    return settings

@@ -1,0 +1,282 @@
+"""Try a device: connect, and send the request that a health check sends.
+
+Failures are classified by what the user can do about them; the texts are in the
+translations. Nothing here knows Home Assistant.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import fields
+import enum
+import socket
+import ssl
+from typing import Any, Final, NamedTuple
+
+from ..multiplexer import (
+    PROTOCOLS,
+    Answer,
+    Multiplexer,
+    Protocol,
+    ProtocolOptions,
+    Request,
+    RequestError,
+    SendBack,
+    Settings,
+    Stray,
+    TlsUpstream,
+)
+from .identify import FURTHER_UNITS, Identity, identify
+
+CONNECT_SECONDS: Final = 5.0
+ANSWER_SECONDS: Final = 10.0
+"""A user waits: what takes longer is no answer, whatever the timeout is."""
+_UNIT_SECONDS: Final = 2.0
+"""How long each further unit may take, and each request to identify a device."""
+_NO_ANSWER: Final = "no answer"
+_HUNG_UP: Final = "connection closed"
+_CHUNK: Final = 4096
+
+
+class DeviceProblem(enum.StrEnum):
+    """Why there is no answer from the device."""
+
+    UNKNOWN_HOST = "unknown_host"
+    """The name cannot be resolved."""
+    UNREACHABLE = "unreachable"
+    """No answer to the connection attempt, or no route."""
+    REFUSED = "refused"
+    """The host is there and nothing listens on that port."""
+    CLOSED = "closed"
+    """The device closed the connection without an answer: its slot may be taken."""
+    SILENT = "silent"
+    """It accepted the connection and did not answer."""
+    NOT_UNDERSTOOD = "not_understood"
+    """The answer is not one of the protocol."""
+    OTHER_SETTINGS = "other_settings"
+    """Home Assistant's own connection to it uses other link settings."""
+    NO_TLS = "no_tls"
+    """The TLS handshake failed."""
+    NOT_TRUSTED = "not_trusted"
+    """The device's certificate is not accepted."""
+
+
+class DeviceError(Exception):
+    """The device did not answer; `problem` says why, `detail` what else is known."""
+
+    def __init__(self, problem: DeviceProblem, detail: str | None = None) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.detail = detail
+
+
+def make_protocol(settings: Settings) -> Protocol[Any]:
+    """Return the protocol with the options in these settings.
+
+    Raises:
+        ValueError: the health check's request is not one whole message.
+
+    """
+    # Options have the names of their settings.
+    options = {
+        each.name: getattr(settings, each.name) for each in fields(ProtocolOptions)
+    }
+    return PROTOCOLS[settings.protocol](ProtocolOptions(**options))
+
+
+class ProbeResult(NamedTuple):
+    """What a device answered."""
+
+    answer: str | None = None
+    """Request and response as a text; None: nothing was asked."""
+    identity: Identity | None = None
+    """What it reported about itself; None: nothing."""
+
+
+async def ask_device(settings: Settings, units: Sequence[int] = ()) -> ProbeResult:
+    """Connect, send what a health check sends, and identify a Modbus device.
+
+    If the unit in `settings` does not answer, others are tried: `units`, then the usual
+    ones. All on one connection, with the delays in `settings`.
+
+    Raises:
+        DeviceError: it did not answer.
+
+    """
+    protocol = make_protocol(settings)
+    request = protocol.probe(None)
+    reader, writer = await _connect(settings.host, settings.port)
+    if settings.tls is not None:
+        await _secure(writer, settings.tls, settings.host)
+    try:
+        # No user waits minutes for a form: then the connection is enough.
+        if request is None or settings.connect_delay > ANSWER_SECONDS:
+            return ProbeResult()
+        await asyncio.sleep(settings.connect_delay)
+        return await _Conversation(settings, protocol, reader, writer).probe(
+            request, units
+        )
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+async def ask_running(multiplexer: Multiplexer, units: Sequence[int]) -> ProbeResult:
+    """Identify a Modbus device through the multiplexer that holds its connection.
+
+    The units that have answered before are tried; if there are none, the one in the
+    settings, `units`, and the usual ones. The result is empty if there is no answer
+    within `ANSWER_SECONDS`, or if the write policy or the allowed functions and units
+    refuse the requests.
+    """
+    settings = multiplexer.settings
+    answering = [
+        number
+        for number, unit in multiplexer.snapshot().units.items()
+        if unit.responses
+    ]
+    answering.sort(key=lambda number: number != settings.unit_id)
+
+    async def ask(payload: bytes) -> bytes | None:
+        with suppress(RequestError):
+            return await multiplexer.request(payload)
+        return None
+
+    others = [settings.unit_id, *units, *FURTHER_UNITS]
+    with suppress(TimeoutError):
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return ProbeResult(identity=await identify(ask, answering or others))
+    return ProbeResult()
+
+
+async def _connect(
+    host: str, port: int
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            return await asyncio.open_connection(host, port, all_errors=True)
+    except socket.gaierror, UnicodeError:  # unknown, or too long for a name
+        problem = DeviceProblem.UNKNOWN_HOST
+    except ExceptionGroup as errors:  # one for each address of the name
+        refused = errors.subgroup(ConnectionRefusedError)
+        problem = DeviceProblem.REFUSED if refused else DeviceProblem.UNREACHABLE
+    except OSError:  # mostly a TimeoutError
+        problem = DeviceProblem.UNREACHABLE
+    raise DeviceError(problem)
+
+
+async def _secure(writer: asyncio.StreamWriter, tls: TlsUpstream, host: str) -> None:
+    """Start TLS; a connection on which that fails is closed."""
+    context = await asyncio.get_running_loop().run_in_executor(None, tls.context)
+    done = False
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await writer.start_tls(context, server_hostname=tls.server_name or host)
+        done = True
+    except ssl.SSLCertVerificationError as err:
+        raise DeviceError(DeviceProblem.NOT_TRUSTED, err.verify_message) from None
+    except ssl.SSLError as err:
+        raise DeviceError(DeviceProblem.NO_TLS, err.reason) from None
+    except TimeoutError:  # without TLS, the device waits for more
+        raise DeviceError(DeviceProblem.NO_TLS, _NO_ANSWER) from None
+    except OSError:
+        raise DeviceError(DeviceProblem.NO_TLS, _HUNG_UP) from None
+    finally:
+        if not done:  # half a handshake never ends by itself
+            writer.transport.abort()
+
+
+class _Conversation:
+    """Requests to a device, one after the other on one connection."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        protocol: Protocol[Any],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self._settings = settings
+        self._protocol = protocol
+        self._reader = reader
+        self._writer = writer
+        self._codec = protocol.upstream()
+        self._seconds = min(settings.timeout, ANSWER_SECONDS)
+        self._loop = asyncio.get_running_loop()
+        self._end = self._loop.time() + ANSWER_SECONDS
+
+    async def probe(self, request: Request, units: Sequence[int]) -> ProbeResult:
+        """Send `request` and identify the device; if it is silent, try other units.
+
+        Raises:
+            DeviceError: it did not answer.
+
+        """
+        try:
+            response = await self._ask(request, self._seconds)
+        except DeviceError as err:
+            if err.problem is DeviceProblem.CLOSED and self._settings.tls is not None:
+                # TLS 1.3 refuses a client, or its lack of a certificate, only now.
+                raise DeviceError(DeviceProblem.NO_TLS, _HUNG_UP) from None
+            others = [*units, *FURTHER_UNITS]
+            if (
+                err.problem is not DeviceProblem.SILENT
+                or not self._protocol.correlated
+                or not self._codec.expire(request)
+                or (found := await self._identify(others)) is None
+            ):
+                raise
+            return ProbeResult(f"unit {found.unit}", found)
+        answer = self._protocol.describe(request.payload, response)
+        if not self._protocol.has_units:
+            return ProbeResult(answer)
+        return ProbeResult(answer, await self._identify([request.payload[0]]))
+
+    async def _identify(self, units: Sequence[int]) -> Identity | None:
+        """Identify the device; None if it fails or takes too long."""
+        with suppress(DeviceError):
+            return await identify(self._ask_unit, units)
+        return None
+
+    async def _ask_unit(self, payload: bytes) -> bytes | None:
+        """Return unit identifier and PDU of the answer; None: the unit is silent."""
+        await asyncio.sleep(self._settings.request_delay)
+        request = self._protocol.request(payload)
+        left = min(self._seconds, _UNIT_SECONDS, self._end - self._loop.time())
+        try:
+            return await self._ask(request, left)
+        except DeviceError as err:
+            if err.problem is DeviceProblem.SILENT and self._codec.expire(request):
+                return None
+            raise
+
+    async def _ask(self, request: Request, seconds: float) -> bytes:
+        """Return the response; what comes before it is ignored."""
+        self._writer.write(self._codec.send(request))
+        strange: DeviceProblem | None = None
+        data = None
+        try:
+            async with asyncio.timeout(seconds):
+                while data != b"":
+                    data = await self._read()
+                    for event in self._codec.feed(data) if data else self._codec.eof():
+                        match event:
+                            case Answer(response=response):  # nothing else in flight
+                                return bytes(response)
+                            case SendBack(data=owed):
+                                self._writer.write(owed)
+                            case Stray():
+                                strange = DeviceProblem.NOT_UNDERSTOOD
+                            case _:
+                                raise DeviceError(DeviceProblem.NOT_UNDERSTOOD)
+        except TimeoutError:
+            raise DeviceError(strange or DeviceProblem.SILENT) from None
+        raise DeviceError(strange or DeviceProblem.CLOSED)
+
+    async def _read(self) -> bytes:
+        """Return the next bytes; none: the connection was closed."""
+        try:
+            return await self._reader.read(_CHUNK)
+        except OSError:
+            return b""

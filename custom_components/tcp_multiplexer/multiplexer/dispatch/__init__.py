@@ -1,0 +1,1 @@
+"""Where requests meet connections; imports neither of the two sides."""

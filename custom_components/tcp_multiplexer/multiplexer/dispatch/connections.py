@@ -1,0 +1,127 @@
+"""The connections that are open, and which of them may carry a request now.
+
+A connection is `ready` while the next request may go out on it. What can stand in the
+way is `max_in_flight`, the pause between requests, the wait after connecting, a silence
+after a timeout, a trial (see `dispatcher`), or that it is draining: it is to be closed
+as soon as nothing is in flight on it.
+
+`send` and `freed` run for every request.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from .exchange import CloseReason
+
+if TYPE_CHECKING:
+    from ..settings import Settings
+    from .exchange import Exchange, Upstream
+    from .queue import RequestQueue
+    from .timer import Timer
+
+
+class Connections:
+    """The open connections to one device."""
+
+    def __init__(self, settings: Settings, queue: RequestQueue, timer: Timer) -> None:
+        self.open: list[Upstream] = []
+        self.quiet_until = 0.0
+        """Nothing is sent on a new connection before (loop time): a line may still
+        carry the response to a request that was given up."""
+        self._queue = queue
+        self._timer = timer
+        self.apply(settings)
+
+    def apply(self, settings: Settings) -> None:
+        """Go on with other settings."""
+        self._request_delay = settings.request_delay
+        # with a pause between requests, there is one at a time
+        self._max_in_flight = 1 if settings.request_delay else settings.max_in_flight
+
+    def __iter__(self) -> Iterator[Upstream]:
+        """Return the open connections as they are now, whatever happens meanwhile."""
+        return iter(tuple(self.open))
+
+    def best(self) -> Upstream | None:
+        """Return the ready connection with the fewest requests, one on trial last."""
+        best = None
+        for upstream in self.open:
+            if upstream.ready and (
+                best is None
+                or best.on_trial > upstream.on_trial
+                or len(best.in_flight) > len(upstream.in_flight)
+            ):
+                best = upstream
+        return best
+
+    def has_room(self, upstream: Upstream) -> bool:
+        """Tell whether a connection may carry another request."""
+        limit = 1 if upstream.on_trial else self._max_in_flight
+        return len(upstream.in_flight) < limit
+
+    def add(self, upstream: Upstream, connect_delay: float) -> None:
+        """Take a connection that has just been opened; `dispatch` must follow."""
+        upstream.on_trial = bool(self.open)
+        self.open.append(upstream)
+        not_before = max(upstream.opened_at + connect_delay, self.quiet_until)
+        upstream.not_before = not_before
+        if not_before > upstream.opened_at:
+            self._timer.set(not_before)
+        else:
+            self._make_ready(upstream)
+
+    def send(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
+        """Send a request on a ready connection."""
+        requester = exchange.requester
+        requester.in_flight += 1
+        requester.upstream = upstream
+        exchange.sent = now
+        exchange.attempts += 1
+        upstream.send(exchange)
+        if upstream.on_trial:
+            upstream.trial_until = now + (exchange.deadline - now) / 2
+            self._timer.set(upstream.trial_until)
+            upstream.ready = False
+        elif len(upstream.in_flight) >= self._max_in_flight:
+            upstream.ready = False
+
+    def freed(self, upstream: Upstream, now: float) -> None:
+        """See what a connection can do after one of its exchanges has ended."""
+        if upstream.draining is not None or not upstream.reusable:
+            upstream.ready = False
+            if not upstream.in_flight:
+                upstream.close(upstream.draining or CloseReason.SPENT)
+            return
+        if self._request_delay:
+            upstream.not_before = max(upstream.not_before, now + self._request_delay)
+            self._timer.set(upstream.not_before)
+        elif not upstream.ready and now >= upstream.not_before:
+            upstream.ready = True
+            if upstream.waiting:
+                self._make_ready(upstream)
+
+    def refresh(self, upstream: Upstream, now: float) -> None:
+        """See whether a connection may be used by now; `dispatch` must follow."""
+        if upstream.draining is None and now >= upstream.not_before:
+            upstream.ready = self.has_room(upstream)
+            if upstream.ready:
+                self._make_ready(upstream)
+
+    def drain(self, upstream: Upstream, reason: CloseReason) -> None:
+        """Close a connection as soon as nothing is in flight on it."""
+        upstream.draining = upstream.draining or reason
+        upstream.ready = False
+        if not upstream.in_flight:
+            upstream.close(reason)
+
+    def quieten(self, upstream: Upstream, now: float) -> None:
+        """Send nothing for a while where a late response would look like the next's."""
+        if upstream.quiet:
+            upstream.not_before = self.quiet_until = now + upstream.quiet
+            self._timer.set(upstream.not_before)
+
+    def _make_ready(self, upstream: Upstream) -> None:
+        upstream.ready = True
+        waiting, upstream.waiting = upstream.waiting, []
+        for requester in waiting:
+            self._queue.offer(requester)

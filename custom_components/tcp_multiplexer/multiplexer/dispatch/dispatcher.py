@@ -1,0 +1,434 @@
+"""Where requests meet connections: the only module that decides what goes upstream.
+
+State: the queue of requests that wait, and the connections that are open. Whenever
+either changes, `dispatch` is called, and only there does a request get a connection:
+
+1. A connection is ready: the request whose turn it is goes out on it.
+2. None is ready, but another may be opened: the supply does, and the request waits.
+3. Otherwise the request waits for a connection to become ready, or its deadline.
+
+An exchange ends in exactly one way: its response is handed to the requester, or its
+failure is. A request not yet sent survives whatever happens to connections. One that
+was sent is sent again only if it is `retry_safe`, once, and if no byte of its response
+had come.
+
+An extra connection is on trial until its first response, because some devices accept
+more connections than they serve. Its trial begins with a request that may be sent
+twice, and is lost if no response has begun by half of that one's deadline, so that the
+other half is left for doing it right.
+
+`submit`, `dispatch` and `answered` run for every request; where they inline what could
+be a method, measurement showed that it pays.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol as Interface, override
+
+from ..protocols.base import Failure
+from .exchange import NOBODY, CloseReason, Exchange, Requester, UpstreamOwner
+from .policy import Policy, Verdict
+
+if TYPE_CHECKING:
+    from ..observe.statistics import Statistics
+    from ..protocols.base import Protocol, Request, ShareKey, Stray
+    from ..settings import Settings
+    from .coalescing import Coalescer
+    from .connections import Connections
+    from .exchange import Upstream
+    from .misfits import Misfits
+    from .queue import RequestQueue
+    from .recorder import Recorder
+    from .timer import Timer
+
+_TIMEOUTS_TO_RENEW = 2
+"""Timeouts in a row, without a byte between, after which a connection is renewed."""
+
+
+class Supply(Interface):
+    """What the dispatcher needs of whatever opens and judges connections."""
+
+    willing: bool
+    """The device may be asked: it is neither paused nor stopped."""
+    limit: int
+    """How many connections the device can serve at a time, as far as is known."""
+    well: bool
+    """The device is known to be healthy: a response tells nothing new about it."""
+
+    def connect(self) -> None:
+        """Open a connection, if one is wanted and may be opened now."""
+
+    def refuses(self, deadline: float) -> Failure | None:
+        """Return why nothing can be served before `deadline`, if so."""
+
+    def answered(self, now: float) -> None:
+        """Learn that the device has answered; needed only if it is not `well`."""
+
+    def unanswered(self, failure: Failure) -> None:
+        """Learn that a request got no response, for whatever reason."""
+
+    def lost(
+        self, upstream: Upstream, reason: CloseReason, detail: str, now: float
+    ) -> None:
+        """Learn that an open connection is gone."""
+
+
+class Dispatcher(UpstreamOwner):
+    """Sends requests over the open connections, and hands back the responses."""
+
+    supply: Supply
+    """Must be there before the first request."""
+
+    def __init__(  # noqa: PLR0917 - the parts that it joins
+        self,
+        settings: Settings,
+        protocol: Protocol[Any],
+        queue: RequestQueue,
+        connections: Connections,
+        coalescer: Coalescer,
+        recorder: Recorder,
+        misfits: Misfits,
+        statistics: Statistics,
+        timer: Timer,
+    ) -> None:
+        self.statistics = statistics
+        self.recorder = recorder
+        self.last_response: float | None = None
+        """When the device last answered; loop time."""
+        self._upstreams = connections.open
+        self._connections = connections
+        self._timer = timer
+        self._protocol = protocol
+        self._queue = queue
+        self._coalescer = coalescer
+        self._misfits = misfits
+        self._loop = asyncio.get_running_loop()
+        self._admitting = False
+        self._policy = Policy(settings, has_units=protocol.has_units)
+
+    @override
+    def __repr__(self) -> str:
+        return f"<Dispatcher: {self._queue!r}, {self._upstreams!r}>"
+
+    def apply(self, settings: Settings) -> None:
+        """Go on with other settings; what is pending keeps no later deadline."""
+        self._connections.apply(settings)
+        self._policy = Policy(settings, has_units=self._protocol.has_units)
+        self._coalescer.share = settings.share_reads
+        self._coalescer.ttl = settings.cache_ttl
+        latest = self._loop.time() + settings.timeout
+        for requester in self._queue.requesters():
+            for exchange in requester.pending:
+                exchange.deadline = min(exchange.deadline, latest)
+
+    # ---- a request comes --------------------------------------------------------
+
+    def submit(self, exchange: Exchange) -> None:
+        """Take a request; `dispatch` must follow, once for several."""
+        request = exchange.request
+        if self._policy.active:
+            verdict = self._policy.judge(request, exchange.requester.peer)
+            if verdict is not Verdict.PASS:
+                self._turn_down(exchange, verdict)
+                return
+        key = request.share_key
+        if key is not None:
+            coalescer = self._coalescer
+            if (coalescer.ttl or key in coalescer.leaders) and self._share(
+                exchange, key
+            ):
+                return
+        elif request.writes is not None:
+            exchange.requester.writing += 1
+            self._coalescer.wrote(request.writes)
+        self._place(exchange, key)
+
+    def _turn_down(self, exchange: Exchange, verdict: Verdict) -> None:
+        """Answer a request that the owner's rules do not let pass."""
+        requester = exchange.requester
+        if verdict is Verdict.ACKNOWLEDGE:
+            response = self._protocol.acknowledge(exchange.request)
+            if response is not None:
+                self.recorder.acknowledged(exchange, response)
+                requester.answered(exchange, response)
+                return
+        too_large = verdict is Verdict.REFUSE_SIZE
+        failure = Failure.TOO_LARGE if too_large else Failure.REFUSED
+        self.recorder.refused(exchange, failure)
+        requester.failed(exchange, failure)
+
+    def _place(self, exchange: Exchange, key: ShareKey | None) -> None:
+        """Let a request wait for its turn, unless that would be in vain."""
+        if not self._upstreams or not self.supply.willing:
+            failure = self.supply.refuses(exchange.deadline)
+            if failure is not None:
+                self._fail(exchange, failure)
+                return
+        self._queue.put(exchange)
+        if key is not None:
+            self._coalescer.leaders[key] = exchange
+        if exchange.deadline < self._timer.at:
+            self._timer.set(exchange.deadline)
+
+    def _share(self, exchange: Exchange, key: ShareKey) -> bool:
+        """Serve a read by what is known or already asked, if that is right."""
+        requester = exchange.requester
+        if requester.writing or not self.supply.willing or self._queue.writing(key[0]):
+            return False
+        if self._coalescer.ttl:
+            now = exchange.arrived
+            response = self._coalescer.recall(key, now)
+            if response is not None:
+                self.statistics.reads_cached += 1
+                exchange.sent, exchange.attempts = now, 1
+                self.recorder.answered(exchange, response, now)
+                requester.answered(exchange, response)
+                return True
+        leader = self._coalescer.leader(key)
+        if leader is None or not requester.counted:
+            return False
+        if not leader.followers:
+            leader.followers = []
+        leader.followers.append(exchange)
+        self._queue.attach(requester)
+        return True
+
+    def leave(self, requester: Requester) -> list[Exchange]:
+        """Drop what a requester that is gone had pending and nobody misses; give it."""
+        left = self._protocol.drop_reads_at_eof
+
+        def droppable(request: Request) -> bool:
+            return request.retry_safe or (left and request.writes is None)
+
+        dropped = self._queue.leave(requester, droppable)
+        for exchange in dropped:
+            self._lead_followers(self._coalescer.ended(exchange))
+        self._queue.admit()
+        self.dispatch(self._loop.time())
+        return dropped
+
+    # ---- it meets a connection --------------------------------------------------
+
+    def dispatch(self, now: float) -> None:
+        """Send what can be sent; have a connection opened where that helps."""
+        if self._admitting:
+            return  # called by one of those let on: the loop that lets them goes on
+        queue, connections, upstreams = self._queue, self._connections, self._upstreams
+        while queue.depth:
+            upstream = upstreams[0] if len(upstreams) == 1 else connections.best()
+            if upstream is None or not upstream.ready:
+                if len(upstreams) < self.supply.limit:
+                    self.supply.connect()
+                return
+            exchange = queue.take(upstream.on_trial)
+            if exchange is None:
+                return
+            requester = exchange.requester
+            if exchange.request.writes is not None:
+                self._coalescer.wrote(exchange.request.writes)
+            connections.send(requester.upstream or upstream, exchange, now)
+            if queue.blocked:
+                self._admit(requester)
+
+    def _admit(self, requester: Requester) -> None:
+        """Let those place requests for whom there is room now; `dispatch` goes on."""
+        self._admitting = True
+        try:
+            self._queue.relieve(requester)
+            self._queue.admit()
+        finally:
+            self._admitting = False
+
+    # ---- how an exchange ends ---------------------------------------------------
+
+    @override
+    def answered(self, upstream: Upstream, exchange: Exchange, response: Any) -> None:
+        """Hand a response to who asked, after the device has its next request."""
+        now = self.last_response = upstream.last_received
+        request, requester = exchange.request, exchange.requester
+        requester.in_flight -= 1
+        if not requester.in_flight:
+            requester.upstream = None
+        upstream.on_trial = False
+        followers = NOBODY
+        if request.share_key is not None:
+            coalescer = self._coalescer
+            if coalescer.ttl and not self._protocol.is_exception(response):
+                coalescer.answered(exchange, response, now)
+            followers = coalescer.ended(exchange)
+        elif request.writes is not None:
+            requester.writing -= 1
+            self._coalescer.wrote(request.writes)  # nobody sees what was before it
+            self._queue.ended(exchange)
+        if requester.counted:
+            upstream.last_used = now
+            self.recorder.answered(exchange, response, now)
+        self._connections.freed(upstream, now)
+        if self._queue.depth:
+            self.dispatch(now)
+        requester.answered(exchange, response)
+        if followers:
+            self._answer_followers(followers, response, now)
+        if not self.supply.well:
+            self.supply.answered(now)
+
+    def _answer_followers(
+        self, followers: list[Exchange], response: Any, now: float
+    ) -> None:
+        for exchange in followers:
+            requester = exchange.requester
+            self._queue.detach(requester)
+            if not requester.gone:
+                self.statistics.reads_shared += 1
+                exchange.sent, exchange.attempts = exchange.arrived, 1
+                self.recorder.answered(exchange, response, now)
+                requester.answered(exchange, response)
+                self._queue.relieve(requester)
+
+    def _lead_followers(self, followers: list[Exchange]) -> None:
+        """Let the first follower that can be served lead the others."""
+        while followers:
+            exchange = followers.pop(0)
+            requester = exchange.requester
+            self._queue.detach(requester)
+            if requester.gone:
+                continue
+            failure = self.supply.refuses(exchange.deadline)
+            if failure is not None:
+                self._fail(exchange, failure)
+                self._queue.relieve(requester)
+                continue
+            exchange.followers = followers
+            self._place(exchange, exchange.request.share_key)
+            return
+
+    @override
+    def unanswerable(
+        self, upstream: Upstream, exchange: Exchange, failure: Failure
+    ) -> None:
+        """Fail an exchange whose response cannot be passed on."""
+        now = self._loop.time()
+        _taken_off(exchange.requester)
+        self._queue.ended(exchange)
+        self._fail(exchange, failure)
+        self._connections.freed(upstream, now)
+        self.dispatch(now)
+
+    def _fail(self, exchange: Exchange, failure: Failure) -> None:
+        """Tell the requester that there will be no response, and why."""
+        requester = exchange.requester
+        if requester.counted:
+            self.recorder.failed(exchange, failure, self._loop.time())
+        if exchange.request.writes is not None:
+            requester.writing -= 1
+            self._coalescer.wrote(exchange.request.writes)
+        requester.failed(exchange, failure)
+        if exchange.request.share_key is not None:
+            self._lead_followers(self._coalescer.ended(exchange))
+        self.supply.unanswered(failure)
+
+    def fail_pending(self, failure: Failure, before: float) -> None:
+        """Fail what is pending and has its deadline before `before`."""
+        for requester in self._queue.requesters():
+            while requester.pending and requester.pending[0].deadline < before:
+                exchange = requester.pending[0]
+                self._queue.drop(exchange)
+                self._fail(exchange, failure)
+                self._queue.relieve(requester)
+        self._queue.admit()
+
+    # ---- it gets no response ----------------------------------------------------
+
+    def next_deadline(self) -> float:
+        """Give the earliest moment at which an exchange may have to be given up."""
+        moments = [
+            requester.pending[0].deadline
+            for requester in self._queue.requesters()
+            if requester.pending
+        ]
+        for upstream in self._upstreams:
+            moments += [_due(upstream, e) for e in upstream.in_flight.values()]
+        return min(moments, default=float("inf"))
+
+    def give_up(self, now: float) -> None:
+        """Fail what has reached its deadline."""
+        failure = Failure.BUSY if self._upstreams else Failure.NO_CONNECTION
+        self.fail_pending(failure, before=now + 1e-9)
+        for upstream in self._connections:
+            for exchange in tuple(upstream.in_flight.values()):
+                overdue = now >= _due(upstream, exchange)
+                if overdue and exchange.request in upstream.in_flight:
+                    self._timed_out(upstream, exchange, now)
+
+    def _timed_out(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
+        keep = upstream.expire(exchange)
+        _taken_off(exchange.requester)
+        self._connections.quieten(upstream, now)
+        if upstream.discarded_for is exchange:
+            self._misfits.timed_out(exchange, self.last_response)
+        trial_lost = upstream.on_trial
+        if not keep or trial_lost or upstream.timeouts_in_a_row >= _TIMEOUTS_TO_RENEW:
+            # before anything else is sent: what still comes must reach nobody
+            upstream.close(CloseReason.NO_RESPONSE)
+        if trial_lost and now < exchange.deadline:
+            self._queue.requeue(exchange)
+        else:
+            self._queue.ended(exchange)
+            self._fail(exchange, Failure.NO_RESPONSE)
+        if upstream in self._upstreams:
+            self._connections.freed(upstream, now)
+
+    @override
+    def stray(self, upstream: Upstream, event: Stray) -> None:
+        """Note bytes that belong to nobody."""
+        if event.lenient:
+            upstream.discarded_for = next(iter(upstream.in_flight.values()), None)
+        self.recorder.stray(event, self._loop.time())
+
+    @override
+    def lost(self, upstream: Upstream, reason: CloseReason, detail: str) -> None:
+        """Ask again, or fail, what a connection that is gone leaves behind."""
+        now = self._loop.time()
+        upstream.ready = False
+        unfinished = list(upstream.in_flight.values())
+        if unfinished:
+            self._connections.quieten(upstream, now)
+        again = [e for e in unfinished if self._may_resend(upstream, e, now)]
+        upstream.in_flight.clear()
+        for exchange in unfinished:
+            _taken_off(exchange.requester)
+        for exchange in reversed(again):
+            self._queue.requeue(exchange)
+        for requester in upstream.waiting:
+            self._queue.offer(requester)
+        self.supply.lost(upstream, reason, detail, now)
+        for exchange in unfinished:
+            if exchange not in again:
+                self._queue.ended(exchange)
+                self._fail(exchange, Failure.CONNECTION_LOST)
+        self.dispatch(now)
+
+    def _may_resend(self, upstream: Upstream, exchange: Exchange, now: float) -> bool:
+        return (
+            exchange.request.retry_safe
+            and exchange.attempts == 1
+            and now < exchange.deadline
+            and self.supply.willing
+            and not exchange.requester.gone
+            and exchange.requester.counted  # a probe asks after this connection
+            and (upstream.responses > 0 or not self._protocol.retry_needs_served)
+            and not upstream.begun(exchange)
+        )
+
+
+def _taken_off(requester: Requester) -> None:
+    """Note that an exchange of a requester's is on no connection any more."""
+    requester.in_flight -= 1
+    if not requester.in_flight:
+        requester.upstream = None
+
+
+def _due(upstream: Upstream, exchange: Exchange) -> float:
+    """Give the moment up to which a response is awaited."""
+    if upstream.on_trial and not upstream.begun(exchange):
+        return upstream.trial_until
+    return exchange.deadline

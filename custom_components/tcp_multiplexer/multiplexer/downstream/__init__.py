@@ -1,0 +1,1 @@
+"""The client side: accepts clients, reads their requests, writes their responses."""

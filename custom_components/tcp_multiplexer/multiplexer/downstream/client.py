@@ -1,0 +1,400 @@
+"""One client: a downstream codec on an accepted socket.
+
+What it reads becomes exchanges; it never waits for one, it is told. Where the protocol
+is `ordered`, what it has to say waits in line until all that came before it is said.
+
+A client may not fill memory. One that asks more than the queue takes, or does not
+read its responses, is read no further: TCP tells its sender to wait. Where the
+protocol asks for that, a little is read all the same, so that its close is seen.
+Of responses it gets at most two that it does not read: the one that was in flight when
+the first did not fit.
+"""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Protocol as Interface, cast, override
+
+from ..dispatch.exchange import Exchange, Outcome
+from ..protocols.base import Close, Failure, Ignored, Reply, Request
+from ..sockets import set_keepalive
+from .memory import SMALL
+from .ordered_replies import OrderedReplies, Then
+from .peer import Peer
+
+if TYPE_CHECKING:
+    from ..dispatch.dispatcher import Dispatcher
+    from ..dispatch.queue import RequestQueue
+    from ..limits import Limits
+    from ..protocols.base import DownstreamCodec, DownstreamEvent, Protocol
+    from ..settings import Settings
+    from .memory import Memory
+
+LOGGER = logging.getLogger(__name__)
+
+_READ_AT_ONCE = 64 << 10
+"""Less than asyncio would read: what is read of a client held back must be kept."""
+
+
+class ClientOwner(Interface):
+    """What a client needs of its listener."""
+
+    settings: Settings
+    limits: Limits
+    protocol: Protocol[Any]
+    queue: RequestQueue
+    dispatcher: Dispatcher
+    memory: Memory
+
+    def admit(self, client: Client) -> bool:
+        """Count a client in, or tell that it may not come."""
+
+    def forget(self, client: Client) -> None:
+        """Count a client out: its connection is gone."""
+
+    def complain(self, client: Client, reason: str) -> None:
+        """Note bytes of a client's that are no request."""
+
+
+class Client(asyncio.Protocol, Peer):
+    """One accepted connection."""
+
+    __slots__ = (
+        "_accepted",
+        "_closed",
+        "_codec",
+        "_dispatcher",
+        "_eof",
+        "_incomplete",
+        "_line",
+        "_linger",
+        "_listener",
+        "_loop",
+        "_memory",
+        "_ordered",
+        "_queue",
+        "_read_at_once",
+        "_reading",
+        "_time",
+        "_tls",
+        "_transport",
+        "occupied",
+    )
+
+    _transport: asyncio.Transport
+
+    def __init__(
+        self, listener: ClientOwner, codec: DownstreamCodec[Any], *, ordered: bool
+    ) -> None:
+        Peer.__init__(self)
+        self._listener = listener
+        self._queue = listener.queue
+        self._dispatcher = listener.dispatcher
+        self._memory = listener.memory
+        self._loop = asyncio.get_running_loop()
+        self._time = self._loop.time
+        self._codec = codec
+        self._ordered = ordered
+        self._read_at_once = listener.protocol.read_while_held // 2 or _READ_AT_ONCE
+        self._line = OrderedReplies(codec)
+        self._eof = False
+        self._reading = True
+        self._accepted = False
+        self._closed = False
+        """Nothing more is read from it, nor written to it."""
+        self._incomplete = False
+        self._tls = False
+        self.occupied = 0
+        """Bytes of its large message that is still to be completed."""
+        self._linger: asyncio.TimerHandle | None = None
+        """Set once it has been told our last words; closes it at the latest."""
+
+    @override
+    def __repr__(self) -> str:
+        return (
+            f"<Client {self.name}: {len(self.pending)} pending, "
+            f"{self.in_flight} in flight>"
+        )
+
+    # ---- the connection ---------------------------------------------------------
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        listener = self._listener
+        peer = transport.get_extra_info("peername")
+        if not peer:
+            # It is gone before it was accepted.
+            self.abort()
+            return
+        self.came_from(peer[0], peer[1], self._loop.time())
+        if not listener.admit(self):
+            self.abort()
+            return
+        self._accepted = True
+        self._tls = transport.get_extra_info("ssl_object") is not None
+        set_keepalive(transport)
+        transport.max_size = self._read_at_once  # type: ignore[attr-defined]
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closed = True
+        if not self._accepted:
+            return
+        if self._linger is not None:
+            self._linger.cancel()
+        self._leave()
+        occupied, self.occupied = self.occupied, 0
+        self._memory.occupy(-occupied, incomplete=True)
+        self._line.clear()
+        LOGGER.info("Client %s disconnected%s", self.name, f": {exc}" if exc else "")
+        self._listener.forget(self)
+
+    def _leave(self) -> None:
+        """Ask nothing more on behalf of somebody who is not there."""
+        if not self.gone:
+            self.gone = True
+            for exchange in self._dispatcher.leave(self):
+                self._release(exchange)
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._closed = True
+        self._transport.abort()
+
+    def fail(self, reason: str) -> None:
+        """Close the connection because of what the client sent."""
+        self._listener.complain(self, reason)
+        self._close()
+
+    def _close(self) -> None:
+        """Close the connection once what was written is sent."""
+        self._closed = True
+        self._transport.close()
+
+    def _close_after_last_words(self) -> None:
+        """Close in stages: say no more, and close once the client does the same.
+
+        A client whose connection is closed while it sends is reset by the system, and
+        never reads what it was told (RFC 9112 §9.6).
+        """
+        transport = self._transport
+        if self._eof or not transport.can_write_eof():
+            self._close()
+            return
+        self._closed = True
+        transport.write_eof()
+        self._linger = self._loop.call_later(self._listener.limits.linger, self.abort)
+        if not self._reading:
+            self._reading = True
+            transport.resume_reading()
+
+    # ---- reading ----------------------------------------------------------------
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if self._closed:
+            return
+        self.bytes_in += len(data)
+        if not (self.pending or self.joined or self.blocked or self.held):
+            request = self._codec.whole_request(data)
+            if request is not None:
+                now = self._time()
+                self._ask(request, now)
+                self._dispatcher.dispatch(now)
+                return
+        self._codec.receive_data(data)
+        if self.blocked or self.held:
+            self._pause_if_full()
+        else:
+            self._read()
+
+    def _read(self) -> None:
+        """Take requests from what was received, as far as there is room for them."""
+        codec = self._codec
+        now = self._loop.time()
+        asked = False
+        buffered = codec.buffered
+        while buffered:
+            if (self.pending or self.joined) and not self._queue.has_room(self):
+                self._queue.block(self)
+                self._pause_if_full()
+                break
+            event = codec.next_event()
+            if event is None:
+                buffered = codec.buffered
+                break
+            if type(event) is Request:
+                if len(event.payload) > SMALL:
+                    self._memory.occupy(len(event.payload))
+                self._ask(event, now)
+                asked = True
+            elif not self._take(event):
+                break
+            buffered = codec.buffered
+        if asked and self._incomplete:  # what has begun now is another message
+            self._memory.begun(self, incomplete=False)
+        if buffered or self._incomplete:
+            self._count_incomplete(0 if self.blocked else buffered)
+        if asked:
+            self._dispatcher.dispatch(now)
+
+    def _ask(self, request: Request, now: float) -> None:
+        self.requests += 1
+        self.last_request = now
+        timeout = self._listener.settings.timeout
+        exchange = Exchange(request, self, now, now + timeout)
+        if self._ordered:
+            self._line.append(exchange)
+        self._dispatcher.submit(exchange)
+
+    def _take(self, event: DownstreamEvent) -> bool:
+        """Take what is not a request; tell whether reading goes on."""
+        if isinstance(event, Ignored):
+            self._listener.complain(self, event.reason)
+            return True
+        if isinstance(event, Close):
+            self._listener.complain(self, event.reason)
+        self._line.append(cast("Reply | Close", event))
+        self._say()
+        return not isinstance(event, Close)
+
+    def _count_incomplete(self, buffered: int) -> None:
+        """Keep account of a message's time and memory while it is incomplete."""
+        self._incomplete = buffered > 0
+        self._memory.begun(self, incomplete=self._incomplete)
+        size = buffered if buffered > SMALL else 0
+        if size != self.occupied:
+            grown = size - self.occupied
+            self.occupied = size
+            self._memory.occupy(grown, incomplete=True)
+        if size and not self._memory.has_room(self):
+            self._stop_reading()
+            self._memory.starve(self)
+
+    def _pause_if_full(self) -> None:
+        room = self._listener.protocol.read_while_held - self._codec.buffered
+        if room < self._read_at_once:
+            self._stop_reading()
+
+    def _stop_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def read_on(self) -> None:
+        """Read on: nothing stands in the way that did."""
+        if self.blocked or self.held or self._closed:
+            return
+        if not self._reading:
+            self._reading = True
+            self._transport.resume_reading()
+        self._read()
+        if self._eof:
+            self._close_if_done()
+
+    @override
+    def unblock(self) -> None:
+        self.read_on()
+
+    @override
+    def eof_received(self) -> bool:
+        if self._closed:
+            return False
+        self._eof = True
+        if self._listener.protocol.drop_reads_at_eof:
+            self._take_last()
+            self._leave()
+        elif not self.blocked:
+            unfinished = self._codec.eof()
+            if unfinished is not None:
+                self._listener.complain(self, unfinished.reason)
+        self._close_if_done()
+        return not self._tls  # within TLS there is no half-close
+
+    def _take_last(self) -> None:
+        """Take the writes that were received and had no room in the queue yet."""
+        while (event := self._codec.next_event()) is not None:
+            if isinstance(event, Close):
+                break
+            if isinstance(event, Request) and event.writes is not None:
+                self._ask(event, self._loop.time())
+
+    def _close_if_done(self) -> None:
+        """Close after a half-close, once nothing is left to be said."""
+        if not (self.pending or self.in_flight or self._line or self.blocked):
+            self._memory.begun(self, incomplete=False)
+            self._close()
+
+    # ---- writing ----------------------------------------------------------------
+
+    @override
+    def answered(self, exchange: Exchange, response: Any) -> None:
+        self.responses += 1
+        if self._memory.occupied:
+            self._release(exchange)
+        if self._ordered:
+            exchange.outcome = Outcome(response)
+            self._say()
+        else:
+            self._write(self._codec.reply(exchange.request, response))
+        if self._eof:
+            self._close_if_done()
+
+    @override
+    def failed(self, exchange: Exchange, failure: Failure) -> None:
+        self.failures += 1
+        if failure.is_rule:
+            self.refused += 1
+        if self._memory.occupied:
+            self._release(exchange)
+        if self._ordered:
+            exchange.outcome = Outcome(failure=failure)
+            self._say()
+        else:
+            self._write_or_close(self._codec.refuse(exchange.request, failure))
+        if self._eof:
+            self._close_if_done()
+
+    def _release(self, exchange: Exchange) -> None:
+        """Give back the memory of a large request that has ended."""
+        size = len(exchange.request.payload)
+        if size > SMALL:
+            self._memory.occupy(-size)
+
+    def _say(self) -> None:
+        """Say what stands first in the line, as far as it is known."""
+        while not self._closed and (said := self._line.pop()) is not None:
+            self._write(said.data)
+            if said.then is Then.CLOSE:
+                self._close()
+            elif said.then is Then.LINGER:
+                self._close_after_last_words()
+
+    def _write_or_close(self, data: bytes | None) -> None:
+        if data is None:
+            self._close()
+        else:
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        transport = self._transport
+        if self._closed or transport.is_closing() or not data:
+            return
+        self.bytes_out += len(data)
+        transport.write(data)
+        if self.held:
+            self._memory.unread(self, transport.get_write_buffer_size())
+
+    @override
+    def pause_writing(self) -> None:
+        self.held = True
+        self._memory.begun(self, incomplete=False)  # it may be complete, but unread
+        self._pause_if_full()
+
+    @override
+    def resume_writing(self) -> None:
+        self.held = False
+        self._memory.unread(self, 0)
+        self._queue.offer(self)
+        self.read_on()
+        self._dispatcher.dispatch(self._loop.time())

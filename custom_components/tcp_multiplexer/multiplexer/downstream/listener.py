@@ -1,0 +1,201 @@
+"""The listening sockets: accepts or refuses clients, and knows those who are there."""
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any, override
+
+from ..limits import LIMITS, Limits
+from ..networks import is_in
+from ..observe.events import Event, EventType
+from ..settings import ListenerSettings
+from ..tls import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS
+from .client import Client, ClientOwner
+from .memory import Memory
+
+if TYPE_CHECKING:
+    from ..dispatch.dispatcher import Dispatcher
+    from ..dispatch.queue import RequestQueue
+    from ..observe.events import Events
+    from ..observe.statistics import Statistics
+    from ..protocols.base import Protocol
+    from ..settings import Settings
+
+LOGGER = logging.getLogger(__name__)
+
+_BACKLOG = 1024
+_ACCEPT_TURNS = 3
+"""Turns of the loop between asyncio's accepting a connection and `connection_made`."""
+
+
+class Listener(ClientOwner):
+    """The listening sockets and the clients that came in by them."""
+
+    def __init__(  # noqa: PLR0917 - the parts that it joins
+        self,
+        settings: Settings,
+        protocol: Protocol[Any],
+        queue: RequestQueue,
+        dispatcher: Dispatcher,
+        statistics: Statistics,
+        events: Events,
+        limits: Limits = LIMITS,
+    ) -> None:
+        """Join the parts; `start` opens the ports."""
+        self.settings = settings
+        self.protocol = protocol
+        self.queue = queue
+        self.dispatcher = dispatcher
+        self.limits = limits
+        self.memory = Memory(settings.timeout, limits.buffer)
+        self.clients: dict[Client, None] = {}
+        """In the order in which they came, so that a run can be repeated exactly."""
+        self._statistics = statistics
+        self._events = events
+        self._stopping = False
+        """Nobody is accepted any more, though a handshake may yet come to its end."""
+        self._servers: list[asyncio.Server] = []
+        self._loop = asyncio.get_running_loop()
+        self._gone: asyncio.Future[None] | None = None
+        self._warned: set[str] = set()
+
+    def apply(self, settings: Settings) -> None:
+        """Go on with other settings; clients that are here stay."""
+        self.settings = settings
+        self.memory.timeout = settings.timeout
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the port is taken, not permitted, or not on this machine.
+
+        """
+        settings = self.settings
+        first = ListenerSettings(host=settings.listen_host, port=settings.listen_port)
+        try:
+            for listener in (first, *settings.more_listeners):
+                await self._listen(listener)
+        except BaseException:
+            self._close_servers()
+            raise
+
+    async def _listen(self, listener: ListenerSettings) -> None:
+        protocol = self.protocol
+        serial = listener.framing == "rtu"
+        make_codec = protocol.downstream_rtu if serial else protocol.downstream
+        ordered = protocol.ordered or serial
+        options: dict[str, Any] = {}
+        if listener.tls is not None:
+            options = {
+                "ssl": await self._loop.run_in_executor(None, listener.tls.context),
+                "ssl_handshake_timeout": HANDSHAKE_SECONDS,
+                "ssl_shutdown_timeout": SHUTDOWN_SECONDS,
+            }
+        server = await self._loop.create_server(
+            lambda: Client(self, make_codec(), ordered=ordered),
+            listener.host,
+            listener.port,
+            backlog=_BACKLOG,
+            **options,
+        )
+        self._servers.append(server)
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        """The addresses it listens on."""
+        return tuple(
+            sock.getsockname()[:2]
+            for server in self._servers
+            for sock in server.sockets
+        )
+
+    def _close_servers(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+    async def stop_accepting(self) -> None:
+        """Take in who is being accepted, and nobody else.
+
+        asyncio accepts a connection in several turns of the loop, and loses it, open,
+        if its server is closed meanwhile.
+        """
+        with contextlib.suppress(NotImplementedError):  # loops without readers
+            for server in self._servers:
+                for sock in server.sockets:
+                    self._loop.remove_reader(sock)
+        for _ in range(_ACCEPT_TURNS):
+            await asyncio.sleep(0)
+
+    async def stop(self) -> None:
+        """Close the port and every client, whatever they do."""
+        self._stopping = True
+        servers = tuple(self._servers)
+        self._close_servers()
+        self.memory.stop()
+        for client in tuple(self.clients):
+            client.abort()
+        if self.clients:
+            self._gone = self._loop.create_future()
+            await self._gone
+        if any(listener.tls for listener in self.settings.more_listeners):
+            for server in servers:
+                server.abort_clients()  # those whose handshake is not done
+
+    # ---- clients come and go ----------------------------------------------------
+
+    @override
+    def admit(self, client: Client) -> bool:
+        if self._stopping:
+            return False
+        reason = self._refuses(client)
+        if reason is not None:
+            self._statistics.clients_refused += 1
+            LOGGER.debug("Client %s refused: %s", client.name, reason)
+            self._tell(EventType.CLIENT_REFUSED, client, reason)
+            return False
+        self.clients[client] = None
+        self._statistics.clients_peak = max(
+            self._statistics.clients_peak, len(self.clients)
+        )
+        self.queue.join(client)
+        LOGGER.info("Client %s connected", client.name)
+        self._tell(EventType.CLIENT_CONNECTED, client)
+        return True
+
+    def _refuses(self, client: Client) -> str | None:
+        if not is_in(client.peer, self.settings.allowed_networks):
+            return "not_allowed"
+        if len(self.clients) >= self.settings.max_clients:
+            return "too_many_clients"
+        return None
+
+    @override
+    def forget(self, client: Client) -> None:
+        del self.clients[client]
+        self._statistics.gone.add(client)
+        self.memory.forget(client)
+        if self._gone is not None and not self.clients and not self._gone.done():
+            self._gone.set_result(None)
+        self._tell(EventType.CLIENT_DISCONNECTED, client)
+
+    def _tell(self, kind: EventType, client: Client, reason: str | None = None) -> None:
+        self._events.tell_merged(Event(kind, client.address, reason))
+
+    @override
+    def complain(self, client: Client, reason: str) -> None:
+        """Count bytes that are no request, and log that, loudly once per address."""
+        self._statistics.invalid_requests += 1
+        level = logging.DEBUG
+        address = client.address or ""
+        if address not in self._warned and len(self._warned) < 100:
+            self._warned.add(address)
+            level = logging.WARNING
+        LOGGER.log(
+            level,
+            "Client %s does not speak %s as expected: %s",
+            client.name,
+            self.protocol.name,
+            reason,
+        )

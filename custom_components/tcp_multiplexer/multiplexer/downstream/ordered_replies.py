@@ -1,0 +1,81 @@
+"""Replies that leave in the order of their requests, whatever order they come in.
+
+Where a client's protocol is `ordered`, each request takes a place in line as it is
+read, and so does what the codec answers or closes by itself. A place is served once
+everything before it is, and its outcome is known.
+"""
+
+from collections import deque
+import enum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..dispatch.exchange import Exchange
+from ..protocols.base import Close
+
+if TYPE_CHECKING:
+    from ..protocols.base import DownstreamCodec, Reply
+
+
+class Then(enum.Enum):
+    """What becomes of the connection after a reply."""
+
+    KEEP = enum.auto()
+    CLOSE = enum.auto()
+    LINGER = enum.auto()
+    """Close it in stages, so that the last words arrive (RFC 9112 §9.6)."""
+
+
+class Said(NamedTuple):
+    """What the client is told next."""
+
+    data: bytes
+    then: Then = Then.KEEP
+
+
+class OrderedReplies:
+    """The line in which one client's replies wait."""
+
+    __slots__ = ("_codec", "_line")
+
+    def __init__(self, codec: DownstreamCodec[Any]) -> None:
+        self._codec = codec
+        self._line: deque[Exchange | Reply | Close] = deque()
+
+    def __bool__(self) -> bool:
+        """Tell whether anything waits."""
+        return bool(self._line)
+
+    def append(self, item: Exchange | Reply | Close) -> None:
+        """Give a request, or what is said without asking the device, its place."""
+        self._line.append(item)
+
+    def clear(self) -> None:
+        """Say nothing more."""
+        self._line.clear()
+
+    def pop(self) -> Said | None:
+        """Return what is to be said next, if that is known."""
+        if not self._line:
+            return None
+        item = self._line[0]
+        if isinstance(item, Exchange):
+            if item.outcome is None:
+                return None
+            said = self._reply(item)
+        elif isinstance(item, Close):
+            said = Said(item.data, Then.LINGER if item.data else Then.CLOSE)
+        else:
+            said = Said(item.data)
+        self._line.popleft()
+        return said
+
+    def _reply(self, exchange: Exchange) -> Said:
+        codec = self._codec
+        response, failure = exchange.outcome or (None, None)
+        if failure is None:
+            data: bytes | None = codec.reply(exchange.request, response)
+        else:
+            data = codec.refuse(exchange.request, failure)
+        if data is None or codec.must_close:
+            return Said(data or b"", Then.CLOSE)
+        return Said(data)

@@ -1,0 +1,22 @@
+"""Bounds that are the engine's own: no owner sets them, but tests may shorten them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """Times in seconds, sizes in bytes."""
+
+    connect: float = 5.0
+    """One attempt to connect lasts at most so long, a TLS handshake included."""
+    trial: float = 2.0
+    """An older connection that drops so soon after a newer was opened was dropped for
+    it; one that ends so soon after its own opening had no place at the device."""
+    linger: float = 2.0
+    """A client that has been told our last words may go on sending for so long."""
+    buffer: int = 64 << 20
+    """Large requests (complete or not) over all clients, and again unread responses.
+    The oldest incomplete request may exceed it, so that one can always complete."""
+
+
+LIMITS = Limits()

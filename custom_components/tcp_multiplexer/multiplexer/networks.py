@@ -1,0 +1,49 @@
+"""Addresses of peers, and the networks that they may come from."""
+
+from collections.abc import Iterable
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
+
+type Address = IPv4Address | IPv6Address
+type Network = IPv4Network | IPv6Network
+
+HOST_ADDRESS = IPv4Address("127.0.0.1")
+"""Where the host program's own requests come from."""
+
+DEFAULT_NETWORKS: tuple[Network, ...] = tuple(
+    ip_network(text)
+    for text in (
+        "127.0.0.0/8",
+        "::1/128",  # loopback
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",  # private, RFC 1918
+        "169.254.0.0/16",
+        "fe80::/10",  # link-local
+        "fc00::/7",  # unique local, RFC 4193
+    )
+)
+
+
+def parse_peer(host: str) -> Address:
+    """Give a peer's address, IPv4-mapped ones as IPv4, without its scope.
+
+    Raises:
+        ValueError: `host` is no address.
+
+    """
+    address = ip_address(host.partition("%")[0])
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def is_in(address: Address, networks: Iterable[Network]) -> bool:
+    """Tell whether `address` lies in one of `networks`."""
+    return any(address in network for network in networks)

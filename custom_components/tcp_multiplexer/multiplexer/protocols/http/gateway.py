@@ -1,0 +1,410 @@
+"""HTTP/1.1: a small gateway in the sense of RFC 9110, as a pair of codecs.
+
+The strategy: a message is passed on once it is complete. Its length is known by then,
+so it goes on without a transfer coding. That is what makes the framing of one side
+harmless to the other (RFC 9112 §11.2), gives an HTTP/1.0 client a response that came
+chunked, and keeps a client connected when the device ends its response by closing.
+`http_message` reads and writes; here is who says what to whom.
+
+What the gateway does on the way (sections of RFC 9110 unless another is named):
+
+* Hop-by-hop fields stay behind (§7.6.1): Connection and what it names, Keep-Alive,
+  Proxy-Connection, TE, Transfer-Encoding, Upgrade. So do Trailer and trailer fields
+  (§6.5.1: the device was never told that anybody wants them) and Expect, which is
+  answered here. Host and the framing stay, whatever Connection names. Whether a
+  client's connection persists is between that client and us.
+* Via is added, both ways (§7.6.3).
+* An absolute-form target becomes origin-form and its authority the Host (RFC 9112
+  §3.2.2); otherwise Host passes unchanged. An HTTP/1.0 request may lack Host, what we
+  send may not (RFC 9112 §3.2): it gets the device's own address.
+* Max-Forwards of OPTIONS and TRACE counts down; at 0 the answer is ours (§7.6.2).
+* 100 (Continue) is ours to send and is dropped when the device sends it; other interim
+  responses precede the final one, but not to HTTP/1.0 clients (§15.2).
+"""
+
+from http import HTTPStatus
+import re
+from typing import override
+
+import h11
+
+from ..base import (
+    Answer,
+    Close,
+    DownstreamCodec,
+    DownstreamEvent,
+    Failed,
+    Failure,
+    Protocol,
+    ProtocolOptions,
+    Reply,
+    Request,
+    Stray,
+    UpstreamCodec,
+    UpstreamEvent,
+)
+from .message import (
+    Asker,
+    HttpResponse,
+    MessageError,
+    Reader,
+    RequestHead,
+    ResponseHead,
+    own_response,
+    read_request_head,
+    read_response_head,
+)
+
+_RETRY_SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+_PING = b"OPTIONS * "
+_NO_OPTIONS = frozenset(
+    (
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        HTTPStatus.NOT_IMPLEMENTED,
+    )
+)
+"""Statuses of a device to which `OPTIONS *` means nothing."""
+_BEGINNING = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]|\r?\Z")
+"""Of a method; or there is nothing yet, or half an empty line."""
+_CONTENT_LENGTH = re.compile(
+    rb"^content-length: ([0-9]+)", re.MULTILINE | re.IGNORECASE
+)
+
+_LOOK_FIRST = "It may have carried the request out: look before you repeat it."
+_REFUSALS = {
+    Failure.NO_CONNECTION: (
+        HTTPStatus.BAD_GATEWAY,
+        "The device cannot be reached. Is it on? Does another program hold its connection?",
+    ),
+    Failure.CONNECTION_LOST: (
+        HTTPStatus.BAD_GATEWAY,
+        f"The device closed the connection before its response was complete. {_LOOK_FIRST}",
+    ),
+    Failure.INVALID_RESPONSE: (
+        HTTPStatus.BAD_GATEWAY,
+        f"The device's response is not valid HTTP, or too long. {_LOOK_FIRST}",
+    ),
+    Failure.NO_RESPONSE: (
+        HTTPStatus.GATEWAY_TIMEOUT,
+        f"The device did not answer in time. {_LOOK_FIRST}",
+    ),
+    Failure.BUSY: (
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "The device is slower than its clients. Ask again in a moment, or less often.",
+    ),
+    Failure.PAUSED: (
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "Sharing this device is paused. Ask again once it is resumed.",
+    ),
+    Failure.REFUSED: (
+        HTTPStatus.FORBIDDEN,
+        "The owner's settings do not let this request pass.",
+    ),
+    Failure.TOO_LARGE: (
+        HTTPStatus.CONTENT_TOO_LARGE,
+        "The owner's settings do not let a request of this size pass.",
+    ),
+}
+
+
+class _Downstream(DownstreamCodec[HttpResponse]):
+    """Faces one client."""
+
+    __slots__ = (
+        "_authority",
+        "_connection",
+        "_finished",
+        "_head",
+        "_reader",
+        "_to_head",
+        "must_close",
+    )
+
+    def __init__(self, max_body: int, authority: bytes) -> None:
+        self.must_close = False
+        self._authority = authority
+        self._reader = Reader(max_body)
+        self._connection = h11.Connection(h11.SERVER)
+        self._head: RequestHead | None = None
+        """Of the request whose body is awaited."""
+        self._to_head = False
+        """The request at hand is a HEAD, whose response has no body."""
+        self._finished = False
+        """The client's last request has been read; what follows is ignored."""
+
+    @property
+    @override
+    def buffered(self) -> int:
+        return self._reader.buffered
+
+    @override
+    def receive_data(self, data: bytes) -> None:
+        if not self._finished:
+            self._reader.receive(data)
+
+    @override
+    def next_event(self) -> DownstreamEvent | None:
+        if self._finished:
+            self._reader.drop()
+            return None
+        try:
+            return self._next_event()
+        except MessageError as err:
+            self._finished = True
+            self._reader.drop()
+            method = b"HEAD" if self._to_head else b""
+            asker = Asker(method, http_1_0=False, keep_alive=False)
+            text = f"The request cannot be passed on: {err.reason}.\n"
+            last_words = own_response(asker, err.status, text.encode())
+            return Close(f"{err.status} {err.reason}", last_words)
+
+    def _next_event(self) -> DownstreamEvent | None:
+        if self._head is None:
+            self._head = self._take_head()
+            if self._head is None:
+                return None
+            if self._head.must_continue:
+                return Reply(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body = self._reader.take_body(self._connection)
+        if body is None:
+            return None
+        head, self._head = self._head, None
+        asker = head.asker
+        self._finished = not asker.keep_alive
+        if head.answer is None:
+            safe = asker.method in _RETRY_SAFE
+            return Request(head.payload(body), asker, retry_safe=safe)
+        if asker.keep_alive:
+            return Reply(head.answer)
+        return Close("answered here, as the request was not to go further", head.answer)
+
+    def _take_head(self) -> RequestHead | None:
+        """Give the next head, once it is there.
+
+        Raises:
+            MessageError: the request is refused.
+
+        """
+        reader = self._reader
+        reader.skip_blank_lines()
+        beginning = reader.peek(5)
+        self._to_head = beginning == b"HEAD "
+        if not _BEGINNING.match(beginning):
+            # TLS, for one; it would wait for our answer.
+            raise MessageError(HTTPStatus.BAD_REQUEST, "this is not HTTP")
+        raw = reader.take_head()
+        if raw is None:
+            return None
+        self._connection = h11.Connection(h11.SERVER)
+        head = read_request_head(raw, self._connection, self._authority)
+        reader.check_length(head.length)
+        return head
+
+    @override
+    def reply(self, request: Request, response: HttpResponse) -> bytes:
+        asker: Asker = request.context
+        self.must_close = not asker.keep_alive
+        final = response.serialise(asker.connection)
+        return final if asker.http_1_0 else response.interim + final
+
+    @override
+    def refuse(self, request: Request, failure: Failure) -> bytes:
+        asker: Asker = request.context
+        self.must_close = not asker.keep_alive
+        status, text = _REFUSALS[failure]
+        again = [(b"Retry-After", b"1")] if failure is Failure.BUSY else []
+        return own_response(asker, status, f"{text}\n".encode(), *again)
+
+
+class _Upstream(UpstreamCodec[HttpResponse]):
+    """Faces one upstream connection: one request, then exactly one final response.
+
+    A byte beyond it ends the connection, because the next client would take it for the
+    beginning of its own response.
+    """
+
+    __slots__ = (
+        "_begun",
+        "_connection",
+        "_head",
+        "_interim",
+        "_protocol",
+        "_reader",
+        "_request",
+        "_to_head",
+        "reusable",
+    )
+
+    def __init__(self, protocol: HttpProtocol) -> None:
+        self._protocol = protocol
+        self._reader = Reader(protocol.options.max_body)
+        self._connection = h11.Connection(h11.CLIENT)
+        self.reusable = True
+        self._request: Request | None = None
+        """The one awaited."""
+        self._to_head = False
+        """It is a HEAD."""
+        self._begun = False
+        """At least a byte came after it."""
+        self._interim = b""
+        """The interim responses to it, ready for the client."""
+        self._head: ResponseHead | None = None
+        """Of its final response, whose body is awaited."""
+
+    @override
+    def send(self, request: Request) -> bytes:
+        payload = request.payload
+        self._request = request
+        self._to_head = payload.startswith(b"HEAD ")
+        self._begun = False
+        self._interim = b""
+        self._connection = h11.Connection(h11.CLIENT)
+        # All that h11 has to know is whether this is a HEAD.
+        method = b"HEAD" if self._to_head else b"GET"
+        asked = h11.Request(method=method, target=b"/", headers=[(b"Host", b"")])
+        self._connection.send(asked)
+        self._connection.send(h11.EndOfMessage())
+        if payload.startswith(_PING):
+            self._protocol.ping_works = False  # until it is answered
+        return payload
+
+    @override
+    def begun(self, request: Request) -> bool:
+        return request is self._request and self._begun
+
+    @override
+    def expire(self, request: Request) -> bool:
+        """Give up: the late response would look like the next request's."""
+        self._request = None
+        self.reusable = False
+        return False
+
+    @override
+    def feed(self, data: bytes) -> list[UpstreamEvent[HttpResponse]]:
+        events: list[UpstreamEvent[HttpResponse]] = []
+        self._reader.receive(data)
+        request = self._request
+        if request is not None:
+            self._begun = True
+            try:
+                answer = self._read_answer(request)
+            except MessageError as err:
+                self._request = None
+                self.reusable = False
+                failed = Failed(request, Failure.INVALID_RESPONSE, err.reason)
+                return [failed, Close(err.reason)]
+            if answer is None:
+                return []
+            events.append(answer)
+        if unasked := self._reader.take_all():
+            self.reusable = False
+            reason = "data that nobody asked for"
+            events += (Stray(reason, unasked), Close(reason))
+        return events
+
+    @override
+    def eof(self) -> list[UpstreamEvent[HttpResponse]]:
+        self.reusable = False
+        request, head = self._request, self._head
+        if request is None or head is None or not head.until_close:
+            return []
+        self._connection.receive_data(b"")
+        answer = self._read_answer(request)
+        return [answer] if answer else []
+
+    def _read_answer(self, request: Request) -> Answer[HttpResponse] | None:
+        """Give the answer, once all of it is there.
+
+        Raises:
+            MessageError: it cannot be passed on.
+
+        """
+        while self._head is None:
+            if not b"HTTP/".startswith(self._reader.peek(5)):
+                raise MessageError(HTTPStatus.BAD_GATEWAY, "this is not HTTP")
+            raw = self._reader.take_head()
+            if raw is None:
+                return None
+            head = read_response_head(raw, self._connection, to_head=self._to_head)
+            if isinstance(head, bytes):
+                self._interim += head
+            else:
+                self._head = head
+                self._reader.check_length(head.length)
+        body = self._reader.take_body(self._connection)
+        if body is None:
+            return None
+        head, self._head = self._head, None
+        self._request = None
+        self.reusable = head.reusable
+        if request.payload.startswith(_PING):
+            self._protocol.ping_works = head.status not in _NO_OPTIONS
+        return Answer(request, head.response(self._interim, body))
+
+
+class HttpProtocol(Protocol[HttpResponse]):
+    """HTTP/1.1 and HTTP/1.0, for any device that speaks either."""
+
+    name = "http"
+    ordered = True
+    correlated = False
+    retry_needs_served = True
+
+    def __init__(self, options: ProtocolOptions) -> None:
+        super().__init__(options)
+        self.ping_works = True
+        """The device answers `OPTIONS *` (RFC 9110 §9.3.7), as far as is known."""
+        host = options.host.partition("%")[0]
+        host = f"[{host}]" if ":" in host else host
+        authority = host if options.port == 80 else f"{host}:{options.port}"
+        authority = authority if authority.isascii() else ""
+        self._authority = authority.encode()
+
+    @override
+    def downstream(self) -> DownstreamCodec[HttpResponse]:
+        return _Downstream(self.options.max_body, self._authority)
+
+    @override
+    def upstream(self) -> UpstreamCodec[HttpResponse]:
+        return _Upstream(self)
+
+    @override
+    def request(self, payload: bytes) -> Request:
+        codec = self.downstream()
+        codec.receive_data(payload)
+        event = codec.next_event()
+        if isinstance(event, Reply):  # 100 (Continue), for a body that is here already
+            event = codec.next_event()
+        if isinstance(event, Request) and not codec.buffered:
+            return event
+        reason = event.reason if isinstance(event, Close) else "incomplete, or too much"
+        raise ValueError(f"not exactly one HTTP request: {reason}")
+
+    @override
+    def is_exception(self, response: HttpResponse) -> bool:
+        return response.status >= HTTPStatus.BAD_REQUEST
+
+    @override
+    def probe(self, last_good: Request | None) -> Request | None:
+        """Ask `OPTIONS *`, meant as a ping, or HEAD of a device that it upsets.
+
+        Any response shows that the device lives. `OPTIONS *` is given up for good when
+        it stays without one or meets with 400, 405 or 501.
+        """
+        what = _PING if self.ping_works else b"HEAD / "
+        return self.request(b"%sHTTP/1.1\r\nHost: %s\r\n\r\n" % (what, self._authority))
+
+    @override
+    def describe(self, payload: bytes, response: bytes | None) -> str:
+        """Say `GET /path -> 200, 123 bytes`, of messages that may have been cut."""
+        asked = b" ".join(payload.split(b" ", 2)[:2]).decode("ascii", "replace")
+        if len(asked) > 80:
+            asked = asked[:79] + "…"
+        if response is None:
+            return asked
+        status = response[9:12].decode("ascii", "replace")
+        length = _CONTENT_LENGTH.search(response.partition(b"\r\n\r\n")[0])
+        if length is None or payload.startswith(b"HEAD "):
+            return f"{asked} -> {status}"
+        return f"{asked} -> {status}, {length[1].decode()} bytes"

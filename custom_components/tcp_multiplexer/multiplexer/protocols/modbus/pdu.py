@@ -1,0 +1,267 @@
+"""What a Modbus PDU means: which requests change something, and words for people.
+
+Source: Modbus Application Protocol V1.1b3. A payload here is a unit identifier and a
+PDU, as requests carry it; response payloads likewise.
+"""
+
+from ..base import Failure, Request
+
+EXCEPTION_BIT = 0x80
+
+# What a gateway may say (7).
+_SERVER_BUSY = 0x06
+_GATEWAY_PATH_UNAVAILABLE = 0x0A
+_GATEWAY_TARGET_FAILED = 0x0B
+_ILLEGAL_FUNCTION = 0x01
+_ILLEGAL_DATA_VALUE = 0x03
+_EXCEPTION_CODES = {
+    Failure.NO_CONNECTION: _GATEWAY_PATH_UNAVAILABLE,
+    Failure.PAUSED: _GATEWAY_PATH_UNAVAILABLE,
+    Failure.CONNECTION_LOST: _GATEWAY_TARGET_FAILED,
+    Failure.NO_RESPONSE: _GATEWAY_TARGET_FAILED,
+    Failure.INVALID_RESPONSE: _GATEWAY_TARGET_FAILED,
+    Failure.BUSY: _SERVER_BUSY,
+    Failure.REFUSED: _ILLEGAL_FUNCTION,
+    Failure.TOO_LARGE: _ILLEGAL_DATA_VALUE,
+}
+
+_DIAGNOSTICS = 0x08
+_ENCAPSULATED = 0x2B
+_READ_DEVICE_IDENTIFICATION = 0x0E
+
+# 1-4 reads, 7 exception status, 0x0B and 0x0C event counter and log, 0x11 server id,
+# 0x14 file record, 0x18 FIFO queue.
+_READS = frozenset((1, 2, 3, 4, 7, 0x0B, 0x0C, 0x11, 0x14, 0x18))
+# The event counter and log change by being asked; a FIFO may be emptied by reading.
+_PLAIN_READS = frozenset((1, 2, 3, 4))
+_RETRY_SAFE = _READS - {0x0B, 0x0C, 0x18}
+# Diagnostics that only return something (6.8): echo, register and the counters.
+_HARMLESS_DIAGNOSTICS = frozenset((0, 2, *range(11, 19)))
+
+FUNCTION_NAMES = {
+    1: "read coils",
+    2: "read discrete inputs",
+    3: "read holding registers",
+    4: "read input registers",
+    5: "write single coil",
+    6: "write single register",
+    7: "read exception status",
+    8: "diagnostics",
+    0x0B: "get comm event counter",
+    0x0C: "get comm event log",
+    0x0F: "write multiple coils",
+    0x10: "write multiple registers",
+    0x11: "report server ID",
+    0x14: "read file record",
+    0x15: "write file record",
+    0x16: "mask write register",
+    0x17: "read/write multiple registers",
+    0x18: "read FIFO queue",
+    0x2B: "encapsulated interface transport",
+}
+
+EXCEPTION_NAMES = {
+    0x01: "illegal function",
+    0x02: "illegal data address",
+    0x03: "illegal data value",
+    0x04: "server device failure",
+    0x05: "acknowledge",
+    0x06: "server device busy",
+    0x08: "memory parity error",
+    0x0A: "gateway path unavailable",
+    0x0B: "gateway target device failed to respond",
+}
+
+# Functions whose request starts with an address and a count, or an address and a value.
+_WITH_COUNT = frozenset((1, 2, 3, 4, 0x0F, 0x10))
+_WITH_VALUE = frozenset((5, 6))
+_BIT_READS = frozenset((1, 2))
+_BIT_READS = frozenset((1, 2))
+_REGISTER_READS = frozenset((3, 4, 0x17))
+
+
+def modbus_request(payload: bytes, context: object) -> Request:
+    """Make a request of a unit identifier and a PDU.
+
+    What writes to unit 0 is a broadcast, to which devices on a serial line are silent.
+    """
+    if payload[1] in _PLAIN_READS:  # as a rule
+        return Request(payload, context, True, payload)
+    retry_safe = is_retry_safe(payload)
+    writes = payload[0] if is_write(payload) else None
+    return Request(
+        payload,
+        context,
+        retry_safe=retry_safe,
+        share_key=payload if retry_safe else None,
+        writes=writes,
+        expects_reply=writes != 0,
+    )
+
+
+def exception_response(payload: bytes, failure: Failure) -> bytes:
+    """Give the unit and PDU of the exception that tells `failure`."""
+    code = _EXCEPTION_CODES[failure]
+    return bytes((payload[0], payload[1] | EXCEPTION_BIT, code))
+
+
+MAX_REGISTERS = 125
+"""The most that one request may read (6.3)."""
+
+
+def registers_read(payload: bytes) -> int:
+    """Give how many registers a request reads; 0 for other functions."""
+    if payload[1] not in _REGISTER_READS:
+        return 0
+    return int.from_bytes(payload[4:6])
+
+
+def is_retry_safe(payload: bytes) -> bool:
+    """Tell whether asking twice does the device nothing."""
+    function = payload[1]
+    if function == _ENCAPSULATED:
+        return payload[2:3] == bytes((_READ_DEVICE_IDENTIFICATION,))
+    return function in _RETRY_SAFE
+
+
+def is_write(payload: bytes) -> bool:
+    """Tell whether a request may change the device; unknown functions may."""
+    function = payload[1]
+    if function in _READS:
+        return False
+    if function == _DIAGNOSTICS:
+        return int.from_bytes(payload[2:4]) not in _HARMLESS_DIAGNOSTICS
+    if function == _ENCAPSULATED:
+        return payload[2:3] != bytes((_READ_DEVICE_IDENTIFICATION,))
+    return True
+
+
+def byte_count(payload: bytes) -> int | None:
+    """Give the byte count that the response to a read must have, if that is known."""
+    function = payload[1]
+    if function not in _BIT_READS | _REGISTER_READS or len(payload) < 6:
+        return None
+    count = int.from_bytes(payload[4:6])
+    return (count + 7) // 8 if function in _BIT_READS else count * 2
+
+
+def may_answer(payload: bytes, response: bytes) -> bool:
+    """Tell whether function and byte count of `response` fit the request `payload`."""
+    if response[1] != payload[1]:
+        return response[1] == payload[1] | EXCEPTION_BIT
+    return byte_count(payload) in {None, *response[2:3]}
+
+
+# The responses that repeat their request, and those that repeat address and quantity.
+_ECHOED = frozenset((5, 6, 0x15, 0x16))
+_COUNTED = frozenset((0x0F, 0x10))
+
+
+def success_response(payload: bytes) -> bytes | None:
+    """Give the response of a device that carried out a write, where it is known.
+
+    Those of functions 5, 6, 15, 16, 21 and 22 follow from the request alone.
+    """
+    if payload[1] in _ECHOED:
+        return payload
+    return payload[:6] if payload[1] in _COUNTED else None
+
+
+def explain_write(payload: bytes) -> dict[str, object]:
+    """Give unit, function, address and value of a write, as far as it has them."""
+    unit, function = payload[0], payload[1]
+    told: dict[str, object] = {"unit": unit, "function": function}
+    if function in _ECHOED | _COUNTED | {0x17} and function != 0x15:
+        at = 6 if function == 0x17 else 2
+        told["address"] = int.from_bytes(payload[at : at + 2])
+    if function == 5:
+        told["value"] = payload[4:6] == b"\xff\0"
+    elif function == 6:
+        told["value"] = int.from_bytes(payload[4:6])
+    elif function == 0x0F:
+        count, bits = int.from_bytes(payload[4:6]), payload[7:]
+        told["value"] = [
+            bool(bits[i // 8] >> i % 8 & 1) for i in range(min(count, 8 * len(bits)))
+        ]
+    elif function in {0x10, 0x17}:
+        words = payload[7 if function == 0x10 else 11 :]
+        told["value"] = [
+            int.from_bytes(words[i : i + 2]) for i in range(0, len(words) - 1, 2)
+        ]
+    elif function == 0x16:
+        told["value"] = payload[4:8].hex()
+    else:
+        told["value"] = payload[2:].hex()
+    return told
+
+
+def explain(payload: bytes, response: bytes | None) -> dict[str, object]:
+    """Give unit, function, address, count and values or exception of an exchange.
+
+    `payload` is empty where a response came that nobody had asked for.
+    """
+    told: dict[str, object] = {}
+    if len(payload) >= 2:
+        function = payload[1]
+        told["unit"] = payload[0]
+        told["function"] = function
+        told["function_name"] = FUNCTION_NAMES.get(function)
+        if len(payload) >= 6 and function in _WITH_COUNT | {0x17}:
+            told["address"] = int.from_bytes(payload[2:4])
+            told["count"] = int.from_bytes(payload[4:6])
+        if is_write(payload):
+            told.update(explain_write(payload))
+    if response is not None and payload and len(response) > 2:
+        if response[1] & EXCEPTION_BIT:
+            told["exception"] = response[2]
+            told["exception_name"] = EXCEPTION_NAMES.get(response[2])
+        elif response[1] in _REGISTER_READS:
+            data = response[3:]
+            told["values"] = [
+                int.from_bytes(data[at : at + 2]) for at in range(0, len(data) - 1, 2)
+            ]
+        elif response[1] in _BIT_READS:
+            data = response[3:]
+            count = min(int.from_bytes(payload[4:6]), 8 * len(data))
+            bits = int.from_bytes(data, "little")
+            told["values"] = [bool(bits >> at & 1) for at in range(count)]
+    return told
+
+
+def describe(payload: bytes, response: bytes | None) -> str:
+    """Say in one line what was asked and what was answered."""
+    text = describe_request(payload)
+    return text if response is None else f"{text} -> {describe_response(response)}"
+
+
+def describe_request(payload: bytes) -> str:
+    """Say what a request asks: unit, function, address, count or value."""
+    if len(payload) < 2:
+        return "nobody asked"
+    unit, function = payload[0], payload[1]
+    name = FUNCTION_NAMES.get(function, f"function 0x{function:02x}")
+    text = f"unit {unit} {name}"
+    if len(payload) >= 6:
+        first = int.from_bytes(payload[2:4])
+        second = int.from_bytes(payload[4:6])
+        if function in _WITH_COUNT:
+            return f"{text} {first} count {second}"
+        if function in _WITH_VALUE:
+            return f"{text} {first} value {second}"
+    return f"{text} {payload[2:].hex(' ')}".rstrip()
+
+
+def describe_response(response: bytes) -> str:
+    """Say what a response answers: values, an exception, or the bare bytes."""
+    if len(response) < 2:
+        return response.hex()
+    function = response[1]
+    if function & EXCEPTION_BIT:
+        code = response[2] if len(response) > 2 else 0
+        return f"exception 0x{code:02x} {EXCEPTION_NAMES.get(code, '')}".rstrip()
+    data = response[3:]
+    whole = len(response) > 2 and len(data) == response[2]
+    if function in _REGISTER_READS and whole and len(data) % 2 == 0:
+        values = (int.from_bytes(data[i : i + 2]) for i in range(0, len(data), 2))
+        return "values " + " ".join(map(str, values))
+    return response[2:].hex(" ")

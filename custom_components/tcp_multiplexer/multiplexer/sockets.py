@@ -1,0 +1,35 @@
+"""Options of the sockets on both sides."""
+
+import asyncio
+import contextlib
+import socket
+
+_KEEPALIVE_IDLE = 30
+"""Seconds of silence before the system asks whether the peer is still there."""
+_KEEPALIVE_INTERVAL = 10
+_KEEPALIVE_COUNT = 3
+_USER_TIMEOUT_MS = 30_000
+"""How long sent data may stay unacknowledged before the connection is given up."""
+
+
+def set_keepalive(transport: asyncio.BaseTransport) -> None:
+    """Make the system find a dead peer within about a minute.
+
+    Options that this system does not know are left out.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return
+    options = (
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", _KEEPALIVE_IDLE),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", _KEEPALIVE_INTERVAL),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", _KEEPALIVE_COUNT),
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", _USER_TIMEOUT_MS),
+        (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
+    )
+    for level, name, value in options:
+        option = getattr(socket, name, None)
+        if option is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(level, option, value)

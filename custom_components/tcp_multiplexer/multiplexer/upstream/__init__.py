@@ -1,0 +1,1 @@
+"""The device side: when connections are opened, kept, renewed and closed."""

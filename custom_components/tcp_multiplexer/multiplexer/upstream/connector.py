@@ -1,0 +1,68 @@
+"""Opens connections to the device, one at a time."""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..dispatch.exchange import Upstream
+    from ..observe.statistics import Statistics
+
+LOGGER = logging.getLogger(__name__)
+
+
+class Connector:
+    """The attempt that is under way, if there is one."""
+
+    def __init__(
+        self, make_upstream: Callable[[], Upstream], statistics: Statistics, name: str
+    ) -> None:
+        self._make_upstream = make_upstream
+        self._statistics = statistics
+        self._name = name
+        """For logs."""
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """An attempt is under way."""
+        return self._task is not None
+
+    def begin(
+        self, opened: Callable[[Upstream], None], failed: Callable[[str], None]
+    ) -> None:
+        """Open a connection; call `opened` with it, or `failed` with the reason."""
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(self._open(opened, failed))
+
+    async def _open(
+        self, opened: Callable[[Upstream], None], failed: Callable[[str], None]
+    ) -> None:
+        # A connection just closed is gone only after a turn of the loop, and a device
+        # with one slot must see that one's end before this one's beginning.
+        await asyncio.sleep(0)
+        self._statistics.connection_attempts += 1
+        upstream = self._make_upstream()
+        reason = None
+        try:
+            await upstream.open()
+        except (OSError, ValueError) as err:
+            reason = str(err) or type(err).__name__
+        except Exception as err:
+            # a resolver or a host program's link at fault: there must be a next attempt
+            LOGGER.exception("Connecting to %s failed in an unexpected way", self._name)
+            reason = type(err).__name__
+        self._task = None
+        if reason is None:
+            opened(upstream)
+        else:
+            failed(reason)
+
+    async def cancel(self) -> None:
+        """Give the attempt up; return once nothing of it is left."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait((task,))

@@ -1,0 +1,220 @@
+"""The usual kind of upstream connection: a protocol's upstream codec on a TCP socket.
+
+It decides nothing: whether to retry or to give up is the dispatcher's business, whether
+to reopen the pool's.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast, override
+
+from ..dispatch.exchange import CloseReason, Upstream
+from ..limits import LIMITS
+from ..protocols.base import Answer, Close, Failed, SendBack, Stray
+from ..sockets import set_keepalive
+from ..tls import SHUTDOWN_SECONDS
+
+if TYPE_CHECKING:
+    import ssl
+
+    from ..dispatch.exchange import Exchange, UpstreamOwner
+    from ..protocols.base import UpstreamCodec, UpstreamEvent
+
+
+class SocketUpstream(Upstream, asyncio.Protocol):
+    """A protocol's codec on a TCP connection."""
+
+    def __init__(
+        self,
+        owner: UpstreamOwner,
+        codec: UpstreamCodec[Any],
+        address: tuple[str, int],
+        *,
+        batch: bool,
+        connect_seconds: float = LIMITS.connect,
+        tls: ssl.SSLContext | None = None,
+        server_name: str = "",
+    ) -> None:
+        """Speak `codec` to `address`; `batch` joins what one turn of the loop sends."""
+        super().__init__(owner)
+        self._statistics = owner.statistics
+        self._codec = codec
+        self._address = address
+        self._connect_seconds = connect_seconds
+        self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
+        self._batch = batch
+        self._tls: dict[str, Any] = {}
+        if tls is not None:
+            self._tls = {
+                "ssl": tls,
+                "server_hostname": server_name or address[0],
+                "ssl_shutdown_timeout": SHUTDOWN_SECONDS,
+            }
+        self._framed_by_silence = codec.framed_by_silence
+        self._tick: asyncio.TimerHandle | None = None
+        self._out: list[bytes] = []
+        self._open = False
+        self._told = False
+
+    @property
+    @override
+    def quiet(self) -> float:
+        return self._codec.quiet
+
+    @override
+    async def open(self) -> None:
+        host, port = self._address
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                await self._loop.create_connection(
+                    lambda: self, host, port, **self._tls
+                )
+        except TimeoutError:
+            self._abandon()
+            within = f"within {self._connect_seconds:g} s"
+            message = f"no answer to the connection attempt {within}"
+            raise TimeoutError(message) from None
+        except BaseException:
+            self._abandon()
+            raise
+        if self._told:
+            message = "the device closed the connection as soon as it was open"
+            raise ConnectionAbortedError(message)
+        self._open = True
+        self.opened_at = self.last_used = self.last_received = self._loop.time()
+
+    def _abandon(self) -> None:
+        self._told = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        set_keepalive(transport)
+
+    @override
+    def send(self, exchange: Exchange) -> None:
+        request = exchange.request
+        data = self._codec.send(request)
+        self.in_flight[request] = exchange
+        self.sent += 1
+        self._statistics.bytes_to_upstream += len(data)
+        if self._framed_by_silence:
+            self._set_tick()
+        if not self._batch:
+            self._transport.write(data)  # type: ignore[union-attr]
+            return
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(data)
+
+    def _flush(self) -> None:
+        if self._transport is not None and not self._told:
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if self._told:
+            return
+        self.received = True
+        self.timeouts_in_a_row = 0
+        self.last_received = self._loop.time()
+        self._statistics.bytes_from_upstream += len(data)
+        answer = self._codec.whole_answer(data)
+        if answer is not None:
+            request, response = answer
+            self.responses += 1
+            self.owner.answered(self, self.in_flight.pop(request), response)
+            return
+        self._handle(self._codec.feed(data))
+        if self._framed_by_silence:
+            self._set_tick()
+
+    def _set_tick(self) -> None:
+        """Ask the codec again when silence may have ended a frame."""
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+        at = self._codec.deadline(self._loop.time())
+        if at is not None and not self._told:
+            self._tick = self._loop.call_at(at, self._on_tick)
+
+    def _on_tick(self) -> None:
+        self._tick = None
+        self.last_received = now = self._loop.time()
+        self._handle(self._codec.tick(now))
+        self._set_tick()
+
+    def _handle(self, events: list[UpstreamEvent[Any]]) -> None:
+        if not self._codec.reusable or (events and type(events[-1]) is Close):
+            self.reusable = False  # what is answered first must free nothing for others
+        for event in events:
+            kind = type(event)
+            if kind is Answer:
+                exchange = self.in_flight.pop(event.request)  # type: ignore[union-attr]
+                self.responses += 1
+                self.owner.answered(self, exchange, event.response)  # type: ignore[union-attr]
+            elif isinstance(event, Failed):
+                exchange = self.in_flight.pop(event.request)
+                self.owner.unanswerable(self, exchange, event.failure)
+            elif isinstance(event, Stray):
+                self.owner.stray(self, event)
+            elif isinstance(event, SendBack):
+                self._write_back(event.data)
+            elif isinstance(event, Close):
+                self.close(CloseReason.INVALID_DATA, event.reason)
+            if self._told:
+                return
+
+    def _write_back(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._statistics.bytes_to_upstream += len(data)
+            self._transport.write(data)
+
+    @override
+    def eof_received(self) -> bool:
+        if not self._told:
+            self.reusable = False
+            self.last_received = self._loop.time()
+            self._handle(self._codec.eof())
+            self.close(CloseReason.CLOSED_BY_DEVICE)
+        return False
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is None:
+            self._end(CloseReason.CLOSED_BY_DEVICE, "")
+        else:
+            self._end(CloseReason.RESET, str(exc))
+
+    @override
+    def begun(self, exchange: Exchange) -> bool:
+        return self._codec.begun(exchange.request)
+
+    @override
+    def expire(self, exchange: Exchange) -> bool:
+        del self.in_flight[exchange.request]
+        self.timeouts_in_a_row += 1
+        keep = self._codec.expire(exchange.request)
+        self.reusable = self.reusable and self._codec.reusable
+        return keep
+
+    @override
+    def close(self, reason: CloseReason, detail: str = "") -> None:
+        if self._transport is not None:
+            # abort, not close: nothing that is still unsent may reach the device
+            # after its requester has been told that it failed
+            self._transport.abort()
+        self._end(reason, detail)
+
+    def _end(self, reason: CloseReason, detail: str) -> None:
+        """Tell the owner, once, at the moment when the connection is of no more use."""
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+        if not self._told:
+            self._told = True
+            if self._open:
+                self.owner.lost(self, reason, detail)

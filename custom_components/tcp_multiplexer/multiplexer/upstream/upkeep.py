@@ -1,0 +1,59 @@
+"""What time alone asks of an open connection: to be renewed, closed or probed.
+
+Pure functions of the connection, the settings and the moment. A connection is `busy`
+while something is in flight on it, or while requests wait anywhere.
+"""
+
+import enum
+from math import inf
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..dispatch.exchange import Upstream
+    from ..settings import Settings
+
+
+class Duty(enum.Enum):
+    """What is to be done about a connection."""
+
+    RENEW = enum.auto()
+    """It has reached its greatest age (`max_lifetime`)."""
+    CLOSE = enum.auto()
+    """It was not used for so long that it is closed (`idle_timeout`)."""
+    PROBE = enum.auto()
+    """It was silent for so long that it is probed (`health_check_interval`)."""
+
+
+def due(
+    upstream: Upstream, settings: Settings, now: float, *, busy: bool
+) -> Duty | None:
+    """Return what is due now, if anything is."""
+    if settings.max_lifetime and now >= upstream.opened_at + settings.max_lifetime:
+        return Duty.RENEW
+    if busy:
+        return None
+    if settings.idle_timeout and now >= upstream.last_used + settings.idle_timeout:
+        return Duty.CLOSE
+    interval = settings.health_check_interval
+    if interval and now >= upstream.last_received + interval:
+        return Duty.PROBE
+    return None
+
+
+def next_due(
+    upstream: Upstream, settings: Settings, now: float, *, busy: bool
+) -> float:
+    """Return the earliest moment at which something may be due (loop time)."""
+    moment = inf
+    if settings.max_lifetime:
+        moment = upstream.opened_at + settings.max_lifetime
+    if settings.idle_timeout:
+        idle = upstream.last_used + settings.idle_timeout
+        # if it is due and busy, look again later
+        moment = min(
+            moment, now + settings.idle_timeout if busy and idle <= now else idle
+        )
+    if settings.health_check_interval:
+        silent_since = now if busy else upstream.last_received
+        moment = min(moment, silent_since + settings.health_check_interval)
+    return moment
