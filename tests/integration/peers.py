@@ -105,6 +105,9 @@ class _DeviceConnection(asyncio.Protocol):
     @override
     def data_received(self, data: bytes) -> None:
         self._buffer += data
+        if any(self._buffer[2:4]):  # another protocol, TLS for one
+            self.transport.close()
+            return
         while len(self._buffer) >= 8:
             end = 6 + int.from_bytes(self._buffer[4:6])
             if len(self._buffer) < end:

@@ -14,7 +14,6 @@ from pymodbus.pdu.mei_message import ReadDeviceInformationResponse
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
-from custom_components.tcp_multiplexer.flow import probe
 from custom_components.tcp_multiplexer.flow.identify import Identity, identify
 from custom_components.tcp_multiplexer.flow.probe import (
     DeviceError,
@@ -367,9 +366,7 @@ async def test_units_that_answer_are_asked_first() -> None:
         await multiplexer.stop()
 
 
-async def test_units_of_a_device_in_use_in_the_usual_order(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_units_of_a_device_in_use_in_the_usual_order() -> None:
     device = Device(unit=3, identification=MEI)
     async with device.serve() as port:
         multiplexer = Multiplexer(
@@ -391,8 +388,7 @@ async def test_units_of_a_device_in_use_in_the_usual_order(
         await multiplexer.pause()
         assert await ask_running(multiplexer, ()) == ProbeResult()
         multiplexer.resume()
-        monkeypatch.setattr(probe, "ANSWER_SECONDS", 0.1)
         device.unit = 99
         multiplexer.reset_statistics()
-        assert await ask_running(multiplexer, ()) == ProbeResult()
+        assert await ask_running(multiplexer, (), seconds=0.1) == ProbeResult()
         await multiplexer.stop()
