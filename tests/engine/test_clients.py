@@ -366,14 +366,23 @@ async def test_slow_reader_is_not_blamed_for_a_message_that_nobody_reads(
         assert frames[-1] == Frame(9999, 1, values(7))
 
 
-async def test_slow_reader_may_leave(device: Device, multiplex: Multiplex) -> None:
+async def test_slow_reader_may_leave(
+    device: Device, multiplex: Multiplex, connect: Connect
+) -> None:
+    """Nobody is asked for it any more, and the others find the device free."""
     multiplexer = await multiplex(queue_size=8, timeout=60)
+    other = await connect(multiplexer)
     async with slow_client(multiplexer) as slow:
         slow.send(*(read(i, 125) for i in range(1500)))
         await until(lambda: len(device.requests) > 100)
         slow.reset()
-        await until(lambda: not names(multiplexer))
-    await until(lambda: multiplexer.snapshot().queue_depth == 0)
+        await gone(multiplexer, slow)
+    await until(lambda: not multiplexer.snapshot().in_flight)
+    asked = len(device.requests)
+    assert multiplexer.snapshot().queue_depth == 0
+    assert await other.ask(read(5)) == values(5)
+    assert len(device.requests) == asked + 1 < 1500
+    assert names(multiplexer) == [other.address[1]]
 
 
 async def test_slow_reader_that_asks_no_more_gets_everything_and_an_end(

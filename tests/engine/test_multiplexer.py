@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import replace
+from ipaddress import ip_network
 import logging
 import socket
 import time
@@ -138,8 +139,18 @@ async def test_probe_that_is_no_message_is_an_error_of_that_setting(
     assert error.value.field == "probe"
 
 
-async def test_stop_before_start_is_nothing() -> None:
-    await Multiplexer(Settings(host="127.0.0.1")).stop()
+async def test_stop_before_start_is_nothing(device: Device) -> None:
+    before = asyncio.all_tasks(), open_sockets(), timers()
+    multiplexer = Multiplexer(
+        Settings(host="127.0.0.1", port=device.port, listen_port=0)
+    )
+    await multiplexer.stop()
+    assert (asyncio.all_tasks(), open_sockets(), timers()) == before
+    snapshot = multiplexer.snapshot()
+    assert (snapshot.listen_addresses, snapshot.connection_attempts) == ((), 0)
+    with pytest.raises(RequestError):
+        await multiplexer.request(b"\1" + read())
+    assert not device.links
 
 
 @pytest.mark.parametrize(
@@ -770,6 +781,43 @@ async def test_what_cannot_change_while_it_runs_is_left_alone(
         assert multiplexer.settings is settings
 
 
+async def test_each_of_these_can_change_while_it_runs(
+    device: Device, multiplex: Multiplex, connect: Connect
+) -> None:
+    multiplexer = await multiplex()
+    client = await connect(multiplexer)
+    changes: dict[str, Any] = {
+        "timeout": 4.0,
+        "connect_delay": 0.001,
+        "request_delay": 0.001,
+        "connect_on_demand": True,
+        "idle_timeout": 60.0,
+        "max_lifetime": 3600.0,
+        "reconnect_backoff": 2.0,
+        "reconnect_backoff_max": 20.0,
+        "max_connections": 2,
+        "queue_size": 5,
+        "health_check_interval": 60.0,
+        "allowed_networks": (ip_network("127.0.0.0/8"),),
+        "share_reads": False,
+        "cache_ttl": 0.001,
+        "writes_first": False,
+        "write_policy": "deny",
+        "write_networks": (ip_network("127.0.0.2/32"),),
+        "allowed_functions": (3,),
+        "allowed_units": (1,),
+        "max_read_registers": 10,
+        "max_clients": 10,
+    }
+    for name, value in changes.items():
+        settings = replace(multiplexer.settings, **{name: value})
+        assert settings != multiplexer.settings, name
+        assert await multiplexer.apply(settings), name
+        assert multiplexer.settings == settings
+    assert await client.ask(read()) == values()
+    assert len(device.links) == 1
+
+
 async def test_shorter_timeout_holds_for_what_waits(
     device: Device, multiplex: Multiplex, connect: Connect
 ) -> None:
@@ -847,12 +895,6 @@ async def test_fewer_connections_are_kept_if_fewer_are_wanted(
     for client in clients:
         assert await client.ask(read(7)) == values(7)
     assert len(device.links) == 3
-
-
-async def test_every_setting_that_may_change_is_one() -> None:
-    from custom_components.tcp_multiplexer.multiplexer import multiplexer
-
-    assert {field.name for field in fields(Settings)} >= multiplexer._LIVE  # noqa: SLF001
 
 
 # ---- events ---------------------------------------------------------------------

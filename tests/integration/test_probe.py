@@ -71,7 +71,7 @@ async def device(
         server.close_clients()
 
 
-async def problem(settings: Settings, **patience: float) -> DeviceProblem:
+async def problem(settings: Settings, **patience: Any) -> DeviceProblem:
     """Give the problem that a device has."""
     with pytest.raises(DeviceError) as caught:
         await ask_device(settings, **patience)
