@@ -16,24 +16,11 @@ from custom_components.tcp_multiplexer.multiplexer import Event, EventType, Mult
 from custom_components.tcp_multiplexer.multiplexer.downstream.memory import Memory
 from custom_components.tcp_multiplexer.multiplexer.limits import Limits
 from custom_components.tcp_multiplexer.multiplexer.sockets import set_keepalive
+from tests.waiting import settled, until
+from tests.wire import Frame, exception, read, values, write
 
 from .conftest import Connect, Multiplex
-from .devices import (
-    Client,
-    Device,
-    Frame,
-    exception,
-    ignore,
-    port_of,
-    read,
-    reset,
-    running,
-    serving,
-    settled,
-    until,
-    values,
-    write,
-)
+from .devices import Client, Device, ignore, port_of, reset, running, serving
 
 
 def names(multiplexer: Multiplexer) -> list[int]:

@@ -34,8 +34,8 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.pdu import (
 from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.tcp import (
     ModbusProtocol,
 )
+from tests.wire import Frame, exception, read, values, write
 
-from .devices import Frame, exception, read, values, write
 from .streams import fed, payloads, pieces, received
 
 units = st.integers(0, 255)

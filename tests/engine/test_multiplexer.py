@@ -23,26 +23,21 @@ from custom_components.tcp_multiplexer.multiplexer import (
     SettingsError,
 )
 from custom_components.tcp_multiplexer.multiplexer.limits import LIMITS, Limits
+from tests.waiting import PATIENCE, until
+from tests.wire import Frame, exception, read, values, write
 
 from .conftest import Connect, Multiplex
 from .devices import (
-    PATIENCE,
     Client,
     Device,
-    Frame,
     answer,
-    exception,
     hang_up,
     ignore,
     open_sockets,
     port_of,
-    read,
     reset,
     silent_port,
     spread,
-    until,
-    values,
-    write,
 )
 
 

@@ -18,8 +18,7 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
 from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.tcp import (
     ModbusProtocol,
 )
-
-from .devices import read, write
+from tests.wire import read, write
 
 MODBUS = ModbusProtocol(ProtocolOptions())
 SOMEBODY = ip_address("192.0.2.7")

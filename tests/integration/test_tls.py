@@ -25,9 +25,10 @@ from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 
 from custom_components.tcp_multiplexer.const import CONF_LISTEN_PORT, CONF_TLS
 from tests.engine.certificates import Authority, Pair
+from tests.wire import read, values
 
 from .dialogs import Dialog
-from .peers import ModbusClient, ModbusDevice, read_registers, registers
+from .peers import ModbusClient, ModbusDevice
 from .ports import free_port
 from .test_diagnostics import REDACTED, diagnostics
 
@@ -135,7 +136,7 @@ def at(device: ModbusDevice, **typed: Any) -> dict[str, Any]:
 async def assert_serves(port: int, tls: ssl.SSLContext | None = None) -> None:
     """Check that a client gets the device's registers there."""
     async with ModbusClient(port, tls=tls) as client:
-        assert await client.ask(read_registers(5)) == registers(5)
+        assert await client.ask(read(5)) == values(5)
 
 
 # The device
@@ -242,6 +243,7 @@ async def test_a_certificate_for_another_name(
 async def test_a_device_that_speaks_no_tls(
     hass: HomeAssistant, device: ModbusDevice
 ) -> None:
+    device.closes_on_garbage = True
     asyncio.get_running_loop().set_debug(False)
     dialog = await open_dialog(hass, None)
     page = await dialog.send(**at(device), tls_upstream="unverified")
