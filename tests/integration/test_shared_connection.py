@@ -95,7 +95,7 @@ async def test_both_are_served_on_the_one_connection(
     assert device.connection is slot
     # The other goes on when the multiplexer has gone.
     assert await hass.config_entries.async_unload(entry.entry_id)
-    assert await unit.read_holding_registers(50, 1) == [50]
+    assert await unit.read_holding_registers(50, 1) == [1050]
     assert device.connection is slot
     await hass.config_entries.async_unload(other.entry_id)
 
