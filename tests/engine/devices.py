@@ -4,8 +4,7 @@ Both frame by themselves and trust what they read: they must not be wrong in the
 way as what they test. Nothing here takes time: a device that is to be slow holds its
 answers until it is told to give them.
 
-What a register holds is its own address until somebody writes to it, and `unit` is
-added to that times 1000: a response that went astray is seen.
+What registers hold, `tests/wire.py` says.
 """
 
 import asyncio
@@ -19,76 +18,8 @@ import struct
 from typing import NamedTuple, Self, override
 
 from custom_components.tcp_multiplexer.multiplexer import Multiplexer
-
-PATIENCE = 20.0
-"""Seconds after which a test gives up what should have happened at once."""
-
-
-async def settled(number: Callable[[], int]) -> int:
-    """Wait until a number that grows has stopped growing; give it."""
-    before = -1
-    while before < (before := number()):  # noqa: ASYNC110 - it waits for nothing
-        await asyncio.sleep(0.05)
-    return before
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until `condition` holds."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - what it waits for is a state
-            await asyncio.sleep(0.002)
-
-
-# ---- the wire -------------------------------------------------------------------
-
-
-class Frame(NamedTuple):
-    """What a Modbus/TCP frame says."""
-
-    transaction: int
-    unit: int
-    pdu: bytes
-
-    def encoded(self) -> bytes:
-        """Give the frame as it is on the wire."""
-        header = struct.pack(">HHHB", self.transaction, 0, len(self.pdu) + 1, self.unit)
-        return header + self.pdu
-
-
-def cut_frames(buffer: bytearray) -> list[Frame]:
-    """Take the complete frames from the beginning of `buffer`."""
-    frames = []
-    while len(buffer) >= 6:
-        end = 6 + int.from_bytes(buffer[4:6])
-        if len(buffer) < end:
-            break
-        frames.append(
-            Frame(int.from_bytes(buffer[:2]), buffer[6], bytes(buffer[7:end]))
-        )
-        del buffer[:end]
-    return frames
-
-
-def read(address: int = 0, count: int = 2) -> bytes:
-    """Give the PDU that reads holding registers."""
-    return struct.pack(">BHH", 3, address, count)
-
-
-def values(address: int = 0, count: int = 2, *, unit: int = 1) -> bytes:
-    """Give the PDU that answers `read` where nothing was written."""
-    words = [(unit * 1000 + address + i) & 0xFFFF for i in range(count)]
-    return struct.pack(f">BB{count}H", 3, 2 * count, *words)
-
-
-def write(address: int, value: int) -> bytes:
-    """Give the PDU that writes one register; a device answers the same."""
-    return struct.pack(">BHH", 6, address, value)
-
-
-def exception(function: int, code: int) -> bytes:
-    """Give the PDU of an exception."""
-    return bytes((function | 0x80, code))
-
+from tests.waiting import PATIENCE, until
+from tests.wire import Frame, cut_frames, exception, read, values
 
 # ---- the device -----------------------------------------------------------------
 

@@ -17,22 +17,11 @@ from typing import Any
 import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import Event, EventType, Health
+from tests.waiting import PATIENCE, until
+from tests.wire import Frame, read, values, write
 
 from .conftest import Connect, Multiplex
-from .devices import (
-    PATIENCE,
-    Asked,
-    Client,
-    Device,
-    Frame,
-    answer,
-    port_of,
-    read,
-    send,
-    until,
-    values,
-    write,
-)
+from .devices import Asked, Client, Device, answer, port_of, send
 
 SEEDS = range(6)
 HTTP = b"GET / HTTP/1.1\r\nHost: inverter\r\n\r\n"

@@ -22,8 +22,9 @@ from pymodbus.simulator import DataType, SimData, SimDevice
 import pytest
 
 import custom_components
+from tests.waiting import PATIENCE, until
 
-from .devices import PATIENCE, Device, until
+from .devices import Device
 
 STARTING = 60.0
 """Seconds after which a test gives up a process, on however busy a machine."""

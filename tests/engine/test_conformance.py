@@ -39,8 +39,8 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.options import (
     Matching,
 )
 from tests.fixtures.sixth_protocol import MAX_FRAME, StxProtocol, framed
+from tests.wire import Frame
 
-from .devices import Frame
 from .serial_line import with_crc
 from .streams import fed, options, pieces, received
 

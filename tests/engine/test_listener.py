@@ -2,14 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Any, override
+from types import SimpleNamespace
+from typing import Any, cast, override
 
 import pytest
 
-from custom_components.tcp_multiplexer.multiplexer import Multiplexer, Settings
+from custom_components.tcp_multiplexer.multiplexer import (
+    Settings,
+    make_protocol,
+)
+from custom_components.tcp_multiplexer.multiplexer.dispatch.queue import RequestQueue
 from custom_components.tcp_multiplexer.multiplexer.downstream.client import Client
 from custom_components.tcp_multiplexer.multiplexer.downstream.listener import Listener
 from custom_components.tcp_multiplexer.multiplexer.limits import LIMITS
+from custom_components.tcp_multiplexer.multiplexer.observe.events import Events
+from custom_components.tcp_multiplexer.multiplexer.observe.statistics import Statistics
 
 
 class Wire(asyncio.Transport):
@@ -44,14 +51,26 @@ class Wire(asyncio.Transport):
 
 @pytest.fixture
 async def there() -> AsyncGenerator[Listener]:
-    """Return a listener that was not started: its clients come by `accept`."""
+    """Return a listener that was not started: its clients come by `accept`.
+
+    There is no dispatcher behind it, for nothing is asked to the end.
+    """
+    events = Events()
+    nothing_to_drop = SimpleNamespace(leave=lambda _: [])
     settings = Settings(protocol="http", host="127.0.0.1", port=9)
-    multiplexer = Multiplexer(settings)
-    there = multiplexer._listener  # noqa: SLF001 - the moment is within
+    there = Listener(
+        settings,
+        make_protocol(settings),
+        RequestQueue(32),
+        cast(Any, nothing_to_drop),
+        Statistics(0, 0.0),
+        events,
+    )
     yield there
     for client in tuple(there.clients):
         client.connection_lost(None)
-    await multiplexer.stop()
+    await there.stop()
+    events.close()
 
 
 def accept(there: Listener, wire: Wire | None = None) -> Client:

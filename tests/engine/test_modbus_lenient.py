@@ -34,22 +34,11 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.protocol imp
     ModbusProtocol,
 )
 from custom_components.tcp_multiplexer.multiplexer.protocols.options import Matching
+from tests.waiting import until
+from tests.wire import Frame, exception, read, values, write
 
 from .conftest import Connect, Multiplex
-from .devices import (
-    Asked,
-    Device,
-    Frame,
-    Responder,
-    answer,
-    exception,
-    ignore,
-    read,
-    send,
-    until,
-    values,
-    write,
-)
+from .devices import Asked, Device, Responder, answer, ignore, send
 from .streams import options, pieces
 
 

@@ -20,8 +20,8 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.pdu import (
 from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.protocol import (
     ModbusProtocol,
 )
+from tests.wire import Frame, exception, read, values, write
 
-from .devices import Frame, exception, read, values, write
 from .streams import options, received
 
 MODBUS = ModbusProtocol(options())

@@ -51,8 +51,10 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.options import (
     Framing,
     OnFailure,
 )
+from tests.waiting import until
+from tests.wire import read, values, write
 
-from .devices import Client, read, until, values, write
+from .devices import Client
 from .serial_line import Line, with_crc
 from .streams import payloads, pieces, received
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from ipaddress import ip_network
 import logging
 import socket
 import time
@@ -23,26 +24,21 @@ from custom_components.tcp_multiplexer.multiplexer import (
     SettingsError,
 )
 from custom_components.tcp_multiplexer.multiplexer.limits import LIMITS, Limits
+from tests.waiting import PATIENCE, until
+from tests.wire import Frame, exception, read, values, write
 
 from .conftest import Connect, Multiplex
 from .devices import (
-    PATIENCE,
     Client,
     Device,
-    Frame,
     answer,
-    exception,
     hang_up,
     ignore,
     open_sockets,
     port_of,
-    read,
     reset,
     silent_port,
     spread,
-    until,
-    values,
-    write,
 )
 
 
@@ -139,8 +135,18 @@ async def test_probe_that_is_no_message_is_an_error_of_that_setting(
     assert error.value.field == "probe"
 
 
-async def test_stop_before_start_is_nothing() -> None:
-    await Multiplexer(Settings(host="127.0.0.1")).stop()
+async def test_stop_before_start_is_nothing(device: Device) -> None:
+    before = asyncio.all_tasks(), open_sockets(), timers()
+    multiplexer = Multiplexer(
+        Settings(host="127.0.0.1", port=device.port, listen_port=0)
+    )
+    await multiplexer.stop()
+    assert (asyncio.all_tasks(), open_sockets(), timers()) == before
+    snapshot = multiplexer.snapshot()
+    assert (snapshot.listen_addresses, snapshot.connection_attempts) == ((), 0)
+    with pytest.raises(RequestError):
+        await multiplexer.request(b"\1" + read())
+    assert not device.links
 
 
 @pytest.mark.parametrize(
@@ -769,6 +775,43 @@ async def test_what_cannot_change_while_it_runs_is_left_alone(
     ):
         assert not await multiplexer.apply(replace(settings, **changes))
         assert multiplexer.settings is settings
+
+
+async def test_each_of_these_can_change_while_it_runs(
+    device: Device, multiplex: Multiplex, connect: Connect
+) -> None:
+    multiplexer = await multiplex()
+    client = await connect(multiplexer)
+    changes: dict[str, Any] = {
+        "timeout": 4.0,
+        "connect_delay": 0.001,
+        "request_delay": 0.001,
+        "connect_on_demand": True,
+        "idle_timeout": 60.0,
+        "max_lifetime": 3600.0,
+        "reconnect_backoff": 2.0,
+        "reconnect_backoff_max": 20.0,
+        "max_connections": 2,
+        "queue_size": 5,
+        "health_check_interval": 60.0,
+        "allowed_networks": (ip_network("127.0.0.0/8"),),
+        "share_reads": False,
+        "cache_ttl": 0.001,
+        "writes_first": False,
+        "write_policy": "deny",
+        "write_networks": (ip_network("127.0.0.2/32"),),
+        "allowed_functions": (3,),
+        "allowed_units": (1,),
+        "max_read_registers": 10,
+        "max_clients": 10,
+    }
+    for name, value in changes.items():
+        settings = replace(multiplexer.settings, **{name: value})
+        assert settings != multiplexer.settings, name
+        assert await multiplexer.apply(settings), name
+        assert multiplexer.settings == settings
+    assert await client.ask(read()) == values()
+    assert len(device.links) == 1
 
 
 async def test_shorter_timeout_holds_for_what_waits(

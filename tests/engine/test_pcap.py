@@ -10,9 +10,10 @@ import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import TraceRecord
 from custom_components.tcp_multiplexer.multiplexer.observe.pcap import to_pcap
+from tests.wire import Frame, read, values, write
 
 from .conftest import Connect, Multiplex
-from .devices import Device, Frame, ignore, read, values, write
+from .devices import Device, ignore
 
 
 class Packet(NamedTuple):

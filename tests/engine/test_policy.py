@@ -18,8 +18,8 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.protocol imp
     ModbusProtocol,
 )
 from custom_components.tcp_multiplexer.multiplexer.settings import make_protocol
+from tests.wire import read, write
 
-from .devices import read, write
 from .streams import options
 
 MODBUS = ModbusProtocol(options())

@@ -11,9 +11,10 @@ from pymodbus.simulator import DataType, SimData, SimDevice
 import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import Health, Multiplexer
+from tests.waiting import until
 
 from .conftest import Multiplex
-from .devices import port_of, until
+from .devices import port_of
 
 
 class OneSlot(ModbusTcpServer):

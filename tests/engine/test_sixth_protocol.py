@@ -21,8 +21,9 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
 )
 from tests.fixtures import sixth_protocol
 from tests.fixtures.sixth_protocol import NAK, StxProtocol, framed
+from tests.waiting import PATIENCE, until
 
-from .devices import PATIENCE, port_of, until
+from .devices import port_of
 from .streams import options, received
 
 BAD = framed(b"hello")[:-1] + b"?"

@@ -16,19 +16,12 @@ from custom_components.tcp_multiplexer.multiplexer import (
     TlsListener,
     TlsUpstream,
 )
+from tests.waiting import until
+from tests.wire import exception, read, values, write
 
 from .certificates import Authority, Pair
 from .conftest import Connect, Multiplex
-from .devices import (
-    Client,
-    Device,
-    exception,
-    open_sockets,
-    read,
-    until,
-    values,
-    write,
-)
+from .devices import Client, Device, open_sockets
 
 
 @pytest.fixture(scope="module")

@@ -20,28 +20,23 @@ from custom_components.tcp_multiplexer.multiplexer import (
     Multiplexer,
 )
 from custom_components.tcp_multiplexer.multiplexer.limits import Limits
+from tests.waiting import PATIENCE, until
+from tests.wire import Frame, exception, read, values, write
 
 from .conftest import Connect, Multiplex
 from .devices import (
-    PATIENCE,
     Asked,
     Client,
     Device,
-    Frame,
     answer,
-    exception,
     hang_up,
     ignore,
     port_of,
-    read,
     reset,
     send,
     serving,
     silent_port,
     spread,
-    until,
-    values,
-    write,
 )
 
 

@@ -16,8 +16,9 @@ from custom_components.tcp_multiplexer.const import (
     CONF_LISTEN_PORT,
     DOMAIN,
 )
+from tests.waiting import until
 
-from .peers import ModbusDevice, until
+from .peers import ModbusDevice
 from .words import assert_words
 
 

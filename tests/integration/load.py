@@ -13,7 +13,9 @@ import contextlib
 import json
 import sys
 
-from .peers import ModbusClient, ModbusDevice, read_registers
+from tests.wire import read
+
+from .peers import ModbusClient, ModbusDevice
 
 CLIENTS = 50
 
@@ -59,7 +61,7 @@ class Load:
             await asyncio.sleep(due - loop.time())
 
     async def _exchange(self, client: ModbusClient) -> None:
-        answer = await client.ask(read_registers(count=10))
+        answer = await client.ask(read(count=10))
         self.seen["answered" if answer[0] == 3 else "refused"] += 1
 
 

@@ -6,29 +6,13 @@ so that a wrong answer is seen.
 """
 
 import asyncio
-from collections.abc import Callable
 import contextlib
 import ssl
 from types import TracebackType
 from typing import Self, override
 
-
-async def until(condition: Callable[[], object], timeout: float = 10) -> None:
-    """Wait until `condition` holds."""
-    async with asyncio.timeout(timeout):
-        while not condition():  # noqa: ASYNC110 - what it waits for is a state
-            await asyncio.sleep(0.005)
-
-
-def read_registers(address: int = 0, count: int = 2) -> bytes:
-    """Give the PDU that reads holding registers."""
-    return b"\x03" + address.to_bytes(2) + count.to_bytes(2)
-
-
-def registers(address: int = 0, count: int = 2) -> bytes:
-    """Give the PDU that answers `read_registers`."""
-    values = b"".join((address + i).to_bytes(2) for i in range(count))
-    return bytes((3, 2 * count)) + values
+from tests.waiting import until
+from tests.wire import values
 
 
 class ModbusDevice:
@@ -45,6 +29,8 @@ class ModbusDevice:
         """Take requests and answer none."""
         self.hangs_up = False
         """Close the connection after every answer."""
+        self.closes_on_garbage = False
+        """Close the connection on what is no Modbus, instead of waiting for more."""
         self.tls: ssl.SSLContext | None = None
         """Speak within TLS."""
         self.connection: _DeviceConnection | None = None
@@ -72,7 +58,7 @@ class ModbusDevice:
         unit, function = request[:1], request[1]
         if function in {3, 4}:
             address, count = request[2:4], request[4:6]
-            pdu = registers(int.from_bytes(address), int.from_bytes(count))
+            pdu = values(int.from_bytes(address), int.from_bytes(count), unit=unit[0])
             return unit + bytes((function,)) + pdu[1:]
         if function in {5, 6, 15, 16}:
             return request[:6]
@@ -105,6 +91,9 @@ class _DeviceConnection(asyncio.Protocol):
     @override
     def data_received(self, data: bytes) -> None:
         self._buffer += data
+        if self._device.closes_on_garbage and any(self._buffer[2:4]):
+            self.transport.close()
+            return
         while len(self._buffer) >= 8:
             end = 6 + int.from_bytes(self._buffer[4:6])
             if len(self._buffer) < end:

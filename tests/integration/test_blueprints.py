@@ -17,8 +17,10 @@ from pytest_homeassistant_custom_component.common import (
 )
 
 from custom_components.tcp_multiplexer import async_get_endpoint
+from tests.waiting import until
+from tests.wire import read
 
-from .peers import ModbusClient, ModbusDevice, read_registers, until
+from .peers import ModbusClient, ModbusDevice
 
 BLUEPRINTS = Path(__file__).parents[2] / "blueprints" / "automation"
 HEALTH = "sensor.inverter_health"
@@ -151,7 +153,7 @@ async def test_reconnects_when_health_stays_degraded(
     async with ModbusClient(endpoint[1]) as client:
         for silent in (True, False, True, False):  # never twice in a row
             device.silent = silent
-            await client.ask(read_registers())
+            await client.ask(read())
     await health_is(hass, "degraded")
     connection = device.connection
     assert connection

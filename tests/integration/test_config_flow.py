@@ -33,9 +33,11 @@ from custom_components.tcp_multiplexer.const import (
     DOMAIN,
 )
 from custom_components.tcp_multiplexer.local_sockets import try_listen
+from tests.waiting import until
+from tests.wire import read, values
 
 from .dialogs import Dialog
-from .peers import ModbusClient, ModbusDevice, read_registers, registers, until
+from .peers import ModbusClient, ModbusDevice
 from .ports import free_port
 from .pymodbus_device import pymodbus_device
 
@@ -107,7 +109,7 @@ def assert_state(entry: MockConfigEntry, state: ConfigEntryState) -> None:
 async def assert_serves(port: int) -> None:
     """Check that a client gets the device's registers there."""
     async with ModbusClient(port) as client:
-        assert await client.ask(read_registers()) == registers()
+        assert await client.ask(read()) == values()
 
 
 # Adding
@@ -138,7 +140,7 @@ async def test_three_values_are_enough(hass: HomeAssistant, dialog: Dialog) -> N
         }
         assert page["result"].state is ConfigEntryState.LOADED
         async with ModbusClient(listen_port) as client:
-            answer = await client.ask(read_registers())
+            answer = await client.ask(read())
         assert answer == b"\3\4" + (21365).to_bytes(2) + (7).to_bytes(2)
 
 
@@ -735,7 +737,7 @@ async def test_nothing_changed_disturbs_nobody(
         assert_success(dialog)
         await hass.async_block_till_done()
         assert states == []
-        assert await client.ask(read_registers()) == registers()
+        assert await client.ask(read()) == values()
 
 
 async def test_an_error_in_the_form_disturbs_nobody(
@@ -821,7 +823,7 @@ async def test_changed_after_a_look_at_the_menu(
     assert page["type"] is MENU
     page = await dialog.choose("change")
     assert page["step_id"] == "reconfigure"
-    async with pymodbus_device(0, 1) as port:
+    async with pymodbus_device(1000, 1001) as port:
         await dialog.send(port=port)
         assert_success(dialog)
         await hass.async_block_till_done()

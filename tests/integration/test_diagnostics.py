@@ -13,8 +13,10 @@ from pytest_homeassistant_custom_component.components.diagnostics import (
 from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 
 from custom_components.tcp_multiplexer.const import CONF_CLIENT_NAMES
+from tests.waiting import until
+from tests.wire import read
 
-from .peers import ModbusClient, ModbusDevice, read_registers, until
+from .peers import ModbusClient, ModbusDevice
 from .test_init import HEALTH, listen_port
 
 REDACTED = "**REDACTED**"
@@ -46,7 +48,7 @@ async def test_diagnostics(
     )
     await hass.async_block_till_done()
     async with ModbusClient(listen_port(hass, loaded_entry)) as client:
-        await client.ask(read_registers(0x1234, 2))
+        await client.ask(read(0x1234, 2))
         await client.ask(b"\x06\x00\x63\xab\xcd")
         await client.ask(b"\x2b\x0e\x01\x00")
         told = await diagnostics(hass, hass_client, loaded_entry)

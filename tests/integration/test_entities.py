@@ -41,8 +41,10 @@ from custom_components.tcp_multiplexer.const import (
     CONF_UPDATE_INTERVAL,
     DOMAIN,
 )
+from tests.waiting import until
+from tests.wire import read, values
 
-from .peers import ModbusClient, ModbusDevice, read_registers, registers, until
+from .peers import ModbusClient, ModbusDevice
 from .test_init import CONNECTION, HEALTH, NO_RESPONSE, PAUSE, listen_port
 
 CLIENTS = "sensor.inverter_clients"
@@ -188,7 +190,7 @@ async def test_clients_and_health_at_once_and_counters_not(
     async with ModbusClient(port) as client, ModbusClient(port):
         await until(lambda: hass.states.is_state(CLIENTS, "2"))
         for _ in range(10):
-            assert await client.ask(read_registers()) == registers()
+            assert await client.ask(read()) == values()
         await device.stop()
         await until(lambda: hass.states.is_state(HEALTH, "unreachable"))
         assert hass.states.is_state(CONNECTION, STATE_OFF)
@@ -217,11 +219,12 @@ async def test_counters_every_interval_and_nothing_when_nothing_changed(
     await load(hass, entry, **{CONF_UPDATE_INTERVAL: OFTEN})
     async with ModbusClient(listen_port(hass, entry)) as client:
         for _ in range(10):
-            assert await client.ask(read_registers()) == registers()
+            assert await client.ask(read()) == values()
         await until(lambda: hass.states.is_state(REQUESTS, "10"))
         # The client stays connected and says nothing: for two intervals and more
         # nothing is written, not even the same again.
         await until(lambda: hass.states.is_state(CLIENTS, "1"))
+        await until(lambda: entry.runtime_data.counters.responses == 10)
         writes: Counter[str] = Counter()
 
         @callback
@@ -238,7 +241,7 @@ async def test_counters_every_interval_and_nothing_when_nothing_changed(
             entry, options={CONF_UPDATE_INTERVAL: OFTEN, "timeout": 0.1}
         )
         await hass.async_block_till_done()
-        assert await client.ask(read_registers()) == NO_RESPONSE
+        assert await client.ask(read()) == NO_RESPONSE
         await until(lambda: hass.states.is_state(FAILED, "1"))
         assert writes[REQUESTS] == writes[FAILED] == 1
 
@@ -258,7 +261,7 @@ async def test_response_time_is_unknown_when_nothing_has_answered_for_long(
         )
 
     async with ModbusClient(listen_port(hass, entry)) as client:
-        assert await client.ask(read_registers()) == registers()
+        assert await client.ask(read()) == values()
     await hass.services.async_call(
         SWITCH_DOMAIN, SERVICE_TURN_ON, {ATTR_ENTITY_ID: PAUSE}, blocking=True
     )
@@ -277,25 +280,25 @@ async def test_interval_changes_without_a_reload(
 ) -> None:
     await load(hass, entry, **{CONF_UPDATE_INTERVAL: NEVER})
     async with ModbusClient(listen_port(hass, entry)) as client:
-        assert await client.ask(read_registers()) == registers()
+        assert await client.ask(read()) == values()
         hass.config_entries.async_update_entry(
             entry, options={CONF_UPDATE_INTERVAL: OFTEN}
         )
         await until(lambda: not hass.states.is_state(RESPONSE_TIME, STATE_UNKNOWN))
-        assert await client.ask(read_registers()) == registers()
+        assert await client.ask(read()) == values()
 
 
 async def test_button_reconnects_and_drops_nobody(
     hass: HomeAssistant, loaded_entry: MockConfigEntry, device: ModbusDevice
 ) -> None:
     async with ModbusClient(listen_port(hass, loaded_entry)) as client:
-        assert await client.ask(read_registers()) == registers()
+        assert await client.ask(read()) == values()
         before = device.connection
         await hass.services.async_call(
             BUTTON_DOMAIN, SERVICE_PRESS, {ATTR_ENTITY_ID: RECONNECT}, blocking=True
         )
         await until(lambda: device.connection not in {None, before})
-        assert await client.ask(read_registers()) == registers()
+        assert await client.ask(read()) == values()
     state = hass.states.get(RECONNECT)
     assert state
     assert state.state != STATE_UNKNOWN
@@ -324,7 +327,7 @@ async def test_events_of_clients(
     async with ModbusClient(listen_port(hass, entry)) as client:
         await until(lambda: told.of("client_connected"))
         device.silent = True
-        assert await client.ask(read_registers(7, 3)) == NO_RESPONSE
+        assert await client.ask(read(7, 3)) == NO_RESPONSE
         await until(lambda: told.of("request_refused"))
     await until(lambda: told.of("client_disconnected"))
     client_is = {"client": "127.0.0.1", "client_name": "Home Assistant"}
@@ -417,7 +420,7 @@ async def test_events_of_the_upstream(
     await device.start()
     await until(lambda: hass.states.is_state(CONNECTION, STATE_ON))
     async with ModbusClient(listen_port(hass, entry)) as client:
-        assert await client.ask(read_registers()) == registers()
+        assert await client.ask(read()) == values()
     await until(lambda: told.of("upstream_back"))
     assert len(told.of("upstream_lost")) == len(told.of("upstream_back")) == 1
 

@@ -14,7 +14,6 @@ from pymodbus.pdu.mei_message import ReadDeviceInformationResponse
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
-from custom_components.tcp_multiplexer.flow import probe
 from custom_components.tcp_multiplexer.flow.identify import Identity, identify
 from custom_components.tcp_multiplexer.flow.probe import (
     DeviceError,
@@ -24,9 +23,10 @@ from custom_components.tcp_multiplexer.flow.probe import (
     ask_running,
 )
 from custom_components.tcp_multiplexer.multiplexer import Multiplexer, Settings
+from tests.wire import read, values
 
 from .dialogs import Dialog
-from .peers import ModbusClient, ModbusDevice, read_registers, registers
+from .peers import ModbusClient, ModbusDevice
 from .ports import free_port
 
 
@@ -289,7 +289,7 @@ async def test_a_device_in_use_is_asked_through_its_entry(
     entry = await add_at_night(hass, inverter)
     states: list[ConfigEntryState] = []
     async with ModbusClient(entry.data["listen_port"]) as client:
-        assert await client.ask(read_registers()) == registers()
+        assert await client.ask(read()) == values()
         slot = inverter.connection
         entry.async_on_state_change(lambda: states.append(entry.state))
         dialog = await reconfigure(hass, entry)
@@ -307,7 +307,7 @@ async def test_a_device_in_use_is_asked_through_its_entry(
         page = await dialog.send(profile="generic")
         assert page["reason"] == "reconfigure_successful"
         await hass.async_block_till_done()
-        assert await client.ask(read_registers()) == registers()
+        assert await client.ask(read()) == values()
         assert inverter.connection is slot
         assert states == []
         (shown,) = dr.async_entries_for_config_entry(device_registry, entry.entry_id)
@@ -358,7 +358,7 @@ async def test_units_that_answer_are_asked_first() -> None:
             Settings(host="127.0.0.1", port=port, listen_port=0, timeout=0.3)
         )
         await multiplexer.start()
-        assert await multiplexer.request(bytes((7, *read_registers())))
+        assert await multiplexer.request(bytes((7, *read())))
         device.asked.clear()
         met = await ask_running(multiplexer, ())
         assert met.identity is not None
@@ -367,9 +367,7 @@ async def test_units_that_answer_are_asked_first() -> None:
         await multiplexer.stop()
 
 
-async def test_units_of_a_device_in_use_in_the_usual_order(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_units_of_a_device_in_use_in_the_usual_order() -> None:
     device = Device(unit=3, identification=MEI)
     async with device.serve() as port:
         multiplexer = Multiplexer(
@@ -391,8 +389,7 @@ async def test_units_of_a_device_in_use_in_the_usual_order(
         await multiplexer.pause()
         assert await ask_running(multiplexer, ()) == ProbeResult()
         multiplexer.resume()
-        monkeypatch.setattr(probe, "ANSWER_SECONDS", 0.1)
         device.unit = 99
         multiplexer.reset_statistics()
-        assert await ask_running(multiplexer, ()) == ProbeResult()
+        assert await ask_running(multiplexer, (), seconds=0.1) == ProbeResult()
         await multiplexer.stop()

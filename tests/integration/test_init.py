@@ -26,8 +26,10 @@ from custom_components.tcp_multiplexer.const import (
     CONF_PAUSED,
     DOMAIN,
 )
+from tests.waiting import until
+from tests.wire import read, values
 
-from .peers import ModbusClient, ModbusDevice, read_registers, registers, until
+from .peers import ModbusClient, ModbusDevice
 
 CONNECTION = "binary_sensor.inverter_device_connection"
 HEALTH = "sensor.inverter_health"
@@ -72,9 +74,9 @@ async def test_shares_one_connection_among_real_clients(
         return [answer.registers[0] for answer in answers]
 
     assert list(await asyncio.gather(read(100), read(200), read(300))) == [
-        [100, 101, 102, 103, 104],
-        [200, 201, 202, 203, 204],
-        [300, 301, 302, 303, 304],
+        [1100, 1101, 1102, 1103, 1104],
+        [1200, 1201, 1202, 1203, 1204],
+        [1300, 1301, 1302, 1303, 1304],
     ]
     assert len(device.requests) == 15
     assert device.connection is slot
@@ -100,11 +102,11 @@ async def test_loads_although_the_device_is_away(
     await until(lambda: hass.states.is_state(HEALTH, "unreachable"))
     assert hass.states.is_state(CONNECTION, STATE_OFF)
     async with ModbusClient(listen_port(hass, entry)) as client:
-        assert await client.ask(read_registers()) == NO_PATH
+        assert await client.ask(read()) == NO_PATH
 
         await device.start()
         await until(lambda: hass.states.is_state(CONNECTION, STATE_ON))
-        assert await client.ask(read_registers()) == registers()
+        assert await client.ask(read()) == values()
     await until(lambda: hass.states.is_state(HEALTH, "healthy"))
 
     told = [r.getMessage() for r in caplog.records if DOMAIN in r.name]
@@ -148,7 +150,7 @@ async def test_unload_frees_port_clients_and_device(
 ) -> None:
     port = listen_port(hass, loaded_entry)
     async with ModbusClient(port) as client:
-        assert await client.ask(read_registers()) == registers()
+        assert await client.ask(read()) == values()
         assert await hass.config_entries.async_unload(loaded_entry.entry_id)
         assert is_free(port)
         assert await client.closed()
@@ -186,7 +188,7 @@ async def test_home_assistants_stop_closes_everything(
     port = listen_port(hass, loaded_entry)
     device.silent = True
     async with ModbusClient(port) as client:
-        waiting = asyncio.ensure_future(client.ask(read_registers()))
+        waiting = asyncio.ensure_future(client.ask(read()))
         await until(lambda: device.requests)
         await hass.async_stop()
         assert is_free(port)
@@ -201,12 +203,12 @@ async def test_pause_survives_a_reload_and_drops_no_client(
     hass: HomeAssistant, loaded_entry: MockConfigEntry, device: ModbusDevice
 ) -> None:
     async with ModbusClient(listen_port(hass, loaded_entry)) as client:
-        assert await client.ask(read_registers()) == registers()
+        assert await client.ask(read()) == values()
         await hass.services.async_call(
             SWITCH_DOMAIN, SERVICE_TURN_ON, {ATTR_ENTITY_ID: PAUSE}, blocking=True
         )
         await until(lambda: device.connection is None)
-        assert await client.ask(read_registers()) == NO_PATH
+        assert await client.ask(read()) == NO_PATH
         await until(lambda: hass.states.is_state(PAUSE, STATE_ON))
         assert hass.states.is_state(HEALTH, "paused")
         assert hass.states.is_state(CONNECTION, STATE_OFF)
@@ -216,14 +218,14 @@ async def test_pause_survives_a_reload_and_drops_no_client(
     await hass.async_block_till_done()
     assert hass.states.is_state(PAUSE, STATE_ON)
     async with ModbusClient(listen_port(hass, loaded_entry)) as client:
-        assert await client.ask(read_registers()) == NO_PATH
+        assert await client.ask(read()) == NO_PATH
         assert device.connection is None
 
         await hass.services.async_call(
             SWITCH_DOMAIN, SERVICE_TURN_OFF, {ATTR_ENTITY_ID: PAUSE}, blocking=True
         )
         await until(lambda: hass.states.is_state(PAUSE, STATE_OFF))
-        assert await client.ask(read_registers()) == registers()
+        assert await client.ask(read()) == values()
     assert not loaded_entry.data[CONF_PAUSED]
 
 
@@ -235,14 +237,14 @@ async def test_options_apply_live_where_they_can(
         hass.config_entries.async_update_entry(loaded_entry, options={"timeout": 0.1})
         await hass.async_block_till_done()
         async with asyncio.timeout(2):
-            assert await client.ask(read_registers()) == NO_RESPONSE
+            assert await client.ask(read()) == NO_RESPONSE
 
 
 async def test_other_options_reload(
     hass: HomeAssistant, loaded_entry: MockConfigEntry, device: ModbusDevice
 ) -> None:
     async with ModbusClient(listen_port(hass, loaded_entry)) as client:
-        await client.ask(read_registers())
+        await client.ask(read())
         hass.config_entries.async_update_entry(
             loaded_entry, options={"max_in_flight": 4}
         )
@@ -250,7 +252,7 @@ async def test_other_options_reload(
     await hass.async_block_till_done()
     assert loaded_entry.state is ConfigEntryState.LOADED
     async with ModbusClient(listen_port(hass, loaded_entry)) as client:
-        assert await client.ask(read_registers()) == registers()
+        assert await client.ask(read()) == values()
 
 
 async def test_renaming_the_entry_disturbs_nobody(
@@ -259,7 +261,7 @@ async def test_renaming_the_entry_disturbs_nobody(
     async with ModbusClient(listen_port(hass, loaded_entry)) as client:
         hass.config_entries.async_update_entry(loaded_entry, title="Roof")
         await hass.async_block_till_done()
-        assert await client.ask(read_registers()) == registers()
+        assert await client.ask(read()) == values()
 
 
 async def test_endpoint_for_other_integrations(

@@ -25,9 +25,10 @@ from custom_components.tcp_multiplexer.const import (
 from custom_components.tcp_multiplexer.local_sockets import try_listen, which_failed
 from custom_components.tcp_multiplexer.multiplexer import ListenerSettings, Settings
 from tests.engine.certificates import Authority
+from tests.waiting import until
 
 from .dialogs import Dialog
-from .peers import ModbusDevice, until
+from .peers import ModbusDevice
 from .ports import free_port
 from .test_config_flow import CREATE_ENTRY, FORM, MENU, add_entry
 from .test_diagnostics import REDACTED, diagnostics
@@ -96,7 +97,7 @@ async def test_clients_that_speak_rtu_only(
     await client.connect()
     answer = await client.read_holding_registers(7, count=2)
     client.close()
-    assert answer.registers == [7, 8]
+    assert answer.registers == [1007, 1008]
     await assert_serves(running.data[CONF_LISTEN_PORT])
     # Other integrations are given the first one: it speaks what they speak.
     endpoint = async_get_endpoint(hass, "127.0.0.1", device.port)

@@ -19,9 +19,10 @@ from custom_components.tcp_multiplexer.const import (
     DOMAIN,
 )
 from custom_components.tcp_multiplexer.multiplexer import DEFAULT_NETWORKS
+from tests.wire import read, values
 
 from .dialogs import Dialog
-from .peers import ModbusClient, ModbusDevice, read_registers, registers
+from .peers import ModbusClient, ModbusDevice
 from .ports import free_port
 
 FORM, MENU, CREATE_ENTRY = (
@@ -206,7 +207,7 @@ async def test_what_is_changed_applies_without_dropping_a_client(
 ) -> None:
     entry = await running_entry(hass, device, "modbus")
     async with ModbusClient(entry.data[CONF_LISTEN_PORT]) as client:
-        assert await client.ask(read_registers()) == registers()
+        assert await client.ask(read()) == values()
         dialog = await open_options(hass, entry)
         page = await dialog.send(
             timeout=7.5,
@@ -217,7 +218,7 @@ async def test_what_is_changed_applies_without_dropping_a_client(
         )
         assert page["type"] is CREATE_ENTRY
         await hass.async_block_till_done()
-        assert await client.ask(read_registers()) == registers()
+        assert await client.ask(read()) == values()
     assert entry.state is ConfigEntryState.LOADED
     assert entry.options == {
         "timeout": 7.5,

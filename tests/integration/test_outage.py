@@ -16,8 +16,10 @@ from custom_components.tcp_multiplexer.multiplexer import (
 )
 from custom_components.tcp_multiplexer.outage import MOST_SECONDS, Refusals
 from tests.engine.clock import Clock
+from tests.waiting import until
+from tests.wire import read, values
 
-from .peers import ModbusClient, ModbusDevice, read_registers, registers, until
+from .peers import ModbusClient, ModbusDevice
 from .test_entities import Told
 from .test_init import CONNECTION, HEALTH, NO_PATH, listen_port
 
@@ -128,9 +130,9 @@ async def test_an_outage_of_a_real_device(
 
     async with ModbusClient(listen_port(hass, entry)) as client:
         for _ in range(5):
-            assert await client.ask(read_registers()) == NO_PATH
+            assert await client.ask(read()) == NO_PATH
         await until(lambda: count() == 1)
         await device.start()
         await until(lambda: hass.states.is_state(CONNECTION, STATE_ON))
-        assert await client.ask(read_registers()) == registers()
+        assert await client.ask(read()) == values()
         await until(lambda: count() == 5)

@@ -13,7 +13,6 @@ from typing import Any, override
 from aiohttp import web
 import pytest
 
-from custom_components.tcp_multiplexer.flow import probe
 from custom_components.tcp_multiplexer.flow.probe import (
     DeviceError,
     DeviceProblem,
@@ -72,10 +71,10 @@ async def device(
         server.close_clients()
 
 
-async def problem(settings: Settings) -> DeviceProblem:
+async def problem(settings: Settings, **patience: Any) -> DeviceProblem:
     """Give the problem that a device has."""
     with pytest.raises(DeviceError) as caught:
-        await ask_device(settings)
+        await ask_device(settings, **patience)
     return caught.value.problem
 
 
@@ -255,8 +254,7 @@ async def test_a_network_that_cannot_be_reached() -> None:
     )
 
 
-async def test_a_host_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "CONNECT_SECONDS", 0.2)
+async def test_a_host_that_does_not_answer() -> None:
     with (
         socket.create_server(("127.0.0.1", 0), backlog=0) as server,
         # It fills the queue; the kernel drops what comes after it.
@@ -264,7 +262,8 @@ async def test_a_host_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> N
     ):
         port = server.getsockname()[1]
         async with asyncio.timeout(3):
-            assert await problem(settings(port)) is DeviceProblem.UNREACHABLE
+            found = await problem(settings(port), connect_seconds=0.2)
+        assert found is DeviceProblem.UNREACHABLE
 
 
 async def test_a_device_that_hangs_up() -> None:
@@ -301,10 +300,10 @@ async def test_a_device_that_says_nothing() -> None:
         assert await problem(settings(port)) is DeviceProblem.SILENT
 
 
-async def test_an_endless_timeout_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "ANSWER_SECONDS", 0.2)
+async def test_an_endless_timeout_ends() -> None:
     async with device(lambda _: b"") as (port, _):
-        assert await problem(settings(port, timeout=3600)) is DeviceProblem.SILENT
+        found = await problem(settings(port, timeout=3600), answer_seconds=0.2)
+    assert found is DeviceProblem.SILENT
 
 
 @pytest.mark.parametrize(
@@ -345,14 +344,13 @@ async def test_the_right_answer_counts_whatever_comes_before_it() -> None:
         (lambda _: b"", "no answer"),
     ],
 )
-async def test_a_handshake_that_fails(
-    reaction: Reaction, detail: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_handshake_that_fails(reaction: Reaction, detail: str) -> None:
     """The dialog goes on, and the connection is closed."""
-    monkeypatch.setattr(probe, "CONNECT_SECONDS", 0.5)
     async with device(reaction) as (port, heard):
         with pytest.raises(DeviceError) as caught:
-            await ask_device(settings(port, tls=TlsUpstream(verify=False)))
+            await ask_device(
+                settings(port, tls=TlsUpstream(verify=False)), connect_seconds=0.5
+            )
         assert caught.value.problem is DeviceProblem.NO_TLS
         assert caught.value.detail == detail
         assert heard[0][:2] == b"\x16\3"  # a handshake (RFC 8446, 5.1)

@@ -19,8 +19,8 @@ import pytest
 
 from script.demo import inverter
 from script.demo.run import HomeAssistant
+from tests.waiting import until
 
-from .peers import until
 from .ports import free_port
 
 DOMAIN = "tcp_multiplexer"

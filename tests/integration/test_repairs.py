@@ -43,9 +43,11 @@ from custom_components.tcp_multiplexer.const import (
     DOMAIN,
 )
 from script.demo import inverter
+from tests.waiting import until
+from tests.wire import read, values
 
 from .dialogs import Dialog
-from .peers import ModbusClient, ModbusDevice, read_registers, registers, until
+from .peers import ModbusClient, ModbusDevice
 from .ports import free_port
 
 CLIENTS = "sensor.inverter_clients"
@@ -382,7 +384,7 @@ async def test_neighbour_that_does_not_play_along(
     stubborn_neighbour: bool,
 ) -> None:
     async with ModbusClient(listen_port(hass, loaded_entry)) as client:
-        await client.ask(read_registers())
+        await client.ask(read())
     step = await repairs.wait(await repairs.fix(issues(hass)["direct_connection"]))
     assert step["type"] == "abort"
     expected = "cannot_reconfigure" if stubborn_neighbour else "no_slot"
@@ -537,7 +539,7 @@ async def test_multiplexer_is_led_to_the_connection_that_its_neighbour_shares(
     # Both work on the one connection.
     assert await hass.config_entries.async_reload(neighbour.entry_id)
     async with ModbusClient(unserved_entry.data[CONF_LISTEN_PORT]) as client:
-        answer = await client.ask(read_registers(inverter.POWER, 1))
+        answer = await client.ask(read(inverter.POWER, 1))
     assert answer[:2] == b"\x03\x02"
     assert not issues(hass)
 
@@ -795,7 +797,7 @@ class _Forgetful(asyncio.Protocol):
     @override
     def data_received(self, data: bytes) -> None:
         address, count = data[8:10], data[10:12]
-        pdu = registers(int.from_bytes(address), int.from_bytes(count))
+        pdu = values(int.from_bytes(address), int.from_bytes(count))
         length = (len(pdu) + 1).to_bytes(2)
         self.transport.write(b"\0\0\0\0" + length + data[6:7] + pdu)
 
@@ -818,7 +820,7 @@ async def misfit(
         ModbusClient(entry.data[CONF_LISTEN_PORT]) as client,
     ):
         while not issues(hass):
-            assert await client.ask(read_registers(7)) in NO_RESPONSES
+            assert await client.ask(read(7)) in NO_RESPONSES
     yield server
     await hass.config_entries.async_unload(entry.entry_id)
     server.close()
@@ -838,7 +840,7 @@ async def test_device_that_does_not_echo_identifiers_gets_lenient_matching(
     await hass.async_block_till_done()
     assert not issues(hass)
     async with ModbusClient(entry.data[CONF_LISTEN_PORT]) as client:
-        assert await client.ask(read_registers(7)) == registers(7)
+        assert await client.ask(read(7)) == values(7)
 
 
 async def test_lenient_matching_is_no_issue_once_the_device_is_replaced(
@@ -855,4 +857,4 @@ async def test_lenient_matching_is_no_issue_once_the_device_is_replaced(
         ModbusClient(entry.data[CONF_LISTEN_PORT]) as client,
     ):
         while issues(hass):
-            await client.ask(read_registers(7))
+            await client.ask(read(7))

@@ -25,8 +25,10 @@ from custom_components.tcp_multiplexer.const import (
     DOMAIN,
 )
 from custom_components.tcp_multiplexer.multiplexer import Failure
+from tests.waiting import until
+from tests.wire import read, values
 
-from .peers import ModbusClient, ModbusDevice, read_registers, registers, until
+from .peers import ModbusClient, ModbusDevice
 from .test_init import listen_port
 
 DISCONNECT_CLIENT = "disconnect_client"
@@ -109,10 +111,10 @@ async def test_reconnect(
     device.delay = 0.2
     before = device.connection
     async with ModbusClient(listen_port(hass, loaded_entry)) as client:
-        waiting = asyncio.ensure_future(client.ask(read_registers()))
+        waiting = asyncio.ensure_future(client.ask(read()))
         await until(lambda: device.requests)
         await call(hass, RECONNECT, loaded_entry, drain=drain)
-        assert await waiting == registers()
+        assert await waiting == values()
     assert len(device.requests) == (1 if drain else 2)
     await until(lambda: device.connection not in {None, before})
 
@@ -137,8 +139,8 @@ async def test_disconnect_client(
 ) -> None:
     port = listen_port(hass, loaded_entry)
     async with ModbusClient(port) as one, ModbusClient(port) as other:
-        assert await one.ask(read_registers()) == registers()
-        assert await other.ask(read_registers()) == registers()
+        assert await one.ask(read()) == values()
+        assert await other.ask(read()) == values()
         assert await call(hass, DISCONNECT_CLIENT, loaded_entry, **whom) == {
             "disconnected": 2
         }
@@ -153,7 +155,7 @@ async def test_disconnect_somebody_who_is_not_there(
         with pytest.raises(ServiceValidationError) as error:
             await call(hass, DISCONNECT_CLIENT, loaded_entry, address="192.168.1.9")
         assert error.value.translation_key == "client_not_connected"
-        assert await client.ask(read_registers()) == registers()
+        assert await client.ask(read()) == values()
 
 
 async def test_get_clients(hass: HomeAssistant, loaded_entry: MockConfigEntry) -> None:
@@ -162,7 +164,7 @@ async def test_get_clients(hass: HomeAssistant, loaded_entry: MockConfigEntry) -
     )
     assert await call(hass, GET_CLIENTS, loaded_entry) == {"clients": []}
     async with ModbusClient(listen_port(hass, loaded_entry)) as client:
-        await client.ask(read_registers())
+        await client.ask(read())
         await client.ask(b"\x2b\x0e\x01\x00")  # an exception is an answer
         [told] = (await call(hass, GET_CLIENTS, loaded_entry))["clients"]
     assert told["since"] <= told["last_request"]
@@ -187,7 +189,7 @@ async def test_get_and_reset_statistics(
 ) -> None:
     async with ModbusClient(listen_port(hass, loaded_entry)) as client:
         for unit in (1, 1, 2):
-            await client.ask(read_registers(), unit)
+            await client.ask(read(), unit)
         told = await call(hass, GET_STATISTICS, loaded_entry)
         assert told["health"] == "healthy"
         assert told["requests"] == told["responses"] == 3
@@ -218,7 +220,7 @@ async def test_send_request(
     )
     assert await call(
         hass, SEND_REQUEST, loaded_entry, unit_id=7, pdu="03 00 10 00 02"
-    ) == {"unit_id": 7, "pdu": "03 04 00 10 00 11"}
+    ) == {"unit_id": 7, "pdu": values(16, unit=7).hex(" ")}
     assert await call(hass, SEND_REQUEST, loaded_entry, unit_id=7, pdu="2B0E0100") == {
         "unit_id": 7,
         "pdu": "ab 01",
@@ -337,10 +339,10 @@ async def test_get_trace_tells_what_was_asked_and_answered(
     hass: HomeAssistant, loaded_entry: MockConfigEntry
 ) -> None:
     async with ModbusClient(listen_port(hass, loaded_entry)) as client:
-        answer = await client.ask(read_registers())
+        answer = await client.ask(read())
     told = await call(hass, GET_TRACE, loaded_entry, limit=1)
     (exchange,) = told["exchanges"]
-    request = read_registers()
+    request = read()
     assert exchange["unit"] == 1
     assert exchange["function"] == 3
     assert exchange["outcome"] == "answered"
@@ -357,7 +359,7 @@ async def test_get_trace_as_capture(
     hass: HomeAssistant, loaded_entry: MockConfigEntry
 ) -> None:
     async with ModbusClient(listen_port(hass, loaded_entry)) as client:
-        answer = await client.ask(read_registers())
+        answer = await client.ask(read())
     told = await call(hass, GET_TRACE, loaded_entry, pcap=True)
     capture = b64decode(told["pcap"])
     assert told["exchanges"] == 1

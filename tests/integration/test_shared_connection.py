@@ -27,9 +27,11 @@ from custom_components.tcp_multiplexer.flow import probe_shared
 from custom_components.tcp_multiplexer.flow.probe import DeviceError, DeviceProblem
 from custom_components.tcp_multiplexer.flow.probe_shared import async_ask_shared
 from custom_components.tcp_multiplexer.multiplexer import Settings
+from tests.waiting import until
+from tests.wire import read, values
 
 from .dialogs import Dialog
-from .peers import ModbusClient, ModbusDevice, read_registers, registers, until
+from .peers import ModbusClient, ModbusDevice
 from .ports import free_port
 from .pymodbus_device import pymodbus_device
 
@@ -82,22 +84,22 @@ async def test_both_are_served_on_the_one_connection(
     hass: HomeAssistant, device: ModbusDevice, other: MockConfigEntry
 ) -> None:
     unit = unit_of(hass, other, device)
-    assert await unit.read_holding_registers(10, 2) == [10, 11]
+    assert await unit.read_holding_registers(10, 2) == [1010, 1011]
     slot = device.connection
     entry = shared_entry(hass, device.port)
     assert await hass.config_entries.async_setup(entry.entry_id)
     port = entry.data[CONF_LISTEN_PORT]
     async with ModbusClient(port) as one, ModbusClient(port) as two:
         answers = await asyncio.gather(
-            one.ask(read_registers(20, 3)),
-            two.ask(read_registers(30, 1)),
+            one.ask(read(20, 3)),
+            two.ask(read(30, 1)),
             unit.read_holding_registers(40, 1),
         )
-    assert list(answers) == [registers(20, 3), registers(30, 1), [40]]
+    assert list(answers) == [values(20, 3), values(30, 1), [1040]]
     assert device.connection is slot
     # The other goes on when the multiplexer has gone.
     assert await hass.config_entries.async_unload(entry.entry_id)
-    assert await unit.read_holding_registers(50, 1) == [50]
+    assert await unit.read_holding_registers(50, 1) == [1050]
     assert device.connection is slot
     await hass.config_entries.async_unload(other.entry_id)
 
@@ -107,16 +109,16 @@ async def test_every_function_gives_what_the_device_gives(
 ) -> None:
     """Whoever asks through the multiplexer sees what whoever asks directly sees."""
     requests = [
-        read_registers(0, 4),
+        read(0, 4),
         b"\x04\0\0\0\2",
         b"\x06\0\1\x12\x34",
-        read_registers(1, 1),
+        read(1, 1),
         b"\x10\0\2\0\2\4\0\7\0\x08",
         b"\x16\0\1\xff\0\0\x56",
-        read_registers(0, 4),
+        read(0, 4),
         b"\x17\0\0\0\2\0\3\0\1\2\0\x63",
-        read_registers(3, 1),
-        read_registers(900, 1),  # an address that it does not have
+        read(3, 1),
+        read(900, 1),  # an address that it does not have
     ]
     answers: list[list[bytes]] = []
     for through in (False, True):
@@ -161,7 +163,7 @@ async def test_a_silent_device_is_a_gateway_exception(
     entry = shared_entry(hass, device.port, timeout=0.3)
     assert await hass.config_entries.async_setup(entry.entry_id)
     async with ModbusClient(entry.data[CONF_LISTEN_PORT]) as client:
-        assert await client.ask(read_registers()) == b"\x83\x0b"
+        assert await client.ask(read()) == b"\x83\x0b"
 
 
 async def test_a_device_that_is_away_is_found_again(
@@ -172,12 +174,12 @@ async def test_a_device_that_is_away_is_found_again(
     assert await hass.config_entries.async_setup(entry.entry_id)
     multiplexer = entry.runtime_data.multiplexer
     async with ModbusClient(entry.data[CONF_LISTEN_PORT]) as client:
-        assert await client.ask(read_registers()) == b"\x83\x0a"
+        assert await client.ask(read()) == b"\x83\x0a"
         assert multiplexer.health.value == "unreachable"
         await device.start()
         answer = b""
-        while answer != registers():
-            answer = await client.ask(read_registers())
+        while answer != values():
+            answer = await client.ask(read())
     await until(lambda: multiplexer.health.value == "healthy")
 
 

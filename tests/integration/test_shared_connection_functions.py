@@ -20,9 +20,11 @@ from custom_components.tcp_multiplexer.const import (
     CONF_UPSTREAM,
     DOMAIN,
 )
+from tests.waiting import until
+from tests.wire import read, values
 
 from .dialogs import Dialog
-from .peers import ModbusClient, ModbusDevice, read_registers, registers, until
+from .peers import ModbusClient, ModbusDevice
 from .ports import free_port
 
 NO_RESPONSE = b"\x83\x0b"
@@ -97,9 +99,9 @@ async def test_response_that_is_none_is_as_if_there_was_none(
 ) -> None:
     device.response = bytes.fromhex(response)
     async with ModbusClient(entry.data[CONF_LISTEN_PORT]) as client:
-        assert await client.ask(read_registers()) == NO_RESPONSE
+        assert await client.ask(read()) == NO_RESPONSE
         device.response = None
-        assert await client.ask(read_registers()) == registers()
+        assert await client.ask(read()) == values()
 
 
 async def test_unloading_does_not_wait_for_the_device(
@@ -107,7 +109,7 @@ async def test_unloading_does_not_wait_for_the_device(
 ) -> None:
     device.silent = True
     async with ModbusClient(entry.data[CONF_LISTEN_PORT]) as client:
-        asked = asyncio.create_task(client.ask(read_registers()))
+        asked = asyncio.create_task(client.ask(read()))
         await until(lambda: device.requests)
         async with asyncio.timeout(1):
             assert await hass.config_entries.async_unload(entry.entry_id)

@@ -16,9 +16,9 @@ from custom_components.tcp_multiplexer.diagnostics import (
 )
 from tests.fixtures import sixth_protocol
 from tests.fixtures.sixth_protocol import framed
+from tests.waiting import until
 
 from .dialogs import Dialog
-from .peers import until
 from .ports import free_port
 from .words import LANGUAGES, words_in
 

@@ -12,8 +12,9 @@ from pytest_homeassistant_custom_component.common import (
 )
 
 from custom_components.tcp_multiplexer.const import DOMAIN
+from tests.wire import read
 
-from .peers import ModbusClient, ModbusDevice, read_registers
+from .peers import ModbusClient, ModbusDevice
 from .test_init import listen_port
 
 
@@ -44,7 +45,7 @@ async def test_system_health(
         domain=DOMAIN, data={}, disabled_by=ConfigEntryDisabler.USER
     ).add_to_hass(hass)
     async with ModbusClient(listen_port(hass, loaded_entry)) as client:
-        await client.ask(read_registers())
+        await client.ask(read())
         assert await system_health(hass) == {
             "entries": "2/3",
             "upstreams": "1/2",

@@ -24,11 +24,11 @@ from pytest_homeassistant_custom_component.common import MockConfigEntry
 from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 
 from custom_components.tcp_multiplexer.const import CONF_LISTEN_PORT, CONF_TLS
-from custom_components.tcp_multiplexer.flow import probe
 from tests.engine.certificates import Authority, Pair
+from tests.wire import read, values
 
 from .dialogs import Dialog
-from .peers import ModbusClient, ModbusDevice, read_registers, registers
+from .peers import ModbusClient, ModbusDevice
 from .ports import free_port
 from .test_diagnostics import REDACTED, diagnostics
 
@@ -136,7 +136,7 @@ def at(device: ModbusDevice, **typed: Any) -> dict[str, Any]:
 async def assert_serves(port: int, tls: ssl.SSLContext | None = None) -> None:
     """Check that a client gets the device's registers there."""
     async with ModbusClient(port, tls=tls) as client:
-        assert await client.ask(read_registers(5)) == registers(5)
+        assert await client.ask(read(5)) == values(5)
 
 
 # The device
@@ -241,15 +241,15 @@ async def test_a_certificate_for_another_name(
 
 
 async def test_a_device_that_speaks_no_tls(
-    hass: HomeAssistant, device: ModbusDevice, monkeypatch: pytest.MonkeyPatch
+    hass: HomeAssistant, device: ModbusDevice
 ) -> None:
-    monkeypatch.setattr(probe, "CONNECT_SECONDS", 0.5)  # it waits for more
+    device.closes_on_garbage = True
     asyncio.get_running_loop().set_debug(False)
     dialog = await open_dialog(hass, None)
     page = await dialog.send(**at(device), tls_upstream="unverified")
     assert page["type"] is MENU
     assert page["step_id"] == "no_tls"
-    assert page["description_placeholders"]["detail"] == "no answer"
+    assert page["description_placeholders"]["detail"] == "connection closed"
     await dialog.choose("change")
     page = await dialog.send(tls_upstream="off")
     assert page["type"] is CREATE_ENTRY

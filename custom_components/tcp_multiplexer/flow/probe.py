@@ -27,6 +27,7 @@ from ..multiplexer import (
 from .identify import FURTHER_UNITS, Identity, identify
 
 CONNECT_SECONDS: Final = 5.0
+"""For the connection, and again for a TLS handshake."""
 ANSWER_SECONDS: Final = 10.0
 """A user waits: what takes longer is no answer, whatever the timeout is."""
 _UNIT_SECONDS: Final = 2.0
@@ -77,7 +78,13 @@ class ProbeResult(NamedTuple):
     """What it reported about itself; None: nothing."""
 
 
-async def ask_device(settings: Settings, units: Sequence[int] = ()) -> ProbeResult:
+async def ask_device(
+    settings: Settings,
+    units: Sequence[int] = (),
+    *,
+    connect_seconds: float = CONNECT_SECONDS,
+    answer_seconds: float = ANSWER_SECONDS,
+) -> ProbeResult:
     """Connect, send what a health check sends, and identify a Modbus device.
 
     If the unit in `settings` does not answer, others are tried: `units`, then the usual
@@ -89,29 +96,30 @@ async def ask_device(settings: Settings, units: Sequence[int] = ()) -> ProbeResu
     """
     protocol = make_protocol(settings)
     request = protocol.probe(None)
-    reader, writer = await _connect(settings.host, settings.port)
+    reader, writer = await _connect(settings.host, settings.port, connect_seconds)
     if settings.tls is not None:
-        await _secure(writer, settings.tls, settings.host)
+        await _secure(writer, settings.tls, settings.host, connect_seconds)
     try:
         # No user waits minutes for a form: then the connection is enough.
-        if request is None or settings.connect_delay > ANSWER_SECONDS:
+        if request is None or settings.connect_delay > answer_seconds:
             return ProbeResult()
         await asyncio.sleep(settings.connect_delay)
-        return await _Conversation(settings, protocol, reader, writer).probe(
-            request, units
-        )
+        conversation = _Conversation(settings, protocol, reader, writer, answer_seconds)
+        return await conversation.probe(request, units)
     finally:
         writer.close()
         with suppress(OSError):
             await writer.wait_closed()
 
 
-async def ask_running(multiplexer: Multiplexer, units: Sequence[int]) -> ProbeResult:
+async def ask_running(
+    multiplexer: Multiplexer, units: Sequence[int], *, seconds: float = ANSWER_SECONDS
+) -> ProbeResult:
     """Identify a Modbus device through the multiplexer that holds its connection.
 
     The units that have answered before are tried; if there are none, the one in the
     settings, `units`, and the usual ones. The result is empty if there is no answer
-    within `ANSWER_SECONDS`, or if the write policy or the allowed functions and units
+    within `seconds`, or if the write policy or the allowed functions and units
     refuse the requests.
     """
     settings = multiplexer.settings
@@ -129,16 +137,16 @@ async def ask_running(multiplexer: Multiplexer, units: Sequence[int]) -> ProbeRe
 
     others = [settings.unit_id, *units, *FURTHER_UNITS]
     with suppress(TimeoutError):
-        async with asyncio.timeout(ANSWER_SECONDS):
+        async with asyncio.timeout(seconds):
             return ProbeResult(identity=await identify(ask, answering or others))
     return ProbeResult()
 
 
 async def _connect(
-    host: str, port: int
+    host: str, port: int, seconds: float
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     try:
-        async with asyncio.timeout(CONNECT_SECONDS):
+        async with asyncio.timeout(seconds):
             return await asyncio.open_connection(host, port, all_errors=True)
     except socket.gaierror, UnicodeError:  # unknown, or too long for a name
         problem = DeviceProblem.UNKNOWN_HOST
@@ -150,12 +158,14 @@ async def _connect(
     raise DeviceError(problem)
 
 
-async def _secure(writer: asyncio.StreamWriter, tls: TlsUpstream, host: str) -> None:
+async def _secure(
+    writer: asyncio.StreamWriter, tls: TlsUpstream, host: str, seconds: float
+) -> None:
     """Start TLS; a connection on which that fails is closed."""
     context = await asyncio.get_running_loop().run_in_executor(None, tls.context)
     done = False
     try:
-        async with asyncio.timeout(CONNECT_SECONDS):
+        async with asyncio.timeout(seconds):
             await writer.start_tls(context, server_hostname=tls.server_name or host)
         done = True
     except ssl.SSLCertVerificationError as err:
@@ -180,15 +190,16 @@ class _Conversation:
         protocol: Protocol[Any],
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
+        seconds: float,
     ) -> None:
         self._settings = settings
         self._protocol = protocol
         self._reader = reader
         self._writer = writer
         self._codec = protocol.upstream()
-        self._seconds = min(settings.timeout, ANSWER_SECONDS)
+        self._seconds = min(settings.timeout, seconds)
         self._loop = asyncio.get_running_loop()
-        self._end = self._loop.time() + ANSWER_SECONDS
+        self._end = self._loop.time() + seconds
 
     async def probe(self, request: Request, units: Sequence[int]) -> ProbeResult:
         """Send `request` and identify the device; if it is silent, try other units.
