@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol as Interface, override
 from ..protocols.base import Failure
 from .exchange import NOBODY, CloseReason, Exchange, Requester, UpstreamOwner
 from .policy import Policy, Verdict
+from .units import SLOW
 
 if TYPE_CHECKING:
     from ..observe.statistics import Statistics
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from .queue import RequestQueue
     from .recorder import Recorder
     from .timer import Timer
+    from .units import Units
 
 _TIMEOUTS_TO_RENEW = 2
 """Timeouts in a row, without a byte between, after which a connection is renewed."""
@@ -87,6 +89,7 @@ class Dispatcher(UpstreamOwner):
         coalescer: Coalescer,
         recorder: Recorder,
         misfits: Misfits,
+        units: Units,
         statistics: Statistics,
         timer: Timer,
     ) -> None:
@@ -101,6 +104,7 @@ class Dispatcher(UpstreamOwner):
         self._queue = queue
         self._coalescer = coalescer
         self._misfits = misfits
+        self._units = units
         self._loop = asyncio.get_running_loop()
         self._admitting = False
         self._policy = Policy(settings, protocol)
@@ -112,13 +116,11 @@ class Dispatcher(UpstreamOwner):
     def apply(self, settings: Settings) -> None:
         """Go on with other settings; what is pending keeps no later deadline."""
         self._connections.apply(settings)
+        self._units.timeout = settings.timeout
         self._policy = Policy(settings, self._protocol)
         self._coalescer.share = settings.share_reads
         self._coalescer.ttl = settings.cache_ttl
-        latest = self._loop.time() + settings.timeout
-        for requester in self._queue.requesters():
-            for exchange in requester.pending:
-                exchange.deadline = min(exchange.deadline, latest)
+        self._queue.shorten(self._loop.time() + settings.timeout)
 
     # ---- a request comes --------------------------------------------------------
 
@@ -158,6 +160,9 @@ class Dispatcher(UpstreamOwner):
 
     def _place(self, exchange: Exchange, key: ShareKey | None) -> None:
         """Let a request wait for its turn, unless that would be in vain."""
+        if self._units.held and self._units.hold_beyond(exchange):
+            self._fail(exchange, Failure.BUSY)
+            return
         if not self._upstreams or not self.supply.willing:
             failure = self.supply.refuses(exchange.deadline)
             if failure is not None:
@@ -223,6 +228,11 @@ class Dispatcher(UpstreamOwner):
             if exchange is None:
                 return
             requester = exchange.requester
+            if self._units.watched and self._units.too_late(exchange, now):
+                self._queue.ended(exchange)
+                self._fail(exchange, Failure.BUSY)
+                queue.relieve(requester)
+                continue
             if exchange.request.writes is not None:
                 self._coalescer.wrote(exchange.request.writes)
             connections.send(requester.upstream or upstream, exchange, now)
@@ -249,6 +259,8 @@ class Dispatcher(UpstreamOwner):
         if not requester.in_flight:
             requester.upstream = None
         upstream.on_trial = False
+        if now - exchange.sent > SLOW or self._units.watched:
+            self._units.answered(request.unit, now - exchange.sent)
         followers = NOBODY
         if request.share_key is not None:
             coalescer = self._coalescer
@@ -340,17 +352,14 @@ class Dispatcher(UpstreamOwner):
 
     def next_deadline(self) -> float:
         """Give the earliest moment at which an exchange may have to be given up."""
-        moments = [
-            requester.pending[0].deadline
-            for requester in self._queue.requesters()
-            if requester.pending
-        ]
+        moments = [self._units.next_moment(), self._queue.next_deadline()]
         for upstream in self._upstreams:
             moments += [_due(upstream, e) for e in upstream.in_flight.values()]
-        return min(moments, default=float("inf"))
+        return min(moments)
 
     def give_up(self, now: float) -> None:
         """Fail what has reached its deadline."""
+        self._units.release(now)
         failure = Failure.BUSY if self._upstreams else Failure.NO_CONNECTION
         self.fail_pending(failure, before=now + 1e-9)
         for upstream in self._connections:
@@ -362,7 +371,7 @@ class Dispatcher(UpstreamOwner):
     def _timed_out(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
         keep = upstream.expire(exchange)
         _taken_off(exchange.requester)
-        self._connections.quieten(upstream, now)
+        self._connections.await_late(upstream, exchange)
         if upstream.discarded_for is exchange:
             self._misfits.timed_out(exchange, self.last_response)
         trial_lost = upstream.on_trial
@@ -390,9 +399,16 @@ class Dispatcher(UpstreamOwner):
         now = self._loop.time()
         upstream.ready = False
         unfinished = list(upstream.in_flight.values())
-        if unfinished:
-            self._connections.quieten(upstream, now)
-        again = [e for e in unfinished if self._may_resend(upstream, e, now)]
+        if unfinished and upstream.quiet:
+            self._connections.quieten(upstream, now + upstream.quiet)
+        unserved = not self._protocol.retry_needs_served
+        again = [
+            exchange
+            for exchange in unfinished
+            if self.supply.willing
+            and now < exchange.deadline
+            and _may_resend(upstream, exchange, unserved=unserved)
+        ]
         upstream.in_flight.clear()
         for exchange in unfinished:
             _taken_off(exchange.requester)
@@ -407,17 +423,20 @@ class Dispatcher(UpstreamOwner):
                 self._fail(exchange, Failure.CONNECTION_LOST)
         self.dispatch(now)
 
-    def _may_resend(self, upstream: Upstream, exchange: Exchange, now: float) -> bool:
-        return (
-            exchange.request.retry_safe
-            and exchange.attempts == 1
-            and now < exchange.deadline
-            and self.supply.willing
-            and not exchange.requester.gone
-            and exchange.requester.counted  # a probe asks after this connection
-            and (upstream.responses > 0 or not self._protocol.retry_needs_served)
-            and not upstream.begun(exchange)
-        )
+
+def _may_resend(upstream: Upstream, exchange: Exchange, *, unserved: bool) -> bool:
+    """Tell whether a request may be sent again; `unserved`: no matter what came before.
+
+    That it is wanted, and that there is time left, is to be seen to beside.
+    """
+    return (
+        exchange.request.retry_safe
+        and exchange.attempts == 1
+        and not exchange.requester.gone
+        and exchange.requester.counted  # a probe asks after this connection
+        and (unserved or upstream.responses > 0)
+        and not upstream.begun(exchange)
+    )
 
 
 def _taken_off(requester: Requester) -> None:
