@@ -97,7 +97,7 @@ def modbus_frame(number: int) -> bytes:
 
 def modbus_answer(sent: bytes) -> bytes:
     """Answer on TCP."""
-    return Frame(int.from_bytes(sent[:2]), UNIT, values(sent[9])).encoded()
+    return Frame(int.from_bytes(sent[:2]), sent[6], values(sent[9])).encoded()
 
 
 def http_answer(sent: bytes) -> bytes:
@@ -142,7 +142,7 @@ MODBUS: dict[str, Any] = {
 SPEAKERS: dict[str, Speaker] = {
     "modbus": Speaker(**MODBUS),
     "modbus, units mapped": Speaker(
-        **MODBUS | {"settings": {"unit_map": ((1, 2), (2, 1))}}
+        **MODBUS | {"settings": {"unit_map": ((UNIT, 2), (2, UNIT))}}
     ),
     "modbus, lenient": Speaker(**MODBUS | {"settings": {"matching": Matching.LENIENT}}),
     "modbus rtu": Speaker(

@@ -2,13 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-import json
 
 from homeassistant.config_entries import ConfigEntryState
 from homeassistant.const import CONF_PROTOCOL, STATE_ON
 from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import FlowResultType
-from homeassistant.helpers import device_registry as dr
+from homeassistant.helpers import device_registry as dr, entity_registry as er
 import pytest
 
 from custom_components.tcp_multiplexer.const import DOMAIN
@@ -21,7 +20,7 @@ from tests.fixtures.sixth_protocol import framed
 from .dialogs import Dialog
 from .peers import until
 from .ports import free_port
-from .words import TRANSLATIONS
+from .words import LANGUAGES, words_in
 
 
 @pytest.fixture(autouse=True)
@@ -40,8 +39,9 @@ async def port() -> AsyncGenerator[int]:
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+    server.close_clients()
 
 
 async def ask(port: int, frame: bytes) -> bytes:
@@ -75,7 +75,10 @@ async def test_it_is_set_up_by_the_form_and_has_entities(
     assert await ask(listen_port, frame) == frame
     (device,) = dr.async_entries_for_config_entry(dr.async_get(hass), entry.entry_id)
     assert device.model == "STX/ETX"
-    connection = "binary_sensor.127_0_0_1_upstream_connection"
+    connection = er.async_get(hass).async_get_entity_id(
+        "binary_sensor", DOMAIN, f"{entry.entry_id}-upstream_connection"
+    )
+    assert connection is not None
     await until(lambda: hass.states.is_state(connection, STATE_ON))
     told = await async_get_config_entry_diagnostics(hass, entry)
     (record,) = told["trace"]
@@ -107,16 +110,11 @@ async def test_it_has_no_units_to_be_reached_by(hass: HomeAssistant, port: int) 
         assert page["errors"] == {"upstream": "only_modbus"}
 
 
-@pytest.mark.parametrize("language", ["en", "de"])
-def test_its_words_go_where_those_of_others_stand(language: str) -> None:
-    """One line in each language, and no other."""
-    text = (TRANSLATIONS / f"{language}.json").read_text(encoding="utf-8")
-    others = json.loads(text)["selector"]["protocol"]["options"]
-    words = sixth_protocol.words(language)
-    assert words == {"selector": {"protocol": {"options": {"stx": words_of(words)}}}}
-    assert words_of(words) not in others.values()
-
-
-def words_of(words: dict[str, dict[str, dict[str, dict[str, str]]]]) -> str:
-    """Return what the form calls the protocol."""
-    return words["selector"]["protocol"]["options"]["stx"]
+def test_one_line_in_each_language_is_all_that_it_says() -> None:
+    assert len(LANGUAGES) > 1
+    for language in LANGUAGES:
+        others = words_in(language)["selector"]["protocol"]["options"]
+        words = sixth_protocol.words(language)
+        said = words["selector"]["protocol"]["options"]["stx"]
+        assert words == {"selector": {"protocol": {"options": {"stx": said}}}}
+        assert said not in others.values()

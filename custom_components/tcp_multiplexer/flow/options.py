@@ -57,11 +57,11 @@ from .local_ports import (
 from .plan import checked_settings
 
 _PREFERENCES: Final = {
-    "connection": settings_in(Section.CONNECTION),
-    "recovery": settings_in(Section.RECOVERY),
-    "pool": settings_in(Section.POOL),
-    "modbus": settings_in(Section.MODBUS),
-    "access": settings_in(Section.ACCESS),
+    **{
+        section.value: settings_in(section)
+        for section in Section
+        if section is not Section.RECORD
+    },
     "home_assistant": (
         CONF_UPDATE_INTERVAL,
         CONF_CLIENT_NAMES,
