@@ -91,7 +91,7 @@ def put(queue: RequestQueue, *exchanges: Exchange) -> tuple[Exchange, ...]:
     return exchanges
 
 
-def taken(queue: RequestQueue, **how: bool) -> str:
+def taken(queue: RequestQueue, **how: Any) -> str:
     """Take all that can be taken; give the names of who asked, in order."""
     names = []
     while (exchange := queue.take(**how)) is not None:
@@ -266,6 +266,25 @@ def test_what_follows_a_refused_request_to_a_barred_unit_need_not_wait() -> None
     assert not taken(queue)
     queue.drop(refused)
     assert taken(queue) == "a"
+
+
+def test_what_comes_too_late_is_dropped_and_was_not_served() -> None:
+    """Its requester keeps its turn, and the count of writes in a row goes on."""
+    queue, a, b = queue_of("a", "b", writes_first=True)
+    late, _, _ = put(queue, read(a), read(b), read(a))
+    assert queue.take(too_late=lambda exchange: exchange is late).requester is a
+    assert queue.late == [late]
+    assert queue.depth == 1
+    assert taken(queue) == "b"
+
+    queue, a, b = queue_of("a", "b", writes_first=True)
+    put(queue, read(a), *(write(b) for _ in range(6)))
+    for _ in range(4):
+        queue.ended(queue.take())
+    queue.bar(7)  # of nobody's
+    (late,) = a.pending
+    put(queue, read(a))
+    assert queue.take(too_late=lambda exchange: exchange is late).requester is a
 
 
 def test_next_deadline_is_that_of_whatever_stands_first() -> None:

@@ -58,11 +58,11 @@ def test_units_that_are_watched_are_bounded() -> None:
 @pytest.mark.usefixtures("clock")
 def test_too_late_is_less_than_the_median() -> None:
     units = units_of(RequestQueue(8))
-    assert not units.too_late(left(0.0), 100)  # nothing is known
+    assert not units.too_late(100, left(0.0))  # nothing is known
     for took in (0.5, 2.0, 0.7):
         units.answered(1, took)
-    assert units.too_late(left(0.69), 100)
-    assert not units.too_late(left(0.71), 100)
+    assert units.too_late(100, left(0.69))
+    assert not units.too_late(100, left(0.71))
 
 
 @pytest.mark.usefixtures("clock")
@@ -70,8 +70,8 @@ def test_more_than_half_the_timeout_is_never_too_late() -> None:
     """Else a unit that once was slower would never be asked again."""
     units = units_of(RequestQueue(8), timeout=5.0)
     units.answered(1, 4.0)
-    assert units.too_late(left(2.4), 100)
-    assert not units.too_late(left(2.6), 100)
+    assert units.too_late(100, left(2.4))
+    assert not units.too_late(100, left(2.6))
 
 
 def test_held_units_are_let_go_when_it_is_time(clock: Clock) -> None:
@@ -89,8 +89,22 @@ def test_held_units_are_let_go_when_it_is_time(clock: Clock) -> None:
     assert units.held.keys() == {2}
 
 
-def test_hold_beyond_a_deadline_is_told(clock: Clock) -> None:
+@pytest.mark.usefixtures("clock")
+def test_too_late_is_what_may_not_be_sent_before_its_deadline() -> None:
     units = units_of(RequestQueue(8))
     units.hold(1, 105.0)
-    assert units.hold_beyond(left(4.9))
-    assert not units.hold_beyond(left(5.1))
+    assert units.too_late(100, left(4.9))
+    assert not units.too_late(100, left(5.1))
+
+
+def test_active_while_a_unit_is_watched_or_held(clock: Clock) -> None:
+    units = units_of(RequestQueue(8))
+    seen = [units.active]
+    units.hold(1, clock.time() + 1)
+    seen.append(units.active)
+    units.answered(2, 1.0)
+    units.release(clock.time() + 1)
+    seen.append(units.active)
+    for _ in range(16):
+        units.answered(2, 0.1)
+    assert [*seen, units.active] == [False, True, True, False]

@@ -558,7 +558,7 @@ def test_what_could_not_go_to_its_unit_in_time_is_refused_at_once() -> None:
         scene.at(0.5, second.ask, asks(2))  # its deadline is 3.5; held until 4
         scene.run_to(10)
         assert len(scene.puppet.asked) == 1
-        assert second.heard == [(at(3.5), 1, excuse(asks(2), BUSY))]
+        assert second.heard == [(at(3), 1, excuse(asks(2), BUSY))]
 
 
 @contract("No request goes out with less time left than a response takes")

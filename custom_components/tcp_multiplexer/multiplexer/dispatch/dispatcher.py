@@ -22,6 +22,7 @@ be a method, measurement showed that it pays.
 """
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol as Interface, override
 
 from ..protocols.base import Failure
@@ -31,7 +32,7 @@ from .units import SLOW
 
 if TYPE_CHECKING:
     from ..observe.statistics import Statistics
-    from ..protocols.base import Protocol, Request, ShareKey, Unsolicited
+    from ..protocols.base import Protocol, ShareKey, Unsolicited
     from ..settings import Settings
     from .coalescing import Coalescer
     from .connections import Connections
@@ -106,7 +107,7 @@ class Dispatcher(UpstreamOwner):
         self._misfits = misfits
         self._units = units
         self._loop = asyncio.get_running_loop()
-        self._admitting = False
+        self._within = False
         self._policy = Policy(settings, protocol)
 
     @override
@@ -153,16 +154,13 @@ class Dispatcher(UpstreamOwner):
                 self.recorder.acknowledged(exchange, response)
                 requester.answered(exchange, response)
                 return
-        too_large = verdict is Verdict.REFUSE_SIZE
-        failure = Failure.TOO_LARGE if too_large else Failure.REFUSED
+        large = verdict is Verdict.REFUSE_SIZE
+        failure = Failure.TOO_LARGE if large else Failure.REFUSED
         self.recorder.refused(exchange, failure)
         requester.failed(exchange, failure)
 
     def _place(self, exchange: Exchange, key: ShareKey | None) -> None:
         """Let a request wait for its turn, unless that would be in vain."""
-        if self._units.held and self._units.hold_beyond(exchange):
-            self._fail(exchange, Failure.BUSY)
-            return
         if not self._upstreams or not self.supply.willing:
             failure = self.supply.refuses(exchange.deadline)
             if failure is not None:
@@ -200,11 +198,9 @@ class Dispatcher(UpstreamOwner):
     def leave(self, requester: Requester) -> list[Exchange]:
         """Drop what a requester that is gone had pending and nobody misses; give it."""
         left = self._protocol.drop_reads_at_eof
-
-        def droppable(request: Request) -> bool:
-            return request.retry_safe or (left and request.writes is None)
-
-        dropped = self._queue.leave(requester, droppable)
+        dropped = self._queue.leave(
+            requester, lambda r: r.retry_safe or (left and r.writes is None)
+        )
         for exchange in dropped:
             self._lead_followers(self._coalescer.ended(exchange))
         self._queue.admit()
@@ -215,8 +211,8 @@ class Dispatcher(UpstreamOwner):
 
     def dispatch(self, now: float) -> None:
         """Send what can be sent; have a connection opened where that helps."""
-        if self._admitting:
-            return  # called by one of those let on: the loop that lets them goes on
+        if self._within:
+            return  # called by a requester from within: the loop below goes on
         queue, connections, upstreams = self._queue, self._connections, self._upstreams
         while queue.depth:
             upstream = upstreams[0] if len(upstreams) == 1 else connections.best()
@@ -224,29 +220,37 @@ class Dispatcher(UpstreamOwner):
                 if len(upstreams) < self.supply.limit:
                     self.supply.connect()
                 return
-            exchange = queue.take(upstream.on_trial)
+            take = self._take_in_time if self._units.active else queue.take
+            exchange = take(upstream.on_trial)
             if exchange is None:
                 return
             requester = exchange.requester
-            if self._units.watched and self._units.too_late(exchange, now):
-                self._queue.ended(exchange)
-                self._fail(exchange, Failure.BUSY)
-                queue.relieve(requester)
-                continue
             if exchange.request.writes is not None:
                 self._coalescer.wrote(exchange.request.writes)
             connections.send(requester.upstream or upstream, exchange, now)
             if queue.blocked:
                 self._admit(requester)
 
+    def _take_in_time(self, retry_safe: bool) -> Exchange | None:
+        """Take a request whose response can come in time; fail those before it."""
+        queue, now = self._queue, self._loop.time()
+        exchange = queue.take(retry_safe, partial(self._units.too_late, now))
+        late, queue.late = queue.late, []
+        self._within = True
+        for hopeless in late:
+            self._fail(hopeless, Failure.BUSY)
+            queue.relieve(hopeless.requester)
+        self._within = False
+        return exchange
+
     def _admit(self, requester: Requester) -> None:
         """Let those place requests for whom there is room now; `dispatch` goes on."""
-        self._admitting = True
+        self._within = True
         try:
             self._queue.relieve(requester)
             self._queue.admit()
         finally:
-            self._admitting = False
+            self._within = False
 
     # ---- how an exchange ends ---------------------------------------------------
 
@@ -259,7 +263,7 @@ class Dispatcher(UpstreamOwner):
         if not requester.in_flight:
             requester.upstream = None
         upstream.on_trial = False
-        if now - exchange.sent > SLOW or self._units.watched:
+        if self._units.active or now - exchange.sent > SLOW:
             self._units.answered(request.unit, now - exchange.sent)
         followers = NOBODY
         if request.share_key is not None:
@@ -279,13 +283,11 @@ class Dispatcher(UpstreamOwner):
             self.dispatch(now)
         requester.answered(exchange, response)
         if followers:
-            self._answer_followers(followers, response, now)
+            self._answer(followers, response, now)
         if not self.supply.well:
             self.supply.answered(now)
 
-    def _answer_followers(
-        self, followers: list[Exchange], response: Any, now: float
-    ) -> None:
+    def _answer(self, followers: list[Exchange], response: Any, now: float) -> None:
         for exchange in followers:
             requester = exchange.requester
             self._queue.detach(requester)
@@ -401,13 +403,14 @@ class Dispatcher(UpstreamOwner):
         unfinished = list(upstream.in_flight.values())
         if unfinished and upstream.quiet:
             self._connections.quieten(upstream, now + upstream.quiet)
-        unserved = not self._protocol.retry_needs_served
         again = [
             exchange
             for exchange in unfinished
             if self.supply.willing
             and now < exchange.deadline
-            and _may_resend(upstream, exchange, unserved=unserved)
+            and _may_resend(
+                upstream, exchange, unserved=not self._protocol.retry_needs_served
+            )
         ]
         upstream.in_flight.clear()
         for exchange in unfinished:

@@ -63,6 +63,8 @@ class RequestQueue:
         """Per scope, requesters whose next request waits for an older write."""
         self._barred: dict[Hashable, list[Requester]] = {}
         """Per unit to which nothing may go, requesters whose next request would."""
+        self.late: list[Exchange] = []
+        """Dropped by `take`; whatever takes must fail them."""
         self._members: dict[Requester, None] = {}
 
     @override
@@ -175,10 +177,15 @@ class RequestQueue:
         self._withdraw(requester)
         self.offer(requester)
 
-    def take(self, retry_safe: bool = False) -> Exchange | None:
+    def take(
+        self,
+        retry_safe: bool = False,
+        too_late: Callable[[Exchange], bool] | None = None,
+    ) -> Exchange | None:
         """Give the request whose turn it is, if any may go now; `relieve` must follow.
 
-        With `retry_safe`, only one that may be sent twice: others keep their turn.
+        With `retry_safe`, only one that may be sent twice: others keep their turn. What
+        is `too_late` is not taken, but dropped into `late`, and was not served.
         """
         passed: list[Requester] = []
         taken = None
@@ -195,6 +202,11 @@ class RequestQueue:
             exchange = pending[0]
             if retry_safe and not exchange.request.retry_safe:
                 passed.append(requester)
+                continue
+            if too_late is not None and too_late(exchange):
+                self.late.append(exchange)
+                self.drop(exchange)
+                self.offer(requester)
                 continue
             if self._barred and exchange.request.unit in self._barred:
                 self._barred[exchange.request.unit].append(requester)

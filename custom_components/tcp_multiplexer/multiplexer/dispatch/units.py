@@ -34,6 +34,8 @@ class Units:
     def __init__(self, queue: RequestQueue, timer: Timer, timeout: float) -> None:
         self.timeout = timeout
         """Seconds after which a request is given up."""
+        self.active = False
+        """Some unit is watched or held."""
         self.watched: dict[Hashable, deque[float]] = {}
         """The last response times, in seconds, of units that have been slow."""
         self.held: dict[Hashable, float] = {}
@@ -51,27 +53,32 @@ class Units:
         times.append(took)
         if max(times) <= SLOW:
             del self.watched[unit]
+        self._see()
 
-    def too_late(self, exchange: Exchange, now: float) -> bool:
-        """Tell whether a request has less time left than its response takes.
+    def _see(self) -> None:
+        self.active = bool(self.watched or self.held)
 
-        That is the median of what was seen, but never more than half the timeout: some
+    def too_late(self, now: float, exchange: Exchange) -> bool:
+        """Tell whether a request's response could not come before its deadline.
+
+        It may not be sent before, or has less time left than a response takes: the
+        median of what was seen, but never more than half the timeout, because some
         requests must go out, or nothing new would ever be seen.
         """
-        times = self.watched.get(exchange.request.unit)
-        if not times:
+        unit, deadline = exchange.request.unit, exchange.deadline
+        if self.held.get(unit, 0.0) > deadline:
+            return True
+        times = self.watched.get(unit)
+        if times is None:
             return False
-        return exchange.deadline - now < min(median(times), self.timeout / 2)
+        return deadline - now < min(median(times), self.timeout / 2)
 
     def hold(self, unit: Hashable, until: float) -> None:
         """Send nothing to a unit until a moment (loop time)."""
         self.held[unit] = max(until, self.held.get(unit, 0.0))
         self._queue.bar(unit)
         self._timer.set(until)
-
-    def hold_beyond(self, exchange: Exchange) -> bool:
-        """Tell whether nothing goes to the unit before a request's deadline."""
-        return self.held.get(exchange.request.unit, 0.0) > exchange.deadline
+        self.active = True
 
     def release(self, now: float) -> None:
         """Let units be asked again for which it is time; `dispatch` must follow."""
@@ -79,6 +86,7 @@ class Units:
             if until <= now:
                 del self.held[unit]
                 self._queue.unbar(unit)
+        self._see()
 
     def next_moment(self) -> float:
         """Return when `release` has something to do next (loop time)."""
