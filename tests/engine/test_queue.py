@@ -1,6 +1,8 @@
 """Whose turn it is: fairness, order, bounds, and writes one at a time."""
 
+from collections.abc import Hashable
 import gc
+from math import inf
 from types import SimpleNamespace
 from typing import Any, cast, override
 import weakref
@@ -59,9 +61,18 @@ def read(asker: Asker) -> Exchange:
     return Exchange(Request(b"read", retry_safe=True), asker, 0, 1)
 
 
+class ToUnit(Request):
+    """A request to the unit that it writes to."""
+
+    @property
+    @override
+    def unit(self) -> Hashable | None:
+        return self.writes
+
+
 def write(asker: Asker, scope: int = 1) -> Exchange:
     """Make a write to a scope."""
-    return Exchange(Request(b"write", writes=scope), asker, 0, 1)
+    return Exchange(ToUnit(b"write", writes=scope), asker, 0, 1)
 
 
 def queue_of(*names: str, size: int = 32, **more: Any) -> tuple[Any, ...]:
@@ -80,7 +91,7 @@ def put(queue: RequestQueue, *exchanges: Exchange) -> tuple[Exchange, ...]:
     return exchanges
 
 
-def taken(queue: RequestQueue, **how: bool) -> str:
+def taken(queue: RequestQueue, **how: Any) -> str:
     """Take all that can be taken; give the names of who asked, in order."""
     names = []
     while (exchange := queue.take(**how)) is not None:
@@ -236,6 +247,54 @@ def test_what_follows_a_refused_request_waits_where_its_kind_does() -> None:
     _, refused, _ = put(queue, read(a), write(b), read(b))
     queue.drop(refused)
     assert taken(queue) == "a b"
+
+
+def test_what_goes_to_a_barred_unit_waits_and_holds_up_only_its_own() -> None:
+    queue, a, b, c = queue_of("a", "b", "c")
+    put(queue, write(a, 1), read(a), write(b, 2), read(c))
+    queue.bar(1)
+    assert taken(queue) == "b c"
+    assert queue.depth == 2
+    queue.unbar(1)
+    assert taken(queue) == "a a"
+
+
+def test_what_follows_a_refused_request_to_a_barred_unit_need_not_wait() -> None:
+    queue, a = queue_of("a")
+    refused, _ = put(queue, write(a, 1), write(a, 2))
+    queue.bar(1)
+    assert not taken(queue)
+    queue.drop(refused)
+    assert taken(queue) == "a"
+
+
+def test_what_comes_too_late_is_dropped_and_was_not_served() -> None:
+    """Its requester keeps its turn, and the count of writes in a row goes on."""
+    queue, a, b = queue_of("a", "b", writes_first=True)
+    late, _, _ = put(queue, read(a), read(b), read(a))
+    assert queue.take(too_late=lambda exchange: exchange is late).requester is a
+    assert queue.late == [late]
+    assert queue.depth == 1
+    assert taken(queue) == "b"
+
+    queue, a, b = queue_of("a", "b", writes_first=True)
+    put(queue, read(a), *(write(b) for _ in range(6)))
+    for _ in range(4):
+        queue.ended(queue.take())
+    queue.bar(7)  # of nobody's
+    (late,) = a.pending
+    put(queue, read(a))
+    assert queue.take(too_late=lambda exchange: exchange is late).requester is a
+
+
+def test_next_deadline_is_that_of_whatever_stands_first() -> None:
+    queue, a, b = queue_of("a", "b")
+    assert queue.next_deadline() == inf
+    first, second, third = put(queue, read(a), read(a), read(b))
+    first.deadline, second.deadline, third.deadline = 5, 1, 4
+    assert queue.next_deadline() == 4
+    queue.shorten(3)
+    assert (first.deadline, second.deadline, third.deadline) == (3, 1, 3)
 
 
 def test_reads_behind_a_write_that_waits_keep_their_place() -> None:
@@ -426,6 +485,7 @@ class Naive(RuleBasedStateMachine):
         """Pending or in flight, as they came."""
         self.in_flight: set[Exchange] = set()
         self.blocked: list[Asker] = []
+        self.barred: set[int] = set()
 
     def of(self, asker: Asker) -> list[Exchange]:
         return [e for e in self.pending if e.requester is asker]
@@ -462,6 +522,7 @@ class Naive(RuleBasedStateMachine):
             and (asker.upstream is None or asker.upstream.ready)
             and (request.writes is None or older is exchange)
             and (request.retry_safe or not retry_safe)
+            and request.unit not in self.barred
         )
 
     @rule(target=going, only_safe=st.booleans())
@@ -558,6 +619,16 @@ class Naive(RuleBasedStateMachine):
             upstream.ready = True
             for waiting in upstream.waiting:
                 self.queue.offer(waiting)
+
+    @rule(unit=st.sampled_from([1, 2]))
+    def bar(self, unit: int) -> None:
+        self.queue.bar(unit)
+        self.barred.add(unit)
+
+    @rule(unit=st.sampled_from([1, 2]))
+    def unbar(self, unit: int) -> None:
+        self.queue.unbar(unit)
+        self.barred.discard(unit)
 
     @rule()
     def admit(self) -> None:

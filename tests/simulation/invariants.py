@@ -14,6 +14,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Iterator
 from heapq import heappop, heappush
+from math import inf
 from typing import TYPE_CHECKING, override
 
 from custom_components.tcp_multiplexer.multiplexer import Failure
@@ -166,6 +167,10 @@ class Watch:
         self.closes_on_failure = settings.on_failure == "close" or not (
             dialect.correlated
         )
+        self._line_sent: dict[int, tuple[float, Question | None]] = {}
+        """Per unit of a line, when it was last asked what, unless that was answered."""
+        self._line_held: dict[int, float] = {}
+        """Per unit of a line, until when it must not be asked."""
         self._probe = bytes((settings.unit_id, 3, 0, 0, 0, 1))
         self.slack = 5 * self.loop.stall + 0.002
         """How late the engine may be, for its loop is."""
@@ -210,6 +215,9 @@ class Watch:
         self.request_delay = settings.request_delay
         self.backoff = settings.reconnect_backoff
         self.probing = settings.health_check_interval > 0
+        on_line = settings.framing == "rtu"
+        self._hold = settings.timeout + settings.quiet if on_line else None
+        """On a line, how long after a request that was given up its unit is left."""
 
     def applied(self, settings: Settings) -> None:
         """Note that these settings are in force from now on."""
@@ -331,6 +339,8 @@ class Watch:
             raise Violation(f"{question} got a wrong answer: {body[:40].hex(' ')}")
         if question.alike and not question.links:
             self._exchange_with_alike(question)
+        if self._hold is not None and question.links:
+            self._line_ended(question, verdict, body)
         if verdict is Verdict.GATEWAY:
             # (A read that was sent and lost may be waiting to be sent again.)
             if body[2] == NO_ANSWER:
@@ -345,6 +355,25 @@ class Watch:
         if verdict is Verdict.RIGHT and question.ask.retry_safe:
             self._good.add(question.ask.body)
         self.end(question)
+
+    def _line_ended(self, question: Question, verdict: Verdict, body: bytes) -> None:
+        """Note what the end of an exchange on a line means for its unit."""
+        unit = question.ask.body[0]
+        sent, last = self._line_sent.get(unit, (0.0, None))
+        if self._hold is None or last is not question:
+            return
+        if verdict is not Verdict.GATEWAY:
+            del self._line_sent[unit]
+        elif (
+            body[2] == NO_ANSWER
+            and self.loop.time() >= question.asked + self.shortest_timeout
+        ):
+            self._line_held[unit] = sent + self._hold
+
+    def _may_be_held(self, question: Question) -> bool:
+        """Tell whether the unit of a question may be left alone for the moment."""
+        sent, _ = self._line_sent.get(question.ask.body[0], (-inf, None))
+        return self._hold is not None and self.loop.time() < sent + self._hold
 
     def _exchange_with_alike(self, question: Question) -> None:
         """Correct the books: what was sent was this question, not one just like it."""
@@ -478,7 +507,11 @@ class Watch:
             raise Violation(f"{body.hex(' ')} was sent before the connect delay")
         if now < self._last_end.get(link, 0.0) + self.request_delay - _TINY:
             raise Violation(f"{body.hex(' ')} was sent before the request delay")
+        if self._hold is not None and now < self._line_held.get(body[0], 0) - _TINY:
+            raise Violation(f"{body.hex(' ')} may get a response that comes late")
         question = self._whose(body)
+        if self._hold is not None:
+            self._line_sent[body[0]] = (now, question)
         if question is None:
             self._writes_at_least = self._writes_at_most = 0
             # (What was handed to the connection goes with what else the turn brings.)
@@ -605,6 +638,7 @@ class Watch:
                 and other.asker.sure
                 and other is self._first_unsent(other.asker)
                 and not self._write_waits(other)
+                and not self._may_be_held(other)
             ):
                 yield other
 

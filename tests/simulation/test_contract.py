@@ -497,8 +497,9 @@ def test_a_deadline_that_passes_within_a_response_closes_the_connection() -> Non
 
 
 @contract(
-    "after a timeout, or the loss of a connection with a request in flight, nothing "
-    "is sent until `quiet` has passed. What arrives meanwhile is discarded.",
+    "after a request was given up nothing is sent, with RTU to its unit, until `quiet` "
+    "after the latest moment at which its response is expected: a timeout after it was "
+    "sent. What arrives meanwhile is discarded.",
 )
 @pytest.mark.parametrize("manner", [{"matching": "lenient"}, {"framing": "rtu"}])
 def test_after_a_timeout_nothing_is_sent_until_quiet_has_passed(
@@ -515,6 +516,62 @@ def test_after_a_timeout_nothing_is_sent_until_quiet_has_passed(
         (heard,) = second.heard
         assert heard.body == answer(scene, asks(2))
         assert scene.mux.snapshot().late_responses == 1
+
+
+@pytest.mark.parametrize("manner", [{"matching": "lenient"}, {"framing": "rtu"}])
+@contract("a timeout after it was sent.")
+def test_what_was_sent_late_is_awaited_as_long_as_what_was_sent_at_once(
+    manner: dict[str, Any],
+) -> None:
+    """It had to wait, and had little time left when it was sent."""
+    with stage(timeout=3, quiet=1, **manner) as scene:
+        first, second, third = (scene.hand() for _ in range(3))
+        scene.puppet.script += [answers(1), answers(3.4)]
+        scene.at(0, first.ask, asks(1))
+        scene.at(0.2, second.ask, asks(2))  # sent at 1, given up at 3.2
+        scene.at(4.1, third.ask, asks(3))  # the second's response comes at 4.4
+        scene.run_to(10)
+        assert [asked.at for asked in scene.puppet.asked] == [at(0), at(1), at(5)]
+        assert second.heard == [(at(3.2), 1, excuse(asks(2), NO_ANSWER))]
+        assert third.heard == [(at(5.1), 1, answer(scene, asks(3)))]
+
+
+@contract("nothing is sent, with RTU to its unit")
+def test_on_a_line_other_units_are_asked_meanwhile() -> None:
+    with stage(framing="rtu", timeout=3, quiet=1) as scene:
+        first, second = scene.hand(), scene.hand()
+        scene.puppet.script += [answers(3.5), answers(1)]
+        scene.at(0, first.ask, asks(1, unit=2))
+        scene.at(1, second.ask, asks(2, unit=1))  # hears unit 2 while it waits
+        scene.run_to(10)
+        assert [asked.at for asked in scene.puppet.asked] == [at(0), at(3)]
+        assert second.heard == [(at(4), 1, answer(scene, asks(2, unit=1)))]
+        assert scene.mux.snapshot().unsolicited_responses == 1
+
+
+@contract("A request that cannot be served before its deadline")
+def test_what_could_not_go_to_its_unit_in_time_is_refused_at_once() -> None:
+    with stage(framing="rtu", timeout=3, quiet=1) as scene:
+        first, second = scene.hand(), scene.hand()
+        scene.puppet.script.append(says_nothing)
+        scene.at(0, first.ask, asks(1))
+        scene.at(0.5, second.ask, asks(2))  # its deadline is 3.5; held until 4
+        scene.run_to(10)
+        assert len(scene.puppet.asked) == 1
+        assert second.heard == [(at(3), 1, excuse(asks(2), BUSY))]
+
+
+@contract("No request goes out with less time left than a response takes")
+def test_what_has_too_little_time_left_is_not_sent() -> None:
+    with stage(timeout=3) as scene:
+        first, second = scene.hand(), scene.hand()
+        scene.puppet.script += [answers(1.2), answers(2.5)]
+        scene.at(0, first.ask, asks(1))
+        scene.at(2, first.ask, asks(2))
+        scene.at(2.1, second.ask, asks(3))  # it could go at 4.5, for 0.6 s
+        scene.run_to(10)
+        assert len(scene.puppet.asked) == 2
+        assert second.heard == [(at(4.5), 1, excuse(asks(3), BUSY))]
 
 
 @contract(

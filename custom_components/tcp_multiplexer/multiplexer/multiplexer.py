@@ -22,6 +22,7 @@ from .dispatch.misfits import Misfits
 from .dispatch.queue import RequestQueue
 from .dispatch.recorder import Recorder
 from .dispatch.timer import Timer
+from .dispatch.units import Units
 from .downstream.listener import Listener
 from .limits import LIMITS, Limits
 from .observe.events import Events
@@ -89,8 +90,9 @@ class Multiplexer:
         self._protocol = make_protocol(settings)
         name = name or f"{settings.host}:{settings.port}"
         timer = Timer()
-        self._connections = Connections(settings, self._queue, timer)
-        self._dispatcher = self._make_dispatcher(timer, name)
+        units = Units(self._queue, timer, settings.timeout)
+        self._connections = Connections(settings, self._queue, timer, units)
+        self._dispatcher = self._make_dispatcher(timer, units, name)
         make = make_upstream or self._make_socket_upstream
         health = HealthTracker(rng or random.Random())  # noqa: S311 - no secret
         self._pool = self._dispatcher.supply = self._make_pool(
@@ -109,7 +111,7 @@ class Multiplexer:
         self._tls: ssl.SSLContext | None = None
         self._stopped = False
 
-    def _make_dispatcher(self, timer: Timer, name: str) -> Dispatcher:
+    def _make_dispatcher(self, timer: Timer, units: Units, name: str) -> Dispatcher:
         settings = self._settings
         return Dispatcher(
             settings,
@@ -119,6 +121,7 @@ class Multiplexer:
             Coalescer(share=settings.share_reads, ttl=settings.cache_ttl),
             Recorder(self._protocol, self._statistics, self._events),
             Misfits(self._statistics, self._events, name),
+            units,
             self._statistics,
             timer,
         )

@@ -18,18 +18,22 @@ if TYPE_CHECKING:
     from .exchange import Exchange, Upstream
     from .queue import RequestQueue
     from .timer import Timer
+    from .units import Units
 
 
 class Connections:
     """The open connections to one device."""
 
-    def __init__(self, settings: Settings, queue: RequestQueue, timer: Timer) -> None:
+    def __init__(
+        self, settings: Settings, queue: RequestQueue, timer: Timer, units: Units
+    ) -> None:
         self.open: list[Upstream] = []
         self.quiet_until = 0.0
         """Nothing is sent on a new connection before (loop time): a line may still
         carry the response to a request that was given up."""
         self._queue = queue
         self._timer = timer
+        self._units = units
         self.apply(settings)
 
     def apply(self, settings: Settings) -> None:
@@ -114,11 +118,21 @@ class Connections:
         if not upstream.in_flight:
             upstream.close(reason)
 
-    def quieten(self, upstream: Upstream, now: float) -> None:
-        """Send nothing for a while where a late response would look like the next's."""
-        if upstream.quiet:
-            upstream.not_before = self.quiet_until = now + upstream.quiet
-            self._timer.set(upstream.not_before)
+    def await_late(self, upstream: Upstream, exchange: Exchange) -> None:
+        """Send nothing to which the response to what was just given up could belong."""
+        if not upstream.quiet:
+            return
+        until = exchange.sent + self._units.timeout + upstream.quiet
+        if upstream.names_unit:
+            self._units.hold(exchange.request.unit, until)
+        else:
+            self.quieten(upstream, until)
+
+    def quieten(self, upstream: Upstream, until: float) -> None:
+        """Send nothing until a moment (loop time), on a new connection neither."""
+        self.quiet_until = max(self.quiet_until, until)
+        upstream.not_before = self.quiet_until
+        self._timer.set(until)
 
     def _make_ready(self, upstream: Upstream) -> None:
         upstream.ready = True

@@ -22,15 +22,17 @@ be a method, measurement showed that it pays.
 """
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol as Interface, override
 
 from ..protocols.base import Failure
 from .exchange import NOBODY, CloseReason, Exchange, Requester, UpstreamOwner
 from .policy import Policy, Verdict
+from .units import SLOW
 
 if TYPE_CHECKING:
     from ..observe.statistics import Statistics
-    from ..protocols.base import Protocol, Request, ShareKey, Unsolicited
+    from ..protocols.base import Protocol, ShareKey, Unsolicited
     from ..settings import Settings
     from .coalescing import Coalescer
     from .connections import Connections
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from .queue import RequestQueue
     from .recorder import Recorder
     from .timer import Timer
+    from .units import Units
 
 _TIMEOUTS_TO_RENEW = 2
 """Timeouts in a row, without a byte between, after which a connection is renewed."""
@@ -87,6 +90,7 @@ class Dispatcher(UpstreamOwner):
         coalescer: Coalescer,
         recorder: Recorder,
         misfits: Misfits,
+        units: Units,
         statistics: Statistics,
         timer: Timer,
     ) -> None:
@@ -101,8 +105,9 @@ class Dispatcher(UpstreamOwner):
         self._queue = queue
         self._coalescer = coalescer
         self._misfits = misfits
+        self._units = units
         self._loop = asyncio.get_running_loop()
-        self._admitting = False
+        self._within = False
         self._policy = Policy(settings, protocol)
 
     @override
@@ -112,13 +117,11 @@ class Dispatcher(UpstreamOwner):
     def apply(self, settings: Settings) -> None:
         """Go on with other settings; what is pending keeps no later deadline."""
         self._connections.apply(settings)
+        self._units.timeout = settings.timeout
         self._policy = Policy(settings, self._protocol)
         self._coalescer.share = settings.share_reads
         self._coalescer.ttl = settings.cache_ttl
-        latest = self._loop.time() + settings.timeout
-        for requester in self._queue.requesters():
-            for exchange in requester.pending:
-                exchange.deadline = min(exchange.deadline, latest)
+        self._queue.shorten(self._loop.time() + settings.timeout)
 
     # ---- a request comes --------------------------------------------------------
 
@@ -151,8 +154,8 @@ class Dispatcher(UpstreamOwner):
                 self.recorder.acknowledged(exchange, response)
                 requester.answered(exchange, response)
                 return
-        too_large = verdict is Verdict.REFUSE_SIZE
-        failure = Failure.TOO_LARGE if too_large else Failure.REFUSED
+        large = verdict is Verdict.REFUSE_SIZE
+        failure = Failure.TOO_LARGE if large else Failure.REFUSED
         self.recorder.refused(exchange, failure)
         requester.failed(exchange, failure)
 
@@ -195,11 +198,9 @@ class Dispatcher(UpstreamOwner):
     def leave(self, requester: Requester) -> list[Exchange]:
         """Drop what a requester that is gone had pending and nobody misses; give it."""
         left = self._protocol.drop_reads_at_eof
-
-        def droppable(request: Request) -> bool:
-            return request.retry_safe or (left and request.writes is None)
-
-        dropped = self._queue.leave(requester, droppable)
+        dropped = self._queue.leave(
+            requester, lambda r: r.retry_safe or (left and r.writes is None)
+        )
         for exchange in dropped:
             self._lead_followers(self._coalescer.ended(exchange))
         self._queue.admit()
@@ -210,8 +211,8 @@ class Dispatcher(UpstreamOwner):
 
     def dispatch(self, now: float) -> None:
         """Send what can be sent; have a connection opened where that helps."""
-        if self._admitting:
-            return  # called by one of those let on: the loop that lets them goes on
+        if self._within:
+            return  # called by a requester from within: the loop below goes on
         queue, connections, upstreams = self._queue, self._connections, self._upstreams
         while queue.depth:
             upstream = upstreams[0] if len(upstreams) == 1 else connections.best()
@@ -219,7 +220,8 @@ class Dispatcher(UpstreamOwner):
                 if len(upstreams) < self.supply.limit:
                     self.supply.connect()
                 return
-            exchange = queue.take(upstream.on_trial)
+            take = self._take_in_time if self._units.active else queue.take
+            exchange = take(upstream.on_trial)
             if exchange is None:
                 return
             requester = exchange.requester
@@ -229,14 +231,26 @@ class Dispatcher(UpstreamOwner):
             if queue.blocked:
                 self._admit(requester)
 
+    def _take_in_time(self, retry_safe: bool) -> Exchange | None:
+        """Take a request whose response can come in time; fail those before it."""
+        queue, now = self._queue, self._loop.time()
+        exchange = queue.take(retry_safe, partial(self._units.too_late, now))
+        late, queue.late = queue.late, []
+        self._within = True
+        for hopeless in late:
+            self._fail(hopeless, Failure.BUSY)
+            queue.relieve(hopeless.requester)
+        self._within = False
+        return exchange
+
     def _admit(self, requester: Requester) -> None:
         """Let those place requests for whom there is room now; `dispatch` goes on."""
-        self._admitting = True
+        self._within = True
         try:
             self._queue.relieve(requester)
             self._queue.admit()
         finally:
-            self._admitting = False
+            self._within = False
 
     # ---- how an exchange ends ---------------------------------------------------
 
@@ -249,6 +263,8 @@ class Dispatcher(UpstreamOwner):
         if not requester.in_flight:
             requester.upstream = None
         upstream.on_trial = False
+        if self._units.active or now - exchange.sent > SLOW:
+            self._units.answered(request.unit, now - exchange.sent)
         followers = NOBODY
         if request.share_key is not None:
             coalescer = self._coalescer
@@ -267,13 +283,11 @@ class Dispatcher(UpstreamOwner):
             self.dispatch(now)
         requester.answered(exchange, response)
         if followers:
-            self._answer_followers(followers, response, now)
+            self._answer(followers, response, now)
         if not self.supply.well:
             self.supply.answered(now)
 
-    def _answer_followers(
-        self, followers: list[Exchange], response: Any, now: float
-    ) -> None:
+    def _answer(self, followers: list[Exchange], response: Any, now: float) -> None:
         for exchange in followers:
             requester = exchange.requester
             self._queue.detach(requester)
@@ -340,17 +354,14 @@ class Dispatcher(UpstreamOwner):
 
     def next_deadline(self) -> float:
         """Give the earliest moment at which an exchange may have to be given up."""
-        moments = [
-            requester.pending[0].deadline
-            for requester in self._queue.requesters()
-            if requester.pending
-        ]
+        moments = [self._units.next_moment(), self._queue.next_deadline()]
         for upstream in self._upstreams:
             moments += [_due(upstream, e) for e in upstream.in_flight.values()]
-        return min(moments, default=float("inf"))
+        return min(moments)
 
     def give_up(self, now: float) -> None:
         """Fail what has reached its deadline."""
+        self._units.release(now)
         failure = Failure.BUSY if self._upstreams else Failure.NO_CONNECTION
         self.fail_pending(failure, before=now + 1e-9)
         for upstream in self._connections:
@@ -362,7 +373,7 @@ class Dispatcher(UpstreamOwner):
     def _timed_out(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
         keep = upstream.expire(exchange)
         _taken_off(exchange.requester)
-        self._connections.quieten(upstream, now)
+        self._connections.await_late(upstream, exchange)
         if upstream.discarded_for is exchange:
             self._misfits.timed_out(exchange, self.last_response)
         trial_lost = upstream.on_trial
@@ -390,9 +401,17 @@ class Dispatcher(UpstreamOwner):
         now = self._loop.time()
         upstream.ready = False
         unfinished = list(upstream.in_flight.values())
-        if unfinished:
-            self._connections.quieten(upstream, now)
-        again = [e for e in unfinished if self._may_resend(upstream, e, now)]
+        if unfinished and upstream.quiet:
+            self._connections.quieten(upstream, now + upstream.quiet)
+        again = [
+            exchange
+            for exchange in unfinished
+            if self.supply.willing
+            and now < exchange.deadline
+            and _may_resend(
+                upstream, exchange, unserved=not self._protocol.retry_needs_served
+            )
+        ]
         upstream.in_flight.clear()
         for exchange in unfinished:
             _taken_off(exchange.requester)
@@ -407,17 +426,20 @@ class Dispatcher(UpstreamOwner):
                 self._fail(exchange, Failure.CONNECTION_LOST)
         self.dispatch(now)
 
-    def _may_resend(self, upstream: Upstream, exchange: Exchange, now: float) -> bool:
-        return (
-            exchange.request.retry_safe
-            and exchange.attempts == 1
-            and now < exchange.deadline
-            and self.supply.willing
-            and not exchange.requester.gone
-            and exchange.requester.counted  # a probe asks after this connection
-            and (upstream.responses > 0 or not self._protocol.retry_needs_served)
-            and not upstream.begun(exchange)
-        )
+
+def _may_resend(upstream: Upstream, exchange: Exchange, *, unserved: bool) -> bool:
+    """Tell whether a request may be sent again; `unserved`: no matter what came before.
+
+    That it is wanted, and that there is time left, is to be seen to beside.
+    """
+    return (
+        exchange.request.retry_safe
+        and exchange.attempts == 1
+        and not exchange.requester.gone
+        and exchange.requester.counted  # a probe asks after this connection
+        and (unserved or upstream.responses > 0)
+        and not upstream.begun(exchange)
+    )
 
 
 def _taken_off(requester: Requester) -> None:

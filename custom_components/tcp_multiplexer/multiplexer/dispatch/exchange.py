@@ -219,6 +219,11 @@ class Upstream(ABC):
         return f"<{type(self).__name__}: {state}, {len(self.in_flight)} in flight>"
 
     @property
+    def names_unit(self) -> bool:
+        """A response names its unit: `quiet` then concerns that unit alone."""
+        return False
+
+    @property
     def quiet(self) -> float:
         """Seconds for which nothing may be sent after a timeout."""
         return 0.0

@@ -5,11 +5,12 @@ order, and of those who have one pending, the one served longest ago goes next. 
 stand in a line, each at most once. Who comes to it was as a rule served later than all
 who stand there, and goes to its end; who was not goes where it belongs.
 
-Three things can keep a requester from its turn. While it has a request in flight on a
+Four things can keep a requester from its turn. While it has a request in flight on a
 connection that is full, it waits there (its requests must not overtake each other).
 While its next request writes to a scope that has an older write unanswered, it waits
 for that one (writes to one unit reach the device one at a time, in the order of their
-arrival over all requesters). And one that does not read its responses gets no more.
+arrival over all requesters). While nothing may go to the unit of its next request, it
+waits for that (see `units`). And one that does not read its responses gets no more.
 Each waits where the event will find it that lets it go on: nobody searches.
 
 Writes go first: a requester whose next request is a write is served before those
@@ -24,6 +25,7 @@ come first served, when there is some.
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
+from math import inf
 from typing import TYPE_CHECKING, override
 
 if TYPE_CHECKING:
@@ -59,6 +61,10 @@ class RequestQueue:
         """Per scope, writes pending or in flight, the oldest first."""
         self._after_write: dict[Hashable, list[Requester]] = {}
         """Per scope, requesters whose next request waits for an older write."""
+        self._barred: dict[Hashable, list[Requester]] = {}
+        """Per unit to which nothing may go, requesters whose next request would."""
+        self.late: list[Exchange] = []
+        """Dropped by `take`; whatever takes must fail them."""
         self._members: dict[Requester, None] = {}
 
     @override
@@ -171,10 +177,15 @@ class RequestQueue:
         self._withdraw(requester)
         self.offer(requester)
 
-    def take(self, retry_safe: bool = False) -> Exchange | None:
+    def take(
+        self,
+        retry_safe: bool = False,
+        too_late: Callable[[Exchange], bool] | None = None,
+    ) -> Exchange | None:
         """Give the request whose turn it is, if any may go now; `relieve` must follow.
 
-        With `retry_safe`, only one that may be sent twice: others keep their turn.
+        With `retry_safe`, only one that may be sent twice: others keep their turn. What
+        is `too_late` is not taken, but dropped into `late`, and was not served.
         """
         passed: list[Requester] = []
         taken = None
@@ -191,6 +202,14 @@ class RequestQueue:
             exchange = pending[0]
             if retry_safe and not exchange.request.retry_safe:
                 passed.append(requester)
+                continue
+            if too_late is not None and too_late(exchange):
+                self.late.append(exchange)
+                self.drop(exchange)
+                self.offer(requester)
+                continue
+            if self._barred and exchange.request.unit in self._barred:
+                self._barred[exchange.request.unit].append(requester)
                 continue
             scope = exchange.request.writes
             if scope is not None and self._writes[scope][0] is not exchange:
@@ -237,6 +256,15 @@ class RequestQueue:
         """Tell whether a write to `scope` waits or is in flight."""
         return scope in self._writes
 
+    def bar(self, unit: Hashable) -> None:
+        """Let requests to a unit wait until `unbar`, and with them what is behind."""
+        self._barred.setdefault(unit, [])
+
+    def unbar(self, unit: Hashable) -> None:
+        """Let requests to a unit be taken again; `dispatch` must follow."""
+        for requester in self._barred.pop(unit, ()):
+            self.offer(requester)
+
     def drop(self, exchange: Exchange) -> None:
         """Take a pending request out of its turn: it has been refused."""
         requester = exchange.requester
@@ -244,6 +272,8 @@ class RequestQueue:
         self.depth -= 1
         self.ended(exchange)
         if requester.pending:
+            if self._barred:
+                self.offer(requester)  # what it waited for may have been the unit
             if exchange.turn or not _same_kind(exchange, requester.pending[0]):
                 self._offer_anew(requester)
         elif requester.gone:
@@ -275,6 +305,23 @@ class RequestQueue:
         del self.blocked[requester]
         requester.blocked = False
         requester.unblock()
+
+    def next_deadline(self) -> float:
+        """Return the earliest deadline of those that stand first, or infinity."""
+        return min(
+            (
+                requester.pending[0].deadline
+                for requester in self._members
+                if requester.pending
+            ),
+            default=inf,
+        )
+
+    def shorten(self, latest: float) -> None:
+        """Let no request wait beyond a moment (loop time)."""
+        for requester in self._members:
+            for exchange in requester.pending:
+                exchange.deadline = min(exchange.deadline, latest)
 
     def requesters(self) -> Iterator[Requester]:
         """Give everybody who may have something pending."""

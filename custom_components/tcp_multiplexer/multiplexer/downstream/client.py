@@ -221,7 +221,7 @@ class Client(asyncio.Protocol, Peer):
             if event is None:
                 buffered = codec.buffered
                 break
-            if type(event) is Request:
+            if isinstance(event, Request):
                 if len(event.payload) > SMALL:
                     self._memory.occupy(len(event.payload))
                 self._ask(event, now)

@@ -91,6 +91,11 @@ class Request:
         self.expects_reply = expects_reply
         """False where devices on a serial line stay silent (a broadcast)."""
 
+    @property
+    def unit(self) -> Hashable | None:
+        """The part of the device that is asked, where a protocol has parts."""
+        return None
+
 
 class Reply(NamedTuple):
     """Downstream: bytes for the client that need no upstream, in their turn."""
@@ -217,6 +222,8 @@ class UpstreamCodec[ResponseT](ABC):
 
     framed_by_silence: bool = False
     """`deadline` and `tick` matter."""
+    names_unit: bool = False
+    """A response names its unit: `quiet` then concerns that unit alone."""
     quiet: float = 0.0
     """After a timeout, send nothing for so many seconds: a late response must not
     be taken for the next one's. What arrives meanwhile is discarded."""

@@ -58,6 +58,11 @@ class SocketUpstream(Upstream, asyncio.Protocol):
 
     @property
     @override
+    def names_unit(self) -> bool:
+        return self._codec.names_unit
+
+    @property
+    @override
     def quiet(self) -> float:
         return self._codec.quiet
 

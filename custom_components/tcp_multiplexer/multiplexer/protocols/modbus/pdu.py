@@ -4,6 +4,8 @@ Source: Modbus Application Protocol V1.1b3. A payload here is a unit identifier 
 PDU, as requests carry it; response payloads likewise.
 """
 
+from typing import override
+
 from ..base import Failure, Outline, Request
 
 EXCEPTION_BIT = 0x80
@@ -80,16 +82,27 @@ _BIT_READS = frozenset((1, 2))
 _REGISTER_READS = frozenset((3, 4, 0x17))
 
 
+class ModbusRequest(Request):
+    """A request to a unit."""
+
+    __slots__ = ()
+
+    @property
+    @override
+    def unit(self) -> int:
+        return self.payload[0]
+
+
 def modbus_request(payload: bytes, context: object) -> Request:
     """Make a request of a unit identifier and a PDU.
 
     What writes to unit 0 is a broadcast, to which devices on a serial line are silent.
     """
     if payload[1] in _PLAIN_READS:  # as a rule
-        return Request(payload, context, True, payload)
+        return ModbusRequest(payload, context, True, payload)
     retry_safe = is_retry_safe(payload)
     writes = payload[0] if is_write(payload) else None
-    return Request(
+    return ModbusRequest(
         payload,
         context,
         retry_safe=retry_safe,

@@ -186,6 +186,7 @@ class RtuUpstream(UpstreamCodec[bytes]):
     )
 
     framed_by_silence = True
+    names_unit = True
 
     def __init__(self, quiet: float) -> None:
         """Keep `quiet` seconds of silence after a request that was given up."""

@@ -1,0 +1,110 @@
+"""What is known of each unit of the device."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from custom_components.tcp_multiplexer.multiplexer.dispatch.queue import RequestQueue
+from custom_components.tcp_multiplexer.multiplexer.dispatch.timer import Timer
+from custom_components.tcp_multiplexer.multiplexer.dispatch.units import Units
+
+from .clock import Clock
+from .test_queue import Asker, put, queue_of, taken, write
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Have a clock instead of an event loop."""
+    clock = Clock()
+    monkeypatch.setattr(asyncio, "get_running_loop", lambda: clock)
+    return clock
+
+
+def units_of(queue: RequestQueue, timeout: float = 5.0) -> Units:
+    """Return units of a device whose requests time out after so long."""
+    return Units(queue, Timer(lambda _: None), timeout)
+
+
+def left(seconds: float) -> Any:
+    """Return a request to unit 1 that has so long until its deadline, at 100."""
+    exchange = write(Asker(), 1)
+    exchange.deadline = 100 + seconds
+    return exchange
+
+
+@pytest.mark.usefixtures("clock")
+def test_only_units_that_were_slow_are_watched_until_they_are_no_more() -> None:
+    units = units_of(RequestQueue(8))
+    units.answered(1, 0.2)
+    assert not units.watched
+    units.answered(1, 3.0)
+    assert units.watched.keys() == {1}
+    for _ in range(15):
+        units.answered(1, 0.1)
+    assert units.watched
+    units.answered(1, 0.1)
+    assert not units.watched
+
+
+@pytest.mark.usefixtures("clock")
+def test_units_that_are_watched_are_bounded() -> None:
+    units = units_of(RequestQueue(8))
+    for unit in range(1000):
+        units.answered(unit, 1.0)
+    assert len(units.watched) == 256
+
+
+@pytest.mark.usefixtures("clock")
+def test_too_late_is_less_than_the_median() -> None:
+    units = units_of(RequestQueue(8))
+    assert not units.too_late(100, left(0.0))  # nothing is known
+    for took in (0.5, 2.0, 0.7):
+        units.answered(1, took)
+    assert units.too_late(100, left(0.69))
+    assert not units.too_late(100, left(0.71))
+
+
+@pytest.mark.usefixtures("clock")
+def test_more_than_half_the_timeout_is_never_too_late() -> None:
+    """Else a unit that once was slower would never be asked again."""
+    units = units_of(RequestQueue(8), timeout=5.0)
+    units.answered(1, 4.0)
+    assert units.too_late(100, left(2.4))
+    assert not units.too_late(100, left(2.6))
+
+
+def test_held_units_are_let_go_when_it_is_time(clock: Clock) -> None:
+    queue, a, b = queue_of("a", "b")
+    units = units_of(queue)
+    units.hold(1, clock.time() + 2)
+    units.hold(1, clock.time() + 1)  # the longer one counts
+    units.hold(2, clock.time() + 3)
+    put(queue, write(a, 1), write(b, 2))
+    units.release(clock.time() + 1)
+    assert not taken(queue)
+    assert units.next_moment() == clock.time() + 2
+    units.release(clock.time() + 2)
+    assert taken(queue) == "a"
+    assert units.held.keys() == {2}
+
+
+@pytest.mark.usefixtures("clock")
+def test_too_late_is_what_may_not_be_sent_before_its_deadline() -> None:
+    units = units_of(RequestQueue(8))
+    units.hold(1, 105.0)
+    assert units.too_late(100, left(4.9))
+    assert not units.too_late(100, left(5.1))
+
+
+def test_active_while_a_unit_is_watched_or_held(clock: Clock) -> None:
+    units = units_of(RequestQueue(8))
+    seen = [units.active]
+    units.hold(1, clock.time() + 1)
+    seen.append(units.active)
+    units.answered(2, 1.0)
+    units.release(clock.time() + 1)
+    seen.append(units.active)
+    for _ in range(16):
+        units.answered(2, 0.1)
+    assert [*seen, units.active] == [False, True, True, False]
