@@ -15,6 +15,7 @@ from custom_components.tcp_multiplexer.multiplexer.command_line.flags import (
 )
 from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Answer,
+    Close,
     Ignored,
     SendBack,
     Unsolicited,
@@ -153,6 +154,15 @@ def test_bad_frame_of_a_device_is_discarded_and_the_response_awaited() -> None:
     request = StxProtocol(options()).request(framed(b"?"))
     codec.send(request)
     assert codec.feed(BAD) == [Unsolicited("wrong LRC", BAD), SendBack(NAK)]
+    assert codec.feed(framed(b"!")) == [Answer(request, framed(b"!"))]
+
+
+def test_bad_frame_that_nobody_asked_for_is_no_answer_and_no_end() -> None:
+    codec = StxProtocol(options()).upstream()
+    assert not any(isinstance(event, Close) for event in codec.feed(b"noise"))
+    assert not any(isinstance(event, Close) for event in codec.feed(BAD))
+    request = StxProtocol(options()).request(framed(b"?"))
+    codec.send(request)
     assert codec.feed(framed(b"!")) == [Answer(request, framed(b"!"))]
 
 
