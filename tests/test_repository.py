@@ -690,6 +690,33 @@ def tracked() -> list[Path]:
     return [path for name in names.split("\0") if (path := ROOT / name).is_file()]
 
 
+DOCUMENTS: Final = sorted(
+    path.relative_to(ROOT).as_posix() for path in tracked() if path.suffix == ".md"
+)
+
+
+def anchor(heading: str) -> str:
+    """Return what a link to a heading says behind its #, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_documents_lead_somewhere(document: str) -> None:
+    """Links within the repository, and paths to modules, lead to what there is."""
+    path = ROOT / document
+    text = path.read_text()
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        name, _, wanted = target.partition("#")
+        linked = path.parent / name if name else path
+        assert linked.exists(), target
+        if wanted:
+            headings = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE)
+            assert wanted in map(anchor, headings), target
+    for name in re.findall(r"`([\w./]+/[\w.]+\.py|[\w./]+/)`", text):
+        places = (ROOT, INTEGRATION, ENGINE)
+        assert any((place / name).exists() for place in places), name
+
+
 def test_tree_names_no_machine() -> None:
     """No path of somebody's machine, and no package index: both differ elsewhere."""
     machine = re.compile(

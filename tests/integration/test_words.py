@@ -6,7 +6,6 @@ show is checked where other tests open them: see `dialogs.py` and `words.py`.
 
 from collections.abc import Iterator
 from dataclasses import fields
-from ipaddress import ip_network
 from typing import Any
 
 from homeassistant.components import system_health
@@ -36,13 +35,14 @@ from custom_components.tcp_multiplexer.local_sockets import ListenProblem
 from custom_components.tcp_multiplexer.multiplexer import (
     PROFILES,
     PROTOCOLS,
+    ClientRefusal,
     CloseReason,
     EventType,
     Failure,
     Health,
     Settings,
 )
-from tests.simulation.stage import asks, sets, stage
+from custom_components.tcp_multiplexer.multiplexer.observe.snapshot import TraceOutcome
 
 from .dialogs import Dialog
 from .words import LANGUAGES, words_in
@@ -215,33 +215,11 @@ def test_every_event_is_shown_with_words_or_not_at_all(words: Any) -> None:
     assert states.keys() == {event.value for event in SHOWN_EVENTS}
 
 
-def reasons_told() -> set[str]:
-    """Give the reasons of events, but those that are failures: see them happen."""
-    told: set[str] = set()
-    nobody = (ip_network("10.0.0.0/8"),)
-    for settings in (
-        {"write_policy": "deny"},
-        {"write_policy": "acknowledge"},
-        {"max_clients": 1},
-        {"allowed_networks": nobody},
-    ):
-        with stage(**settings) as scene:
-            hands = (scene.hand(), scene.hand())
-            scene.at(1, hands[0].ask, asks(1), sets(2))
-            scene.run_to(2)
-            told |= {
-                event.reason
-                for _, event in scene.events
-                if event.type in SHOWN_EVENTS and event.reason
-            }
-    return told
-
-
 def test_every_reason_of_an_event_has_words(words: Any) -> None:
     event = words["entity"]["event"]["upstream_and_clients"]
     states = event["state_attributes"]["reason"]["state"]
-    failures = {failure.value for failure in Failure}
-    assert states.keys() == failures | reasons_told()
+    reasons = {*Failure, *ClientRefusal, TraceOutcome.ACKNOWLEDGED}
+    assert states.keys() == {reason.value for reason in reasons}
 
 
 def test_every_end_of_a_connection_has_words(words: Any) -> None:

@@ -214,7 +214,9 @@ def test_a_client_with_nothing_pending_may_always_place_one_request() -> None:
         assert len(scene.puppet.asked) == 7
 
 
-@contract("When there is room again, all clients that waited for it go on at once.")
+@contract(
+    "When there is room again, all clients that waited for it continue immediately.",
+)
 def test_all_who_found_no_room_go_on_at_once_and_not_from_within_each_other() -> None:
     with stage(settled=0, queue_size=1, max_in_flight=64, connect_delay=1) as scene:
         clients = [scene.hand() for _ in range(32)]
@@ -231,8 +233,8 @@ def test_all_who_found_no_room_go_on_at_once_and_not_from_within_each_other() ->
 
 
 @contract(
-    "A client that does not read its responses gets no more of them and holds up "
-    "nobody.",
+    "A client that does not read its responses gets no more of them and delays no "
+    "other client.",
     "the socket's write buffer (64 KiB) and what was in flight when that was full",
 )
 def test_a_client_that_does_not_read_gets_no_more_and_holds_up_nobody() -> None:
@@ -306,7 +308,7 @@ def test_the_timeout_covers_the_queue() -> None:
 
 @contract(
     "A request that cannot be served before its deadline, because the next "
-    "connection attempt lies later, is refused at once.",
+    "connection attempt lies later, is refused immediately.",
 )
 def test_a_request_that_cannot_be_served_before_its_deadline_is_refused_at_once() -> (
     None
@@ -355,7 +357,7 @@ def test_an_idle_client_is_never_closed_for_being_idle() -> None:
 
 @contract(
     "connection lost after sending, and the request not sent again | exception 0x0B "
-    "at once",
+    "immediately",
 )
 def test_a_connection_lost_after_sending_is_0b_at_once() -> None:
     with stage() as scene:
@@ -366,7 +368,7 @@ def test_a_connection_lost_after_sending_is_0b_at_once() -> None:
         assert client.heard == [(at(0.05), 1, excuse(sets(1), NO_ANSWER))]
 
 
-@contract("paused | exception 0x0A at once, for pending requests and new ones")
+@contract("paused | exception 0x0A immediately, for pending requests and new ones")
 def test_paused_is_0a_at_once_for_what_waits_and_for_what_comes() -> None:
     with stage() as scene:
         first, second, third = (scene.hand() for _ in range(3))
@@ -634,7 +636,7 @@ def test_what_is_sent_once_more_goes_before_what_waited_meanwhile() -> None:
 
 
 @contract(
-    "When a Modbus client closes, its pending reads are dropped at once.",
+    "When a Modbus client closes, its pending reads are dropped immediately.",
     "Its writes are still forwarded, because a command once accepted is carried "
     "out, and an exchange in flight ends normally.",
 )
@@ -726,7 +728,8 @@ def test_a_connection_is_renewed_between_two_exchanges_after_max_lifetime() -> N
 
 
 @contract(
-    "A connection that had carried a response is reopened at once, however it ended.",
+    "A connection that had carried a response is reopened immediately, however it "
+    "ended.",
     "Any other end without a response, unless we closed it on purpose, is a failed "
     "attempt.",
 )
@@ -1134,7 +1137,7 @@ def test_a_read_joins_none_while_a_write_to_its_unit_is_queued() -> None:
         assert bodies == [asks(1), sets(9), asks(2), asks(2)]
 
 
-@contract("A client with a write unanswered joins nobody, whatever its unit.")
+@contract("A client with a write unanswered joins no other read, whatever its unit.")
 def test_a_client_with_a_write_unanswered_joins_nobody() -> None:
     """Not even where it reads another unit: it may know that they are one device."""
     with stage(max_in_flight=4) as scene:
