@@ -728,6 +728,7 @@ async def test_trace_keeps_the_last_exchanges(
     assert second[2:5] == (b"\1" + write(3, 4), b"\1" + write(3, 4), "answered")
     assert failed[2:5] == (b"\1" + write(5, 6), None, "connection_lost")
     assert failed.response_seconds is not None
+    assert {type(record.outcome) for record in multiplexer.trace()} == {str}
     times = [record.time for record in multiplexer.trace()]
     assert times == sorted(times)
     assert began - 0.01 < times[0]

@@ -356,7 +356,7 @@ class Multiplexer:
                 client,
                 request,
                 response,
-                outcome,
+                outcome.value,
                 (ended if sent is None else sent) - arrived,
                 None if sent is None else ended - sent,
             )

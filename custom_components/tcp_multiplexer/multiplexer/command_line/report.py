@@ -6,9 +6,8 @@ has it printed: everything of a `Snapshot` and, as `trace`, the last exchanges.
 """
 
 from dataclasses import asdict
-import enum
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..multiplexer import Multiplexer
@@ -21,11 +20,9 @@ def report(multiplexer: Multiplexer) -> str:
         {**record._asdict(), **multiplexer.explain(record)}
         for record in multiplexer.trace()
     ]
-    return json.dumps(told, default=_plain)
+    return json.dumps(told, default=_hex)
 
 
-def _plain(value: Any) -> str:
-    """Give what JSON has no word for: an enumeration's value, bytes in hex."""
-    if isinstance(value, enum.Enum):
-        return str(value.value)
-    return bytes(value).hex(" ")
+def _hex(data: bytes) -> str:
+    """Return bytes, for which JSON has no word, in hexadecimal."""
+    return data.hex(" ")

@@ -42,7 +42,7 @@ class TraceRecord(NamedTuple):
     request: bytes
     response: bytes | None
     outcome: str
-    """An `TraceOutcome`, or the `Failure`."""
+    """The value of a `TraceOutcome` or of a `Failure`, as plain text."""
     wait_seconds: float
     response_seconds: float | None
 
