@@ -734,6 +734,19 @@ def test_lines_of_a_head_are_bounded(line: bytes) -> None:
     assert "lines" in failure_of(upstream_events(OK + line * 1022 + length + end))
 
 
+@pytest.mark.parametrize("name", [b"Connection", b"Upgrade", b"Expect"])
+def test_members_of_a_list_are_bounded(name: bytes) -> None:
+    status = HTTPStatus.EXPECTATION_FAILED if name == b"Expect" else None
+    for members in (b",".join([b"a"] * 100), b",".join([b"a"] * 50) + b"," * 50):
+        events = events_of(GET[:-2] + name + b": " + members + b"\r\n\r\n")
+        assert (refusal(events) if status else None) == status
+    for values in ([b"," * 100], [b",".join([b"a"] * 99), b"a,"], [b"," * 50_000]):
+        lines = b"".join(name + b": " + value + b"\r\n" for value in values)
+        assert refusal(events_of(GET[:-2] + lines + b"\r\n")) == HTTPStatus.BAD_REQUEST
+        if name == b"Connection":
+            failure_of(upstream_events(OK + lines + b"Content-Length: 0\r\n\r\n"))
+
+
 @pytest.mark.parametrize("bad", [b"\0", b"\x0b", b"\r\r"])
 def test_white_space_before_a_bad_character_costs_no_time(bad: bytes) -> None:
     """A pattern that tries every way of parting it takes seconds."""

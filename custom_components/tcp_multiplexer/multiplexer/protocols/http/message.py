@@ -42,13 +42,15 @@ _HOP_BY_HOP = frozenset(
 _PERSONAL = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
 """What the answer to a TRACE leaves out (RFC 9110 §9.3.8)."""
 _NO_BODY = frozenset((HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED))
+_MAX_MEMBERS = 100
+"""Of Connection, Upgrade or Expect."""
 _MAX_FORWARDS = 999_999_999
 """The most that we pass on, as RFC 9110 §7.6.2 allows."""
 
 _TRANSFER_ENCODING = re.compile(
     rb"^transfer-encoding:(.*)$", re.MULTILINE | re.IGNORECASE
 )
-_HOST = rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+)"
+_HOST = rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]++|%[0-9A-Fa-f]{2})++)"
 """RFC 3986: a name or an address; never with user information (RFC 9110 §4.2.4)."""
 _HOST_FIELD = re.compile(rb"(?:%s)?(?::[0-9]*)?" % _HOST)
 _ABSOLUTE_FORM = re.compile(
@@ -119,9 +121,20 @@ def own_response(
 
 
 def _members(fields: Iterable[Field], name: bytes) -> set[bytes]:
-    """Give the members of a comma-separated field, in small letters."""
-    values = (value.lower() for raw, value in fields if raw.lower() == name)
-    return {item.strip() for value in values for item in value.split(b",")} - {b""}
+    """Return the members of a comma-separated field, in small letters.
+
+    Raises:
+        MessageError: there are too many, each of which costs time.
+
+    """
+    values = [value.lower() for raw, value in fields if raw.lower() == name]
+    if not values:
+        return set()
+    members = b",".join(values).split(b",", _MAX_MEMBERS)
+    if len(members) > _MAX_MEMBERS:
+        reason = f"a list of more than {_MAX_MEMBERS} members"
+        raise MessageError(HTTPStatus.BAD_REQUEST, reason)
+    return {member.strip() for member in members} - {b""}
 
 
 def _passed_on(
