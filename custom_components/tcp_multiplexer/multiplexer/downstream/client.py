@@ -15,7 +15,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Protocol as Interface, cast, override
 
 from ..dispatch.exchange import Exchange, Result
-from ..protocols.base import Close, Failure, Ignored, Reply, Request
+from ..protocols.base import Close, Failure, Ignored, Progress, Reply, Request
 from ..sockets import set_keepalive
 from .memory import SMALL
 from .ordered_replies import OrderedReplies, Then
@@ -247,6 +247,8 @@ class Client(asyncio.Protocol, Peer):
 
     def _take(self, event: DownstreamEvent) -> bool:
         """Take what is not a request; tell whether reading goes on."""
+        if isinstance(event, Progress):
+            return True
         if isinstance(event, Ignored):
             self._listener.complain(self, event.reason)
             if not event.reply:

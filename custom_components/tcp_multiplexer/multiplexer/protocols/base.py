@@ -103,6 +103,13 @@ class Reply(NamedTuple):
     data: bytes
 
 
+class Progress(NamedTuple):
+    """Downstream: part of a message was read, and more of it is there to be read.
+
+    It means nothing, but that others may have their turn first.
+    """
+
+
 class Ignored(NamedTuple):
     """Downstream: something that was discarded as the specification asks.
 
@@ -154,7 +161,7 @@ class SendBack(NamedTuple):
     data: bytes
 
 
-type DownstreamEvent = Request | Reply | Ignored | Close
+type DownstreamEvent = Request | Reply | Progress | Ignored | Close
 type UpstreamEvent[ResponseT] = (
     Answer[ResponseT] | Failed | Unsolicited | SendBack | Close
 )

@@ -6,10 +6,14 @@ every field keeps its case and its place, and what leaves here is framed by us a
 a Content-Length, or not at all.
 
 Heads may end their lines with a bare LF (RFC 9112 §2.2) and fold them (§5.2), both as
-h11 reads it; neither leaves here. A request that could be read in two ways is an error.
+h11 reads it; neither leaves here. A request that could be read in two ways is an error,
+and so is one with control characters: h11 takes some of them, and of a field value that
+is white space up to one that it does not take, it takes seconds to say so. What devices
+get wrong, `tidy` puts right before h11 sees it.
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 import re
@@ -17,7 +21,8 @@ from typing import NamedTuple, cast
 
 import h11
 
-from .reader import MessageError, next_event
+from .syntax import CONTROL, MessageError
+from .tidy import tidy
 
 type Field = tuple[bytes, bytes]
 type Fields = list[Field]
@@ -25,6 +30,7 @@ type Fields = list[Field]
 _HOP_BY_HOP = frozenset(
     (
         b"connection",
+        b"http2-settings",
         b"keep-alive",
         b"proxy-connection",
         b"te",
@@ -36,16 +42,15 @@ _HOP_BY_HOP = frozenset(
 _PERSONAL = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
 """What the answer to a TRACE leaves out (RFC 9110 §9.3.8)."""
 _NO_BODY = frozenset((HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED))
+_MAX_MEMBERS = 100
+"""Of Connection, Upgrade or Expect."""
 _MAX_FORWARDS = 999_999_999
 """The most that we pass on, as RFC 9110 §7.6.2 allows."""
 
 _TRANSFER_ENCODING = re.compile(
     rb"^transfer-encoding:(.*)$", re.MULTILINE | re.IGNORECASE
 )
-_SPACE_BEFORE_COLON = re.compile(
-    rb"^([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]+:", re.MULTILINE
-)
-_HOST = rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+)"
+_HOST = rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]++|%[0-9A-Fa-f]{2})++)"
 """RFC 3986: a name or an address; never with user information (RFC 9110 §4.2.4)."""
 _HOST_FIELD = re.compile(rb"(?:%s)?(?::[0-9]*)?" % _HOST)
 _ABSOLUTE_FORM = re.compile(
@@ -116,9 +121,20 @@ def own_response(
 
 
 def _members(fields: Iterable[Field], name: bytes) -> set[bytes]:
-    """Give the members of a comma-separated field, in small letters."""
-    values = (value.lower() for raw, value in fields if raw.lower() == name)
-    return {item.strip() for value in values for item in value.split(b",")} - {b""}
+    """Return the members of a comma-separated field, in small letters.
+
+    Raises:
+        MessageError: there are too many, each of which costs time.
+
+    """
+    values = [value.lower() for raw, value in fields if raw.lower() == name]
+    if not values:
+        return set()
+    members = b",".join(values).split(b",", _MAX_MEMBERS)
+    if len(members) > _MAX_MEMBERS:
+        reason = f"a list of more than {_MAX_MEMBERS} members"
+        raise MessageError(HTTPStatus.BAD_REQUEST, reason)
+    return {member.strip() for member in members} - {b""}
 
 
 def _passed_on(
@@ -171,18 +187,34 @@ class RequestHead(NamedTuple):
         return _serialise(start, fields, body)
 
 
-def read_request_head(
-    raw: bytes, connection: h11.Connection, authority: bytes
-) -> RequestHead:
+def _next_event(connection: h11.Connection) -> object:
+    """Ask h11, without the bytes of a client in the error's text.
+
+    Raises:
+        MessageError: what arrived is no HTTP.
+
+    """
+    try:
+        return connection.next_event()
+    except h11.RemoteProtocolError as err:
+        reason = str(err).partition(":")[0]
+        raise MessageError(err.error_status_hint, reason) from err
+
+
+def read_request_head(raw: bytes, authority: bytes) -> RequestHead:
     """Parse and judge the head of a request.
 
     Raises:
         MessageError: the request is refused.
 
     """
+    if CONTROL.search(raw):
+        reason = "a control character, or a bare CR"
+        raise MessageError(HTTPStatus.BAD_REQUEST, reason)
+    connection = h11.Connection(h11.SERVER)
     connection.receive_data(raw)
     try:
-        request = cast(h11.Request, next_event(connection))
+        request = cast(h11.Request, _next_event(connection))
     except MessageError as err:
         if err.status == HTTPStatus.NOT_IMPLEMENTED:
             raise _coding_error(raw) from err
@@ -245,17 +277,24 @@ def _coding_error(raw: bytes) -> MessageError:
 
 
 def _refuse_other_protocols(request: h11.Request, *, upgrade: bool) -> None:
-    """Refuse what asks for another protocol than HTTP/1.
+    """Refuse what cannot be answered in HTTP/1.
+
+    An offer to upgrade may be left unanswered (RFC 9110 §7.8), and h2c is merely
+    offered. WebSocket is meant: its client has no use for another answer.
 
     Raises:
-        MessageError: it does.
+        MessageError: the request is refused.
 
     """
     if not request.http_version.startswith(b"1."):
         status = HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
         raise MessageError(status, "only HTTP/1.1 and HTTP/1.0 are spoken here")
+    upgrade = upgrade and any(
+        offered.partition(b"/")[0] == b"websocket"
+        for offered in _members(request.headers, b"upgrade")
+    )
     if request.method == b"CONNECT" or upgrade:
-        what = "Upgrade" if upgrade else "CONNECT"
+        what = "WebSocket" if upgrade else "CONNECT"
         reason = f"a connection that many share cannot be given to one: no {what}"
         raise MessageError(HTTPStatus.NOT_IMPLEMENTED, reason)
 
@@ -324,8 +363,8 @@ class ResponseHead(NamedTuple):
     version: bytes
     length: int
     """The body's, as far as Content-Length says it."""
-    made_anew: bool
-    """The body was framed in a way that does not travel."""
+    chunked: bool
+    """The body is in the chunked transfer coding."""
     until_close: bool
     """The body ends with the connection."""
     reusable: bool
@@ -333,27 +372,56 @@ class ResponseHead(NamedTuple):
 
     def response(self, interim: bytes, body: bytes) -> HttpResponse:
         """Make the response for the client."""
-        length = len(body) if self.made_anew else None
+        anew = self.chunked or self.until_close  # framed as it cannot go further
+        length = len(body) if anew else None
         fields = _passed_on(self.fields, self.version, length)
         return HttpResponse(self.status, self.reason, fields, body, interim)
 
 
-def read_response_head(
-    raw: bytes, connection: h11.Connection, *, to_head: bool
-) -> ResponseHead | bytes:
+def _parse_response(
+    raw: bytes, *, to_head: bool
+) -> h11.InformationalResponse | h11.Response:
+    """Have h11 parse a head.
+
+    Raises:
+        MessageError: it is invalid.
+
+    """
+    connection = h11.Connection(h11.CLIENT)
+    # All that h11 has to know is whether this is a HEAD.
+    method = b"HEAD" if to_head else b"GET"
+    connection.send(h11.Request(method=method, target=b"/", headers=[(b"Host", b"")]))
+    connection.receive_data(raw)
+    return cast(h11.InformationalResponse | h11.Response, _next_event(connection))
+
+
+def _parse_any_response(
+    raw: bytes, *, to_head: bool
+) -> h11.InformationalResponse | h11.Response:
+    """Parse a head as it is, or put right what its device got wrong.
+
+    Raises:
+        MessageError: it is invalid, and nobody can say what is meant.
+
+    """
+    if not CONTROL.search(raw):
+        with suppress(MessageError):
+            response = _parse_response(raw, to_head=to_head)
+            if response.http_version.startswith(b"1."):
+                return response
+    return _parse_response(tidy(raw, to_head=to_head), to_head=to_head)
+
+
+def read_response_head(raw: bytes, *, to_head: bool) -> ResponseHead | bytes:
     """Parse a head and find out how its body is framed (RFC 9112 §6.3).
 
-    Of an interim response, gives what the client should see of it.
+    Of an interim response, returns what the client should see of it.
 
     Raises:
         MessageError: it cannot be passed on.
 
     """
-    # RFC 9112 §5.1: such space is the device's fault, and ours to remove.
-    connection.receive_data(_SPACE_BEFORE_COLON.sub(rb"\1:", raw))
-    response = cast(h11.InformationalResponse | h11.Response, next_event(connection))
-    if not response.http_version.startswith(b"1."):
-        raise MessageError(HTTPStatus.BAD_GATEWAY, "another version than HTTP/1")
+    response = _parse_any_response(raw, to_head=to_head)
     if isinstance(response, h11.InformationalResponse):
         return _interim(response)
     status = response.status_code
@@ -374,7 +442,7 @@ def read_response_head(
         fields=fields,
         version=response.http_version,
         length=length or 0 if has_body and not chunked else 0,
-        made_anew=has_body and (chunked or until_close),
+        chunked=has_body and chunked,
         until_close=until_close,
         reusable=_persists(fields, http_1_0=http_1_0)
         and not until_close
