@@ -59,6 +59,8 @@ class RequestError(Exception):
 class Multiplexer:
     """Shares one upstream, or a small pool of connections to it, among clients."""
 
+    _stopped = False
+
     def __init__(
         self,
         settings: Settings,
@@ -109,7 +111,6 @@ class Multiplexer:
         )
         self._hosts: set[_Host] = set()
         self._tls: ssl.SSLContext | None = None
-        self._stopped = False
 
     def _make_dispatcher(self, timer: Timer, units: Units, name: str) -> Dispatcher:
         settings = self._settings

@@ -23,7 +23,7 @@ be a method, measurement showed that it pays.
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol as Interface, override
+from typing import TYPE_CHECKING, Any, override
 
 from ..protocols.base import Failure
 from .exchange import NOBODY, CloseReason, Exchange, Requester, UpstreamOwner
@@ -40,39 +40,12 @@ if TYPE_CHECKING:
     from .misfits import Misfits
     from .queue import RequestQueue
     from .recorder import Recorder
+    from .supply import Supply
     from .timer import Timer
     from .units import Units
 
 _TIMEOUTS_TO_RENEW = 2
 """Timeouts in a row, without a byte between, after which a connection is renewed."""
-
-
-class Supply(Interface):
-    """What the dispatcher needs of whatever opens and judges connections."""
-
-    willing: bool
-    """The device may be asked: it is neither paused nor stopped."""
-    limit: int
-    """How many connections the device can serve at a time, as far as is known."""
-    well: bool
-    """The device is known to be healthy: a response tells nothing new about it."""
-
-    def connect(self) -> None:
-        """Open a connection, if one is wanted and may be opened now."""
-
-    def refuses(self, deadline: float) -> Failure | None:
-        """Return why nothing can be served before `deadline`, if so."""
-
-    def answered(self, now: float) -> None:
-        """Learn that the device has answered; needed only if it is not `well`."""
-
-    def unanswered(self, failure: Failure) -> None:
-        """Learn that a request got no response, for whatever reason."""
-
-    def lost(
-        self, upstream: Upstream, reason: CloseReason, detail: str, now: float
-    ) -> None:
-        """Learn that an open connection is gone."""
 
 
 class Dispatcher(UpstreamOwner):

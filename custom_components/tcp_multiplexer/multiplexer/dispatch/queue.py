@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 WRITES_IN_A_ROW = 4
 
+type _Test = Callable[[Exchange], bool] | None
+
 
 class RequestQueue:
     """Fair between requesters, bounded, first come first served within each."""
@@ -177,15 +179,10 @@ class RequestQueue:
         self._withdraw(requester)
         self.offer(requester)
 
-    def take(
-        self,
-        retry_safe: bool = False,
-        too_late: Callable[[Exchange], bool] | None = None,
-    ) -> Exchange | None:
-        """Give the request whose turn it is, if any may go now; `relieve` must follow.
+    def take(self, retry_safe: bool = False, too_late: _Test = None) -> Exchange | None:
+        """Return the request whose turn it is, if any may go; `relieve` must follow.
 
-        With `retry_safe`, only one that may be sent twice: others keep their turn. What
-        is `too_late` is not taken, but dropped into `late`, and was not served.
+        With `retry_safe`, only what may be sent twice; what is `too_late`: to `late`.
         """
         passed: list[Requester] = []
         taken = None

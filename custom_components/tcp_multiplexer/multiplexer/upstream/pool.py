@@ -14,8 +14,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, override
 
-from ..dispatch.dispatcher import Supply
 from ..dispatch.exchange import CloseReason
+from ..dispatch.supply import Supply
 from ..limits import LIMITS
 from ..observe.events import Event, EventType
 from ..observe.snapshot import Health
