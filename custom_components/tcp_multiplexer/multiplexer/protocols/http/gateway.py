@@ -4,7 +4,7 @@ The strategy: a message is passed on once it is complete. Its length is known by
 so it goes on without a transfer coding. That is what makes the framing of one side
 harmless to the other (RFC 9112 §11.2), gives an HTTP/1.0 client a response that came
 chunked, and keeps a client connected when the device ends its response by closing.
-`reader` and `message` read and write; here is who says what to whom.
+The modules beside this one read and write; here is who says what to whom.
 
 What the gateway does on the way (sections of RFC 9110 unless another is named):
 
@@ -42,16 +42,10 @@ from ..base import (
     UpstreamEvent,
 )
 from ..options import Framing, ProtocolOptions
-from .message import (
-    Asker,
-    HttpResponse,
-    RequestHead,
-    ResponseHead,
-    own_response,
-    read_request_head,
-    read_response_head,
-)
+from .message import Asker, HttpResponse, own_response
 from .reader import Reader
+from .request_head import RequestHead, read_request_head
+from .response_head import ResponseHead, read_response_head
 from .syntax import MessageError
 
 _RETRY_SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
