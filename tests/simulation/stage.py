@@ -276,13 +276,13 @@ class Stage(World):
         """Do something at a moment of the scene."""
         self.loop.post(self.beginning + moment, do, *args)
 
-    def hand(self) -> Hand:
-        """Let a client come."""
+    def hand(self, listener: int = 0) -> Hand:
+        """Let a client come, by the first listener unless another is named."""
         hand = Hand(self)
         self._hands += 1
         self.network.dial(
             hand,
-            *self.address,
+            *self.mux.snapshot().listen_addresses[listener],
             source=f"192.168.1.{self._hands}",
             prepare=hand.prepare,
             refused=hand.refused,

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from custom_components.tcp_multiplexer.multiplexer import EventType
+from custom_components.tcp_multiplexer.multiplexer import EventType, ListenerSettings
+from custom_components.tcp_multiplexer.multiplexer.protocols.options import Framing
+from tests.engine.serial_line import with_crc
 
 from .contract import CONTRACT, QUOTED, contract
 from .dialects import read
@@ -647,6 +649,34 @@ def test_an_exchange_in_flight_ends_normally_when_its_client_leaves() -> None:
         scene.run_to(1)
         told = [(asked.at, asked.body) for asked in scene.puppet.asked]
         assert told == [(at(0), asks(1)), (at(0.1), sets(3)), (at(0.2), asks(4))]
+
+
+RTU_TOO: dict[str, Any] = {
+    "more_listeners": (
+        ListenerSettings(host="192.168.1.250", port=502, framing=Framing.RTU),
+    )
+}
+"""A second listener, for clients that speak RTU."""
+
+
+@contract("its place, and its connection, are free once nothing is left to say to it")
+def test_an_rtu_client_that_leaves_is_let_go_of_once_it_is_owed_nothing() -> None:
+    with stage(**RTU_TOO) as scene:
+        first = scene.hand()
+        queued, followed, writing = (scene.hand(1) for _ in range(3))
+        scene.at(0, first.ask, asks(1))
+        scene.at(0.01, queued.send, with_crc(asks(2)))
+        scene.at(0.01, followed.send, with_crc(asks(1)))
+        scene.at(0.01, writing.send, with_crc(asks(3)) + with_crc(sets(4)))
+        for hand in (queued, followed, writing):
+            scene.at(0.05, hand.leave)
+        scene.run_to(0.06)
+        assert len(scene.mux.snapshot().clients) == 2
+        scene.run_to(1)
+        assert [client.port for client in scene.mux.snapshot().clients] == [
+            first.link.dialled.get_extra_info("sockname")[1]
+        ]
+        assert [asked.body for asked in scene.puppet.asked] == [asks(1), sets(4)]
 
 
 # ---- the upstream connection ----------------------------------------------------

@@ -151,8 +151,11 @@ class Client(asyncio.Protocol, Peer):
         """Ask nothing more on behalf of somebody who is not there."""
         if not self.gone:
             self.gone = True
-            for exchange in self._dispatcher.leave(self):
+            dropped = self._dispatcher.leave(self)
+            for exchange in dropped:
                 self._release(exchange)
+            if self._line:
+                self._line.abandon(dropped, self.pending)
 
     def abort(self) -> None:
         """Close the connection at once."""
@@ -304,6 +307,7 @@ class Client(asyncio.Protocol, Peer):
         if self._listener.protocol.drop_reads_at_eof:
             self._take_last()
             self._leave()
+            self._say()
         elif not self.blocked:
             unfinished = self._codec.eof()
             if unfinished is not None:

@@ -13,6 +13,8 @@ from ..dispatch.exchange import Exchange
 from ..protocols.base import Close
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from ..protocols.base import DownstreamCodec, Reply
 
 
@@ -52,6 +54,23 @@ class OrderedReplies:
     def clear(self) -> None:
         """Say nothing more."""
         self._line.clear()
+
+    def abandon(
+        self, dropped: Collection[Exchange], pending: Collection[Exchange]
+    ) -> None:
+        """Keep no place for what will have no outcome: its client has left.
+
+        That is what was dropped, and reads that followed another client's: they were
+        never sent, and wait for no turn of their own.
+        """
+        self._line = deque(
+            item
+            for item in self._line
+            if not isinstance(item, Exchange)
+            or item.result is not None
+            or item in pending
+            or (item.attempts and item not in dropped)
+        )
 
     def pop(self) -> Said | None:
         """Return what is to be said next, if that is known."""
