@@ -19,6 +19,9 @@ from custom_components.tcp_multiplexer.multiplexer import (
     Multiplexer,
 )
 from custom_components.tcp_multiplexer.multiplexer.downstream.memory import Memory
+from custom_components.tcp_multiplexer.multiplexer.downstream.web_page import (
+    begins_http,
+)
 from custom_components.tcp_multiplexer.multiplexer.limits import Limits
 from custom_components.tcp_multiplexer.multiplexer.sockets import set_keepalive
 
@@ -49,6 +52,24 @@ def names(multiplexer: Multiplexer) -> list[int]:
 async def gone(multiplexer: Multiplexer, client: Client) -> None:
     """Wait until a client is not there any more."""
     await until(lambda: client.address[1] not in names(multiplexer))
+
+
+@pytest.mark.parametrize(
+    ("data", "is_http"),
+    [
+        (b"GET / HTTP/1.1\r\n", True),
+        (b"PROPFIND * HTTP/2\n\0", True),
+        (b"POST /" + b"a" * (64 << 10), True),
+        (b"PO", None),
+        (b"GET /status", None),
+        (b"GET /status\n", False),
+        (b"GETS", False),
+        (b"\x01\x06\x00\x05\n", False),
+        (b"0800", False),
+    ],
+)
+def test_what_begins_an_http_request(data: bytes, is_http: bool | None) -> None:
+    assert begins_http(data) is is_http
 
 
 # ---- who may come ---------------------------------------------------------------

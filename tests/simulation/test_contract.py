@@ -679,6 +679,52 @@ def test_an_rtu_client_that_leaves_is_let_go_of_once_it_is_owed_nothing() -> Non
         assert [asked.body for asked in scene.puppet.asked] == [asks(1), sets(4)]
 
 
+# ---- who may connect ------------------------------------------------------------
+
+POST = (
+    b"POST /%s HTTP/1.1\r\nHost: 192.168.1.250:502\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: 65536\r\n\r\n"
+)
+
+
+def body_of_a_web_page(protocol: str) -> bytes:
+    """Give what a page would POST to have this protocol's device do something."""
+    match protocol:
+        case "modbus":
+            return with_crc(sets(1)) * 1000
+        case "iso8583":  # the length that "PO" is, and then messages
+            rest = int.from_bytes(b"PO") + 2
+            return bytes(rest - len(POST % b"")) + b"\0\4take" * 100
+        case "mpu":
+            return b"0004take" * 100
+        case _:
+            return b"take\n" * 100
+
+
+@contract(
+    "Where the protocol is not HTTP, a client whose first bytes are an HTTP request line "
+    "is closed, and nothing that it sent reaches the device",
+)
+@pytest.mark.parametrize("pieces", [1, 2, 3, 16, 100, 1000])
+@pytest.mark.parametrize("target", [b"", b"a" * 2000], ids=["short", "long"])
+@pytest.mark.parametrize("protocol", ["modbus", *PLAIN])
+def test_a_web_page_s_request_reaches_no_device(
+    protocol: str, target: bytes, pieces: int
+) -> None:
+    settings = RTU_TOO if protocol == "modbus" else {}
+    with stage(protocol=protocol, **settings) as scene:
+        page = scene.hand(-1)
+        data = POST % target + body_of_a_web_page(protocol)
+        step = -(-len(data) // pieces)
+        for number in range(pieces):
+            piece = data[number * step :][:step]
+            scene.at(number * 0.001, page.send, piece)
+        scene.run_to(2)
+        assert page.closed is not None
+        assert page.closed < 1
+        assert (scene.puppet.asked, page.heard) == ([], [])
+
+
 # ---- the upstream connection ----------------------------------------------------
 
 

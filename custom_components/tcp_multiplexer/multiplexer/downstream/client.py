@@ -20,6 +20,7 @@ from ..sockets import set_keepalive
 from .memory import SMALL
 from .ordered_replies import OrderedReplies, Then
 from .peer import Peer
+from .web_page import begins_http
 
 if TYPE_CHECKING:
     from ..dispatch.dispatcher import Dispatcher
@@ -60,6 +61,7 @@ class Client(asyncio.Protocol, Peer):
 
     __slots__ = (
         "_accepted",
+        "_beginning",
         "_closed",
         "_codec",
         "_dispatcher",
@@ -93,6 +95,8 @@ class Client(asyncio.Protocol, Peer):
         self._codec = codec
         self._ordered = codec.ordered
         self._read_at_once = listener.protocol.read_while_held // 2 or _READ_AT_ONCE
+        self._beginning = None if listener.protocol.is_http else b""
+        """What it sent first, until that is known to be no web page's request."""
         self._line = OrderedReplies(codec)
         self._eof = False
         self._reading = True
@@ -204,10 +208,24 @@ class Client(asyncio.Protocol, Peer):
                 self._dispatcher.dispatch(now)
                 return
         self._codec.receive_data(data)
+        if self._beginning is not None and not self._may_begin(data):
+            return
         if self.blocked or self.held:
             self._pause_if_full()
         else:
             self._read()
+
+    def _may_begin(self, data: bytes) -> bool:
+        """Tell whether what came first may be taken for the protocol's messages."""
+        self._beginning = begun = (self._beginning or b"") + data
+        is_http = begins_http(begun)
+        if is_http is None:
+            self._count_incomplete(self._codec.buffered)
+            return False
+        self._beginning = None
+        if is_http:
+            self.fail("it sends an HTTP request, as a web page may")
+        return not is_http
 
     def _read(self) -> None:
         """Take requests from what was received, as far as there is room for them."""
@@ -305,7 +323,8 @@ class Client(asyncio.Protocol, Peer):
             return False
         self._eof = True
         if self._listener.protocol.drop_reads_at_eof:
-            self._take_last()
+            if not self._beginning:
+                self._take_last()
             self._leave()
             self._say()
         elif not self.blocked:

@@ -303,6 +303,8 @@ class Protocol[ResponseT](ABC):
     read_while_held: int = 0
     """Bytes to go on reading from a client held back, so that its close is seen."""
 
+    is_http: bool = False
+    """A client may begin as a browser does; others that do are closed."""
     has_units: bool = False
     """A payload is a unit identifier and a Modbus PDU."""
     counted_by: slice | None = None
