@@ -20,9 +20,12 @@ from ..sockets import set_keepalive
 from .memory import SMALL
 from .ordered_replies import OrderedReplies, Then
 from .peer import Peer
+from .server_tls import ServerTls
 from .web_page import begins_http
 
 if TYPE_CHECKING:
+    import ssl
+
     from ..dispatch.dispatcher import Dispatcher
     from ..dispatch.queue import RequestQueue
     from ..limits import Limits
@@ -78,13 +81,19 @@ class Client(asyncio.Protocol, Peer):
         "_reading",
         "_time",
         "_tls",
+        "_tls_context",
         "_transport",
         "occupied",
     )
 
     _transport: asyncio.Transport
 
-    def __init__(self, listener: ClientOwner, codec: DownstreamCodec[Any]) -> None:
+    def __init__(
+        self,
+        listener: ClientOwner,
+        codec: DownstreamCodec[Any],
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         Peer.__init__(self)
         self._listener = listener
         self._queue = listener.queue
@@ -104,7 +113,8 @@ class Client(asyncio.Protocol, Peer):
         self._closed = False
         """Nothing more is read from it, nor written to it."""
         self._incomplete = False
-        self._tls = False
+        self._tls_context = tls
+        self._tls: ServerTls | None = None
         self.occupied = 0
         """Bytes of its large message that is still to be completed."""
         self._linger: asyncio.TimerHandle | None = None
@@ -122,6 +132,9 @@ class Client(asyncio.Protocol, Peer):
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        if self._tls is not None:
+            self._tls.introduced(transport)
+            return
         listener = self._listener
         peer = transport.get_extra_info("peername")
         if not peer:
@@ -133,9 +146,12 @@ class Client(asyncio.Protocol, Peer):
             self.abort()
             return
         self._accepted = True
-        self._tls = transport.get_extra_info("ssl_object") is not None
         set_keepalive(transport)
-        transport.max_size = self._read_at_once  # type: ignore[attr-defined]
+        if self._tls_context is not None:
+            self._tls = ServerTls(self, self._tls_context)
+            self._tls.begin(self._transport)
+        else:
+            transport.max_size = self._read_at_once  # type: ignore[attr-defined]
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -332,7 +348,7 @@ class Client(asyncio.Protocol, Peer):
             if unfinished is not None:
                 self._listener.complain(self, unfinished.reason)
         self._close_if_done()
-        return not self._tls  # within TLS there is no half-close
+        return self._tls is None  # within TLS there is no half-close
 
     def _take_last(self) -> None:
         """Take the writes that were received and had no room in the queue yet."""

@@ -9,11 +9,12 @@ from ..limits import LIMITS, Limits
 from ..networks import is_in
 from ..observe.events import ClientRefusal, Event, EventType
 from ..settings import ListenerSettings
-from ..tls import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS
 from .client import Client, ClientOwner
 from .memory import Memory
 
 if TYPE_CHECKING:
+    import ssl
+
     from ..dispatch.dispatcher import Dispatcher
     from ..dispatch.queue import RequestQueue
     from ..observe.events import Events
@@ -53,7 +54,7 @@ class Listener(ClientOwner):
         self._statistics = statistics
         self._events = events
         self._stopping = False
-        """Nobody is accepted any more, though a handshake may yet come to its end."""
+        """Nobody is accepted any more."""
         self._servers: list[asyncio.Server] = []
         self._loop = asyncio.get_running_loop()
         self._gone: asyncio.Future[None] | None = None
@@ -81,19 +82,14 @@ class Listener(ClientOwner):
             raise
 
     async def _listen(self, listener: ListenerSettings) -> None:
-        options: dict[str, Any] = {}
+        tls: ssl.SSLContext | None = None
         if listener.tls is not None:
-            options = {
-                "ssl": await self._loop.run_in_executor(None, listener.tls.context),
-                "ssl_handshake_timeout": HANDSHAKE_SECONDS,
-                "ssl_shutdown_timeout": SHUTDOWN_SECONDS,
-            }
+            tls = await self._loop.run_in_executor(None, listener.tls.context)
         server = await self._loop.create_server(
-            lambda: Client(self, self.protocol.downstream(listener.framing)),
+            lambda: Client(self, self.protocol.downstream(listener.framing), tls),
             listener.host,
             listener.port,
             backlog=_BACKLOG,
-            **options,
         )
         self._servers.append(server)
 
@@ -127,7 +123,6 @@ class Listener(ClientOwner):
     async def stop(self) -> None:
         """Close the port and every client, whatever they do."""
         self._stopping = True
-        servers = tuple(self._servers)
         self._close_servers()
         self.memory.stop()
         for client in tuple(self.clients):
@@ -135,9 +130,6 @@ class Listener(ClientOwner):
         if self.clients:
             self._gone = self._loop.create_future()
             await self._gone
-        if any(listener.tls for listener in self.settings.more_listeners):
-            for server in servers:
-                server.abort_clients()  # those whose handshake is not done
 
     # ---- clients come and go ----------------------------------------------------
 
