@@ -33,7 +33,7 @@ class ServerTls(SSLProtocol):
             asyncio.get_running_loop(),
             client,
             context,
-            None,  # type: ignore[arg-type] - nobody waits for the handshake
+            None,  # type: ignore[arg-type]  # nobody waits for the handshake
             server_side=True,
             ssl_handshake_timeout=HANDSHAKE_SECONDS,
             ssl_shutdown_timeout=SHUTDOWN_SECONDS,
