@@ -5,6 +5,7 @@ least in which that can be seen. The device answers after `SERVICE` seconds; byt
 travel in no time (see `stage.py`).
 """
 
+from collections import Counter
 from dataclasses import replace
 import inspect
 import sys
@@ -13,6 +14,12 @@ from typing import Any
 import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import EventType, ListenerSettings
+from custom_components.tcp_multiplexer.multiplexer.protocols.framed import (
+    FramedDownstream,
+)
+from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.rtu import (
+    RtuDownstream,
+)
 from custom_components.tcp_multiplexer.multiplexer.protocols.options import Framing
 from tests.engine.serial_line import with_crc
 
@@ -677,6 +684,60 @@ def test_an_rtu_client_that_leaves_is_let_go_of_once_it_is_owed_nothing() -> Non
             first.link.dialled.get_extra_info("sockname")[1]
         ]
         assert [asked.body for asked in scene.puppet.asked] == [asks(1), sets(4)]
+
+
+# ---- what one client may cost ---------------------------------------------------
+
+OWN_REPLIES: dict[str, tuple[dict[str, Any], bytes]] = {
+    "iso8583": ({}, b"\0\0"),
+    "modbus": ({**RTU_TOO, "write_policy": "deny"}, with_crc(sets(1))),
+}
+"""By protocol, settings and a message that the multiplexer answers by itself."""
+
+
+@contract(
+    "replies that need no device and wait behind an unanswered request | 64 a client, "
+    "or 64 KiB",
+)
+@pytest.mark.parametrize("protocol", OWN_REPLIES)
+def test_a_client_whose_own_replies_wait_is_read_no_further(protocol: str) -> None:
+    settings, message = OWN_REPLIES[protocol]
+    with stage(protocol=protocol, timeout=60, **settings) as scene:
+        client = scene.hand(-1)
+        first = with_crc(asks(1)) if protocol == "modbus" else b""
+        scene.puppet.script.append(answers(10))
+        scene.at(0, client.send, first) if first else scene.at(0, client.ask, b"ask 1")
+        flood = message * (300_000 // len(message))
+        scene.at(0.1, client.send, flood)
+        scene.run_to(9)
+        [seen] = scene.mux.snapshot().clients
+        assert seen.bytes_in < 80_000
+        scene.run_to(50)
+        [seen] = scene.mux.snapshot().clients
+        assert seen.bytes_in > len(flood)
+
+
+@contract("At most 64 messages of one client are taken in one turn of the loop")
+@pytest.mark.parametrize("protocol", ["iso8583", "modbus"])
+def test_a_client_that_floods_leaves_others_their_turns(
+    protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, message = OWN_REPLIES[protocol]
+    codec = {"iso8583": FramedDownstream, "modbus": RtuDownstream}[protocol]
+    taken: Counter[int] = Counter()
+    with stage(protocol=protocol, **settings) as scene:
+        next_event = codec.next_event
+
+        def counting(self: Any) -> Any:
+            taken[scene.loop.turns] += 1
+            return next_event(self)
+
+        monkeypatch.setattr(codec, "next_event", counting)
+        client = scene.hand(-1)
+        scene.at(0, client.send, message * 2000)
+        scene.run_to(10)
+        assert taken.total() >= 2000
+        assert max(taken.values()) <= 64
 
 
 # ---- who may connect ------------------------------------------------------------

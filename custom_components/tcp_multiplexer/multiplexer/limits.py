@@ -17,6 +17,13 @@ class Limits:
     buffer: int = 64 << 20
     """Large requests (complete or not) over all clients, and again unread responses.
     The oldest incomplete request may exceed it, so that one can always complete."""
+    messages: int = 64
+    """What is taken of one client in a turn of the loop; then it is others' turn."""
+    settled: int = 64
+    """Outcomes that wait in a client's line behind one that is not known yet; then it
+    is read no further."""
+    own_replies: int = 64 << 10
+    """Replies in that line that needed no device; likewise."""
 
 
 LIMITS = Limits()

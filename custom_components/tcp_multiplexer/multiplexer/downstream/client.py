@@ -79,6 +79,7 @@ class Client(asyncio.Protocol, Peer):
         "_queue",
         "_read_at_once",
         "_reading",
+        "_stalled",
         "_time",
         "_tls",
         "_tls_context",
@@ -113,6 +114,8 @@ class Client(asyncio.Protocol, Peer):
         self._closed = False
         """Nothing more is read from it, nor written to it."""
         self._incomplete = False
+        self._stalled = False
+        """There may be messages received that are not taken yet, room or not."""
         self._tls_context = tls
         self._tls: ServerTls | None = None
         self.occupied = 0
@@ -216,7 +219,8 @@ class Client(asyncio.Protocol, Peer):
         if self._closed:
             return
         self.bytes_in += len(data)
-        if not (self.pending or self.joined or self.blocked or self.held):
+        if not (self.pending or self.joined or self._stalled or self.held):
+            # what is blocked has something in the codec, which then takes nothing fast
             request = self._codec.fast_request(data)
             if request is not None:
                 now = self._time()
@@ -226,7 +230,7 @@ class Client(asyncio.Protocol, Peer):
         self._codec.receive_data(data)
         if self._beginning is not None and not self._may_begin(data):
             return
-        if self.blocked or self.held:
+        if self.blocked or self.held or self._stalled:
             self._pause_if_full()
         else:
             self._read()
@@ -248,12 +252,18 @@ class Client(asyncio.Protocol, Peer):
         codec = self._codec
         now = self._loop.time()
         asked = False
+        left = self._listener.limits.messages
+        self._stalled = False
         buffered = codec.buffered
         while buffered:
             if (self.pending or self.joined) and not self._queue.has_room(self):
                 self._queue.block(self)
                 self._pause_if_full()
                 break
+            if not left or self._must_wait():
+                self._stall()
+                break
+            left -= 1
             event = codec.next_event()
             if event is None:
                 buffered = codec.buffered
@@ -269,9 +279,32 @@ class Client(asyncio.Protocol, Peer):
         if asked and self._incomplete:  # what has begun now is another message
             self._memory.begun(self, incomplete=False)
         if buffered or self._incomplete:
-            self._count_incomplete(0 if self.blocked else buffered)
+            waits = self.blocked or self._stalled
+            self._count_incomplete(0 if waits else buffered)
         if asked:
             self._dispatcher.dispatch(now)
+
+    def _must_wait(self) -> bool:
+        """Tell whether what it has been answered must be on its way first."""
+        if self.held:
+            return True
+        line = self._line
+        if not line:
+            return False
+        limits = self._listener.limits
+        unsettled = len(self.pending) + self.joined + self.in_flight
+        return line.own >= limits.own_replies or len(line) - unsettled >= limits.settled
+
+    def _stall(self) -> None:
+        """Take no more messages for now; `_go_on` does, in another turn."""
+        self._stalled = True
+        self._pause_if_full()
+        if not self._must_wait():
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._stalled:
+            self.read_on()
 
     def _ask(self, request: Request, now: float) -> None:
         self.requests += 1
@@ -341,9 +374,10 @@ class Client(asyncio.Protocol, Peer):
         if self._listener.protocol.drop_reads_at_eof:
             if not self._beginning:
                 self._take_last()
+            self._stalled = False
             self._leave()
             self._say()
-        elif not self.blocked:
+        elif not (self.blocked or self._stalled):
             unfinished = self._codec.eof()
             if unfinished is not None:
                 self._listener.complain(self, unfinished.reason)
@@ -360,7 +394,8 @@ class Client(asyncio.Protocol, Peer):
 
     def _close_if_done(self) -> None:
         """Close after a half-close, once nothing is left to be said."""
-        if not (self.pending or self.in_flight or self._line or self.blocked):
+        waits = self.blocked or self._stalled
+        if not (self.pending or self.in_flight or self._line or waits):
             self._memory.begun(self, incomplete=False)
             self._close()
 
@@ -408,6 +443,8 @@ class Client(asyncio.Protocol, Peer):
                 self._close()
             elif said.then is Then.LINGER:
                 self._close_after_last_words()
+        if self._stalled and not self._must_wait():
+            self._loop.call_soon(self._go_on)
 
     def _write_or_close(self, data: bytes | None) -> None:
         if data is None:

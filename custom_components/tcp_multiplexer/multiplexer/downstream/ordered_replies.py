@@ -37,23 +37,28 @@ class Said(NamedTuple):
 class OrderedReplies:
     """The line in which one client's replies wait."""
 
-    __slots__ = ("_codec", "_line")
+    __slots__ = ("_codec", "_line", "own")
 
     def __init__(self, codec: DownstreamCodec[Any]) -> None:
         self._codec = codec
         self._line: deque[Exchange | Reply | Close] = deque()
+        self.own = 0
+        """Bytes in line that needed no device."""
 
-    def __bool__(self) -> bool:
-        """Tell whether anything waits."""
-        return bool(self._line)
+    def __len__(self) -> int:
+        """Return how many wait."""
+        return len(self._line)
 
     def append(self, item: Exchange | Reply | Close) -> None:
         """Give a request, or what is said without asking the device, its place."""
         self._line.append(item)
+        if not isinstance(item, Exchange):
+            self.own += len(item.data)
 
     def clear(self) -> None:
         """Say nothing more."""
         self._line.clear()
+        self.own = 0
 
     def abandon(
         self, dropped: Collection[Exchange], pending: Collection[Exchange]
@@ -81,10 +86,12 @@ class OrderedReplies:
             if item.result is None:
                 return None
             said = self._reply(item)
-        elif isinstance(item, Close):
-            said = Said(item.data, Then.LINGER if item.data else Then.CLOSE)
         else:
-            said = Said(item.data)
+            then = Then.KEEP
+            if isinstance(item, Close):
+                then = Then.LINGER if item.data else Then.CLOSE
+            said = Said(item.data, then)
+            self.own -= len(item.data)
         self._line.popleft()
         return said
 
