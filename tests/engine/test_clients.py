@@ -38,6 +38,7 @@ from .devices import (
     running,
     serving,
     settled,
+    silent_port,
     until,
     values,
     write,
@@ -70,6 +71,20 @@ async def gone(multiplexer: Multiplexer, client: Client) -> None:
 )
 def test_what_begins_an_http_request(data: bytes, is_http: bool | None) -> None:
     assert begins_http(data) is is_http
+
+
+async def test_http_responses_of_our_own_wait_in_a_bounded_line(
+    multiplex: Multiplex,
+) -> None:
+    trace = b"TRACE / HTTP/1.1\r\nHost: x\r\nMax-Forwards: 0\r\n\r\n"
+    with silent_port() as port:
+        multiplexer = await multiplex(protocol="http", port=port, timeout=60)
+        client = await Client.connect(port_of(multiplexer))
+        client.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + trace * 20_000)
+        received = await settled(lambda: multiplexer.snapshot().bytes_from_clients)
+        assert received <= 128 << 10
+        client.close()
+        await multiplexer.stop()
 
 
 # ---- who may come ---------------------------------------------------------------

@@ -6,6 +6,7 @@ travel in no time (see `stage.py`).
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 import inspect
 import sys
@@ -25,7 +26,7 @@ from tests.engine.serial_line import with_crc
 
 from .contract import CONTRACT, QUOTED, contract
 from .dialects import read
-from .network import Refusal
+from .network import Endpoint, Refusal
 from .stage import (
     SERVICE,
     Stage,
@@ -688,44 +689,44 @@ def test_an_rtu_client_that_leaves_is_let_go_of_once_it_is_owed_nothing() -> Non
 
 # ---- what one client may cost ---------------------------------------------------
 
-OWN_REPLIES: dict[str, tuple[dict[str, Any], bytes]] = {
-    "iso8583": ({}, b"\0\0"),
-    "modbus": ({**RTU_TOO, "write_policy": "deny"}, with_crc(sets(1))),
-}
-"""By protocol, settings and a message that the multiplexer answers by itself."""
-
 
 @contract(
     "replies that need no device and wait behind an unanswered request | 64 a client, "
     "or 64 KiB",
 )
-@pytest.mark.parametrize("protocol", OWN_REPLIES)
-def test_a_client_whose_own_replies_wait_is_read_no_further(protocol: str) -> None:
-    settings, message = OWN_REPLIES[protocol]
-    with stage(protocol=protocol, timeout=60, **settings) as scene:
-        client = scene.hand(-1)
-        first = with_crc(asks(1)) if protocol == "modbus" else b""
+def test_a_client_whose_refusals_wait_in_line_is_read_no_further() -> None:
+    with stage(timeout=60, write_policy="deny", **RTU_TOO) as scene:
+        client = scene.hand(1)
         scene.puppet.script.append(answers(10))
-        scene.at(0, client.send, first) if first else scene.at(0, client.ask, b"ask 1")
-        flood = message * (300_000 // len(message))
+        scene.at(0, client.send, with_crc(asks(1)))
+        flood = with_crc(sets(1)) * 2000
         scene.at(0.1, client.send, flood)
         scene.run_to(9)
         [seen] = scene.mux.snapshot().clients
-        assert seen.bytes_in < 80_000
-        scene.run_to(50)
+        assert (seen.refused, client.heard) == (64, [])
+        assert seen.bytes_in < 6000
+        scene.run_to(100)
         [seen] = scene.mux.snapshot().clients
-        assert seen.bytes_in > len(flood)
+        assert seen.refused == 2000
 
 
 @contract("At most 64 messages of one client are taken in one turn of the loop")
-@pytest.mark.parametrize("protocol", ["iso8583", "modbus"])
+@pytest.mark.parametrize(
+    ("settings", "codec", "message"),
+    [
+        ({"protocol": "iso8583"}, FramedDownstream, b"\0\0"),
+        ({"write_policy": "deny", **RTU_TOO}, RtuDownstream, with_crc(sets(1))),
+    ],
+    ids=["keepalives", "refused writes"],
+)
 def test_a_client_that_floods_leaves_others_their_turns(
-    protocol: str, monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, Any],
+    codec: Any,
+    message: bytes,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings, message = OWN_REPLIES[protocol]
-    codec = {"iso8583": FramedDownstream, "modbus": RtuDownstream}[protocol]
     taken: Counter[int] = Counter()
-    with stage(protocol=protocol, **settings) as scene:
+    with stage(**settings) as scene:
         next_event = codec.next_event
 
         def counting(self: Any) -> Any:
@@ -738,6 +739,35 @@ def test_a_client_that_floods_leaves_others_their_turns(
         scene.run_to(10)
         assert taken.total() >= 2000
         assert max(taken.values()) <= 64
+
+
+@contract("it is echoed to its sender, at most once a second on a connection")
+def test_keepalives_that_both_sides_echo_do_not_circulate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with stage(protocol="iso8583") as scene:
+        client = scene.hand()
+        [line] = scene.puppet.lines
+        echoes: dict[str, list[float]] = {"client": [], "device": []}
+
+        def echo(peer: str, end: Endpoint, after: float) -> Callable[[bytes], None]:
+            def received(data: bytes) -> None:
+                assert data == b"\0\0"
+                echoes[peer].append(scene.now)
+                scene.loop.post(scene.loop.time() + after, end.write, data)
+
+            return received
+
+        monkeypatch.setattr(
+            line, "data_received", echo("device", line.link.accepted, 0.01)
+        )
+        monkeypatch.setattr(
+            client, "data_received", echo("client", client.link.dialled, 1.5)
+        )
+        scene.at(0, line.say, b"\0\0")
+        scene.at(0, client.send, b"\0\0" * 3)
+        scene.run_to(5)
+        assert echoes == {"client": [at(0), at(1.5), at(3), at(4.5)], "device": [at(0)]}
 
 
 # ---- who may connect ------------------------------------------------------------

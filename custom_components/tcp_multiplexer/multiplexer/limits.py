@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+ECHO_SECONDS = 1.0
+"""No keepalive is echoed so soon after another on the same connection."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:

@@ -12,9 +12,11 @@ the first did not fit.
 
 import asyncio
 import logging
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol as Interface, cast, override
 
 from ..dispatch.exchange import Exchange, Result
+from ..limits import ECHO_SECONDS
 from ..protocols.base import Close, Failure, Ignored, Reply, Request
 from ..sockets import set_keepalive
 from .memory import SMALL
@@ -68,6 +70,7 @@ class Client(asyncio.Protocol, Peer):
         "_closed",
         "_codec",
         "_dispatcher",
+        "_echoed",
         "_eof",
         "_incomplete",
         "_line",
@@ -108,6 +111,8 @@ class Client(asyncio.Protocol, Peer):
         self._beginning = None if listener.protocol.is_http else b""
         """What it sent first, until that is known to be no web page's request."""
         self._line = OrderedReplies(codec)
+        self._echoed = -inf
+        """When a keepalive of its was echoed last."""
         self._eof = False
         self._reading = True
         self._accepted = False
@@ -324,9 +329,18 @@ class Client(asyncio.Protocol, Peer):
             event = Reply(event.reply)
         if isinstance(event, Close):
             self._listener.complain(self, event.reason)
+        elif cast("Reply", event).keepalive and not self._may_echo():
+            return True
         self._line.append(cast("Reply | Close", event))
         self._say()
         return not isinstance(event, Close)
+
+    def _may_echo(self) -> bool:
+        now = self._time()
+        if now - self._echoed < ECHO_SECONDS:
+            return False
+        self._echoed = now
+        return True
 
     def _count_incomplete(self, buffered: int) -> None:
         """Keep account of a message's time and memory while it is incomplete."""

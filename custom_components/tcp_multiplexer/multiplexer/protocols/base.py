@@ -93,9 +93,14 @@ class Request:
 
 
 class Reply(NamedTuple):
-    """Downstream: bytes for the client that need no upstream, in their turn."""
+    """Downstream: bytes for the client that need no upstream, in their turn.
+
+    `keepalive` marks the echo of one: at most one a second leaves on a connection, or
+    it would go round for ever with a peer that echoes it too.
+    """
 
     data: bytes
+    keepalive: bool = False
 
 
 class Ignored(NamedTuple):
@@ -144,9 +149,10 @@ class Unsolicited(NamedTuple):
 
 
 class SendBack(NamedTuple):
-    """Upstream: bytes that the device is owed at once (a keepalive's echo)."""
+    """Upstream: bytes that the device is owed at once; `keepalive` as of a `Reply`."""
 
     data: bytes
+    keepalive: bool = False
 
 
 type DownstreamEvent = Request | Reply | Ignored | Close
