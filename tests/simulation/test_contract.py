@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 import inspect
+from ipaddress import ip_network
 import sys
 from typing import Any
 
@@ -771,6 +772,29 @@ def test_keepalives_that_both_sides_echo_do_not_circulate(
 
 
 # ---- who may connect ------------------------------------------------------------
+
+
+@contract(
+    "A change of the allowed networks closes at once whom it no longer allows; a smaller "
+    "`max_clients` closes nobody.",
+)
+def test_a_client_that_may_no_longer_connect_is_closed_at_once() -> None:
+    with stage() as scene:
+        first, second = scene.hand(), scene.hand()
+        narrower = replace(
+            scene.settings,
+            allowed_networks=(ip_network("192.168.1.2/32"),),
+            max_clients=1,
+        )
+        scene.run_to(1)
+        assert scene.run(scene.mux.apply(narrower))
+        first.ask(asks(1))
+        second.ask(asks(2))
+        scene.run_to(2)
+        assert (first.closed, second.closed) == (at(1), None)
+        assert [asked.body for asked in scene.puppet.asked] == [asks(2)]
+        assert scene.told(EventType.CLIENT_REFUSED) == [at(1)]
+
 
 POST = (
     b"POST /%s HTTP/1.1\r\nHost: 192.168.1.250:502\r\nContent-Type: text/plain\r\n"

@@ -61,9 +61,13 @@ class Listener(ClientOwner):
         self._warned: set[str] = set()
 
     def apply(self, settings: Settings) -> None:
-        """Go on with other settings; clients that are here stay."""
+        """Go on with other settings; clients that may still connect stay."""
         self.settings = settings
         self.memory.timeout = settings.timeout
+        for client in tuple(self.clients):
+            if not is_in(client.peer, settings.allowed_networks):
+                self._refuse(client, ClientRefusal.NOT_ALLOWED)
+                client.abort()
 
     async def start(self) -> None:
         """Listen.
@@ -139,9 +143,7 @@ class Listener(ClientOwner):
             return False
         reason = self._refuses(client)
         if reason is not None:
-            self._statistics.clients_refused += 1
-            LOGGER.debug("Client %s refused: %s", client.name, reason)
-            self._tell(EventType.CLIENT_REFUSED, client, reason)
+            self._refuse(client, reason)
             return False
         self.clients[client] = None
         self._statistics.clients_peak = max(
@@ -158,6 +160,11 @@ class Listener(ClientOwner):
         if len(self.clients) >= self.settings.max_clients:
             return ClientRefusal.TOO_MANY_CLIENTS
         return None
+
+    def _refuse(self, client: Client, reason: ClientRefusal) -> None:
+        self._statistics.clients_refused += 1
+        LOGGER.debug("Client %s refused: %s", client.name, reason)
+        self._tell(EventType.CLIENT_REFUSED, client, reason)
 
     @override
     def forget(self, client: Client) -> None:
