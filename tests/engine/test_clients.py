@@ -5,6 +5,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_network
+import itertools
+import resource
 import socket
 import struct
 import time
@@ -142,7 +144,7 @@ async def test_one_client_too_many_is_closed_at_once(
 async def test_five_hundred_clients_are_served(
     device: Device, multiplex: Multiplex, connect: Connect
 ) -> None:
-    multiplexer = await multiplex(timeout=60)
+    multiplexer = await multiplex(timeout=60, max_clients=2000)
     clients = [await connect(multiplexer) for _ in range(500)]
     for turn in range(2):
         for number, client in enumerate(clients):
@@ -740,3 +742,28 @@ async def test_dead_peers_are_found_by_the_system() -> None:
         assert idle + interval * count <= 60
         assert 0 < option(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 60_000
         client.close()
+
+
+async def test_clients_are_refused_before_file_descriptors_run_out(
+    device: Device,
+    multiplex: Multiplex,
+    connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    multiplexer = await multiplex()
+    events: list[Event] = []
+    multiplexer.subscribe(events.append)
+    first = await connect(multiplexer)
+    in_use = first.writer.get_extra_info("socket").fileno()
+    limit = next(n for n in itertools.count() if n - min(64, n // 4) > in_use + 4)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    others = [await connect(multiplexer) for _ in range(6)]
+    refused = Event(
+        EventType.CLIENT_REFUSED, "127.0.0.1", ClientRefusal.TOO_MANY_OPEN_FILES
+    )
+    await until(lambda: refused in events)
+    assert await others[-1].closed()
+    assert await first.ask(read()) == values()
+    assert multiplexer.snapshot().clients_refused > 1
+    assert [r.levelname for r in caplog.records].count("WARNING") == 1

@@ -774,6 +774,22 @@ def test_keepalives_that_both_sides_echo_do_not_circulate(
 # ---- who may connect ------------------------------------------------------------
 
 
+@contract("One address gets at most a quarter of `max_clients`, but at least 16.")
+@pytest.mark.parametrize(("most", "share"), [(100, 25), (40, 16), (10, 10)])
+def test_one_address_cannot_take_all_places(most: int, share: int) -> None:
+    with stage(max_clients=most) as scene:
+        greedy = [scene.hand(source="192.168.2.1") for _ in range(share + 5)]
+        other = scene.hand() if share < most else None
+        scene.run_to(1)
+        assert sum(hand.closed is None for hand in greedy) == share
+        assert len(scene.mux.snapshot().clients) == share + (other is not None)
+        greedy[0].leave()
+        scene.run_to(2)
+        again = scene.hand(source="192.168.2.1")
+        scene.run_to(3)
+        assert again.closed is None
+
+
 @contract(
     "A change of the allowed networks closes at once whom it no longer allows; a smaller "
     "`max_clients` closes nobody.",

@@ -5,6 +5,14 @@ from dataclasses import dataclass
 ECHO_SECONDS = 1.0
 """No keepalive is echoed so soon after another on the same connection."""
 
+ADDRESS_SHARE = 4
+"""One address gets at most this fraction of `max_clients` ..."""
+ADDRESS_LEAST = 16
+"""... but at least so many clients."""
+MOST_FREE_DESCRIPTORS = 64
+"""File descriptors kept free of clients, or a quarter of a low limit: for connections
+to the device, for the resolver, and for whatever else the process does."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:

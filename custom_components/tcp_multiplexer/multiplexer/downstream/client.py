@@ -26,6 +26,7 @@ from .server_tls import ServerTls
 from .web_page import begins_http
 
 if TYPE_CHECKING:
+    from asyncio.trsock import TransportSocket
     import ssl
 
     from ..dispatch.dispatcher import Dispatcher
@@ -51,8 +52,8 @@ class ClientOwner(Interface):
     dispatcher: Dispatcher
     memory: Memory
 
-    def admit(self, client: Client) -> bool:
-        """Count a client in, or tell that it may not come."""
+    def admit(self, client: Client, sock: TransportSocket | None) -> bool:
+        """Count a client in that came by `sock`, or tell that it may not come."""
 
     def forget(self, client: Client) -> None:
         """Count a client out: its connection is gone."""
@@ -150,7 +151,7 @@ class Client(asyncio.Protocol, Peer):
             self.abort()
             return
         self.came_from(peer[0], peer[1], self._loop.time())
-        if not listener.admit(self):
+        if not listener.admit(self, transport.get_extra_info("socket")):
             self.abort()
             return
         self._accepted = True
