@@ -241,7 +241,7 @@ def test_every_reason_of_an_event_has_words(words: Any) -> None:
     event = words["entity"]["event"]["upstream_and_clients"]
     states = event["state_attributes"]["reason"]["state"]
     failures = {failure.value for failure in Failure}
-    assert states.keys() == failures | reasons_told()
+    assert states.keys() == failures | reasons_told() | set(ClientRefusal)
 
 
 def test_every_end_of_a_connection_has_words(words: Any) -> None:

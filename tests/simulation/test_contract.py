@@ -711,6 +711,34 @@ def test_a_client_whose_refusals_wait_in_line_is_read_no_further() -> None:
         assert seen.refused == 2000
 
 
+@contract(
+    "A client that asks again within 100 ms of being refused at once, and is refused "
+    "again, is told so 100 ms later, and read no further until then."
+)
+@pytest.mark.parametrize("listener", [0, 1], ids=["tcp", "rtu"])
+def test_refusals_that_a_client_asks_for_again_are_delayed(
+    listener: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stage(write_policy="deny", **RTU_TOO) as scene:
+        stubborn, other = scene.hand(listener), scene.hand()
+        told: list[float] = []
+
+        def again(data: bytes) -> None:
+            told.append(scene.now)
+            scene.loop.post(scene.loop.time() + 0.001, write)
+
+        def write() -> None:
+            stubborn.send(with_crc(sets(1)) if listener else framed)
+
+        framed = scene.dialect.pack(1, sets(1))
+        monkeypatch.setattr(stubborn, "data_received", again)
+        scene.at(0, write)
+        scene.at(0.12, other.ask, sets(2), asks(3))
+        scene.run_to(0.35)
+        assert told == [at(0), at(0.101), at(0.202), at(0.303)]
+        assert [heard.at for heard in other.heard] == [at(0.12), at(0.22)]
+
+
 @contract("At most 64 messages of one client are taken in one turn of the loop")
 @pytest.mark.parametrize(
     ("settings", "codec", "message"),

@@ -9,6 +9,8 @@ ADDRESS_SHARE = 4
 """One address gets at most this fraction of `max_clients` ..."""
 ADDRESS_LEAST = 16
 """... but at least so many clients."""
+REFUSAL_DELAY = 0.1
+"""Seconds that a client waits for its next refusal, if it asks again so soon."""
 MOST_FREE_DESCRIPTORS = 64
 """File descriptors kept free of clients, or a quarter of a low limit: for connections
 to the device, for the resolver, and for whatever else the process does."""

@@ -16,7 +16,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Protocol as Interface, cast, override
 
 from ..dispatch.exchange import Exchange, Result
-from ..limits import ECHO_SECONDS
+from ..limits import ECHO_SECONDS, REFUSAL_DELAY
 from ..protocols.base import Close, Failure, Ignored, Reply, Request
 from ..sockets import set_keepalive
 from .memory import SMALL
@@ -70,6 +70,8 @@ class Client(asyncio.Protocol, Peer):
         "_beginning",
         "_closed",
         "_codec",
+        "_delay_timer",
+        "_delayed",
         "_dispatcher",
         "_echoed",
         "_eof",
@@ -83,6 +85,8 @@ class Client(asyncio.Protocol, Peer):
         "_queue",
         "_read_at_once",
         "_reading",
+        "_refused_at",
+        "_served",
         "_stalled",
         "_time",
         "_tls",
@@ -122,6 +126,13 @@ class Client(asyncio.Protocol, Peer):
         self._incomplete = False
         self._stalled = False
         """There may be messages received that are not taken yet, room or not."""
+        self._refused_at = -inf
+        """When it was told last that a request of its was refused at once."""
+        self._served = 0
+        """Responses that it had got by then."""
+        self._delayed: list[tuple[Exchange, Failure]] = []
+        """Refusals that it will be told a little later."""
+        self._delay_timer: asyncio.TimerHandle | None = None
         self._tls_context = tls
         self._tls: ServerTls | None = None
         self.occupied = 0
@@ -173,6 +184,9 @@ class Client(asyncio.Protocol, Peer):
         occupied, self.occupied = self.occupied, 0
         self._memory.occupy(-occupied, incomplete=True)
         self._line.clear()
+        self._delayed.clear()
+        if self._delay_timer is not None:
+            self._delay_timer.cancel()
         LOGGER.info("Client %s disconnected%s", self.name, f": {exc}" if exc else "")
         self._listener.forget(self)
 
@@ -292,7 +306,7 @@ class Client(asyncio.Protocol, Peer):
 
     def _must_wait(self) -> bool:
         """Tell whether what it has been answered must be on its way first."""
-        if self.held:
+        if self.held or self._delayed:
             return True
         line = self._line
         if not line:
@@ -368,7 +382,7 @@ class Client(asyncio.Protocol, Peer):
 
     def read_on(self) -> None:
         """Read on: nothing stands in the way that did."""
-        if self.blocked or self.held or self._closed:
+        if self.blocked or self.held or self._delayed or self._closed:
             return
         if not self._reading:
             self._reading = True
@@ -409,7 +423,7 @@ class Client(asyncio.Protocol, Peer):
 
     def _close_if_done(self) -> None:
         """Close after a half-close, once nothing is left to be said."""
-        waits = self.blocked or self._stalled
+        waits = self.blocked or self._stalled or self._delayed
         if not (self.pending or self.in_flight or self._line or waits):
             self._memory.begun(self, incomplete=False)
             self._close()
@@ -436,13 +450,49 @@ class Client(asyncio.Protocol, Peer):
             self.refused += 1
         if self._memory.occupied:
             self._release(exchange)
+        if not exchange.attempts and self._asks_again(exchange):
+            self._delay(exchange, failure)
+        else:
+            self._refuse(exchange, failure)
+            if self._eof:
+                self._close_if_done()
+
+    def _asks_again(self, exchange: Exchange) -> bool:
+        """Tell whether a request was refused at once that follows such a refusal."""
+        now = self._time()
+        if now - exchange.arrived >= REFUSAL_DELAY:
+            return False
+        if self._delayed:
+            return True
+        again = self._served == self.responses and (
+            0 < exchange.arrived - self._refused_at < REFUSAL_DELAY
+        )
+        self._refused_at = now
+        self._served = self.responses
+        return again
+
+    def _delay(self, exchange: Exchange, failure: Failure) -> None:
+        """Refuse a request a little later, and read nothing more until then."""
+        if not self._delayed:
+            self._delay_timer = self._loop.call_later(
+                REFUSAL_DELAY, self._refuse_delayed
+            )
+        self._delayed.append((exchange, failure))
+        self._stalled = True
+
+    def _refuse_delayed(self) -> None:
+        delayed, self._delayed = self._delayed, []
+        self._refused_at = self._time()
+        for exchange, failure in delayed:
+            self._refuse(exchange, failure)
+        self.read_on()
+
+    def _refuse(self, exchange: Exchange, failure: Failure) -> None:
         if self._ordered:
             exchange.result = Result(failure=failure)
             self._say()
         else:
             self._write_or_close(self._codec.refuse(exchange.request, failure))
-        if self._eof:
-            self._close_if_done()
 
     def _release(self, exchange: Exchange) -> None:
         """Give back the memory of a large request that has ended."""
