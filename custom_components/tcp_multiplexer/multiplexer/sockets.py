@@ -2,7 +2,11 @@
 
 import asyncio
 import contextlib
+import resource
 import socket
+from typing import Protocol as Interface
+
+from .limits import MOST_FREE_DESCRIPTORS
 
 _KEEPALIVE_IDLE = 30
 """Seconds of silence before the system asks whether the peer is still there."""
@@ -33,3 +37,20 @@ def set_keepalive(transport: asyncio.BaseTransport) -> None:
         if option is not None:
             with contextlib.suppress(OSError):
                 sock.setsockopt(level, option, value)
+
+
+class _Described(Interface):
+    def fileno(self) -> int:
+        """Return the file descriptor."""
+
+
+def is_one_too_many(sock: _Described) -> bool:
+    """Return whether the process is about to run out of file descriptors.
+
+    A new one is the lowest that is free (POSIX, 2.6), so that of a socket just accepted
+    says how many are in use.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return False
+    return sock.fileno() >= limit - min(MOST_FREE_DESCRIPTORS, limit // 4)

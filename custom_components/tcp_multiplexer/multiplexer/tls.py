@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HANDSHAKE_SECONDS = 10.0
-SHUTDOWN_SECONDS = 2.0
+HANDSHAKE_SECONDS = 10
+SHUTDOWN_SECONDS = 2
 
 
 class TlsError(ValueError):

@@ -201,7 +201,8 @@ class _EventLog:
     def _log_refused(self, event: Event) -> None:
         """Warn of each address once: who is refused tries again and again."""
         first = event.client not in self._refused and len(self._refused) < 100
-        self._refused.add(event.client)
+        if first:
+            self._refused.add(event.client)
         level = logging.WARNING if first else logging.DEBUG
         reason = (event.reason or "").replace("_", " ")
         hint = (

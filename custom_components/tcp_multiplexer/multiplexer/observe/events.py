@@ -54,6 +54,9 @@ class ClientRefusal(enum.StrEnum):
 
     NOT_ALLOWED = "not_allowed"
     TOO_MANY_CLIENTS = "too_many_clients"
+    TOO_MANY_FROM_ADDRESS = "too_many_from_address"
+    TOO_MANY_OPEN_FILES = "too_many_open_files"
+    """The process is about to run out of file descriptors."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,9 +98,14 @@ class Request:
 
 
 class Reply(NamedTuple):
-    """Downstream: bytes for the client that need no upstream, in their turn."""
+    """Downstream: bytes for the client that need no upstream, in their turn.
+
+    `keepalive` marks the echo of one: at most one a second leaves on a connection, or
+    it would go round for ever with a peer that echoes it too.
+    """
 
     data: bytes
+    keepalive: bool = False
 
 
 class Progress(NamedTuple):
@@ -156,9 +161,10 @@ class Unsolicited(NamedTuple):
 
 
 class SendBack(NamedTuple):
-    """Upstream: bytes that the device is owed at once (a keepalive's echo)."""
+    """Upstream: bytes that the device is owed at once; `keepalive` as of a `Reply`."""
 
     data: bytes
+    keepalive: bool = False
 
 
 type DownstreamEvent = Request | Reply | Progress | Ignored | Close
@@ -317,6 +323,8 @@ class Protocol[ResponseT](ABC):
     read_while_held: int = 0
     """Bytes to go on reading from a client held back, so that its close is seen."""
 
+    is_http: bool = False
+    """A client may begin as a browser does; others that do are closed."""
     has_units: bool = False
     """A payload is a unit identifier and a Modbus PDU."""
     counted_by: slice | None = None

@@ -5,10 +5,11 @@ to reopen the pool's.
 """
 
 import asyncio
+from math import inf
 from typing import TYPE_CHECKING, Any, cast, override
 
 from ..dispatch.exchange import CloseReason, Upstream
-from ..limits import LIMITS
+from ..limits import ECHO_SECONDS, LIMITS
 from ..protocols.base import Answer, Close, Failed, SendBack, Unsolicited
 from ..sockets import set_keepalive
 from ..tls import SHUTDOWN_SECONDS
@@ -53,6 +54,8 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         self._framed_by_silence = codec.framed_by_silence
         self._tick: asyncio.TimerHandle | None = None
         self._out: list[bytes] = []
+        self._echoed = -inf
+        """When a keepalive of the device's was echoed last."""
         self._open = False
         self._told = False
 
@@ -167,16 +170,20 @@ class SocketUpstream(Upstream, asyncio.Protocol):
             elif isinstance(event, Unsolicited):
                 self.owner.unsolicited(self, event)
             elif isinstance(event, SendBack):
-                self._write_back(event.data)
+                self._send_back(event)
             elif isinstance(event, Close):
                 self.close(CloseReason.INVALID_DATA, event.reason)
             if self._told:
                 return
 
-    def _write_back(self, data: bytes) -> None:
+    def _send_back(self, event: SendBack) -> None:
+        if event.keepalive:
+            if self.last_received - self._echoed < ECHO_SECONDS:
+                return
+            self._echoed = self.last_received
         if self._transport is not None:
-            self._statistics.bytes_to_upstream += len(data)
-            self._transport.write(data)
+            self._statistics.bytes_to_upstream += len(event.data)
+            self._transport.write(event.data)
 
     @override
     def eof_received(self) -> bool:

@@ -345,6 +345,7 @@ class HttpProtocol(Protocol[HttpResponse]):
     title = "HTTP/1.1"
     settings = frozenset(("max_body",))
     retry_needs_served = True
+    is_http = True
 
     def __init__(self, options: ProtocolOptions) -> None:
         super().__init__(options)
