@@ -172,11 +172,19 @@ def test_refusal_is_the_exception_for_its_cause(failure: Failure, code: int) -> 
 
 RETRY_SAFE = {1, 2, 3, 4, 7, 0x11, 0x14}
 READS = RETRY_SAFE | {0x0B, 0x0C, 0x18}
+BODIES = {
+    0x0F: "FFFF 0001 01 01",
+    0x10: "FFFF 0001 02 0001",
+    0x14: "07 06 0001 0000 0001",
+    0x15: "09 06 0001 0000 0001 0001",
+    0x17: "FFFF 0001 FFFF 0001 02 0001",
+}
+"""Of functions whose quantities are looked at."""
 
 
 @pytest.mark.parametrize("function", range(256))
 def test_every_function_passes_and_unknown_ones_are_writes(function: int) -> None:
-    pdu = bytes((function,)) + bytes.fromhex("FFFF 0001")
+    pdu = bytes((function,)) + bytes.fromhex(BODIES.get(function, "FFFF 0001"))
     (event,) = received(modbus().downstream(), Frame(1, 5, pdu).encoded())
     assert isinstance(event, Request)
     assert event.payload == b"\5" + pdu
