@@ -181,10 +181,31 @@ def byte_count(payload: bytes) -> int | None:
 
 
 def may_answer(payload: bytes, response: bytes) -> bool:
-    """Tell whether function and byte count of `response` fit the request `payload`."""
+    """Tell whether `response` fits the request `payload`, whatever its unit.
+
+    By its function, the byte count of what was read, and what it confirms.
+    """
     if response[1] != payload[1]:
         return response[1] == payload[1] | EXCEPTION_BIT
-    return byte_count(payload) in {None, *response[2:3]}
+    return byte_count(payload) in {None, *response[2:3]} and not confirms_another(
+        payload, response
+    )
+
+
+# Where that ends what a confirmation repeats of its request: address, and value,
+# quantity or masks (6.5, 6.6, 6.11, 6.12, 6.15, 6.16).
+_REPEATED = {5: 6, 6: 6, 0x0F: 6, 0x10: 6, 0x15: 256, 0x16: 8}
+
+
+def confirms_another(payload: bytes, response: bytes) -> bool:
+    """Return whether `response` confirms another write than the request `payload`.
+
+    One that is too short to name what was written confirms no other.
+    """
+    if response[1] != payload[1]:
+        return False
+    end = _REPEATED.get(payload[1], 0)
+    return not payload[2:end].startswith(response[2:end])
 
 
 # The responses that repeat their request, and those that repeat address and quantity.
