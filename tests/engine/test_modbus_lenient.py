@@ -96,6 +96,14 @@ def test_a_differing_unit_is_replaced_by_the_one_asked() -> None:
     ]
 
 
+@pytest.mark.parametrize("other", [write(2, 2), write(1, 3)])
+def test_a_confirmation_of_another_write_is_unsolicited(other: bytes) -> None:
+    upstream, request = asking(write(1, 2))
+    (stray,) = upstream.feed(frame(other))
+    assert isinstance(stray, Unsolicited)
+    assert upstream.feed(frame(write(1, 2))) == [Answer(request, b"\x01" + write(1, 2))]
+
+
 @pytest.mark.parametrize(
     "said",
     [

@@ -116,6 +116,9 @@ class Dispatcher(UpstreamOwner):
         elif request.writes is not None:
             exchange.requester.writing += 1
             self._coalescer.wrote(request.writes)
+        elif request.flaw is not None:
+            self._turn_down(exchange, Verdict.REFUSE_SIZE)
+            return
         self._place(exchange, key)
 
     def _turn_down(self, exchange: Exchange, verdict: Verdict) -> None:

@@ -43,11 +43,12 @@ class Failure(enum.StrEnum):
     REFUSED = "refused"
     """A rule of the owner's does not let this request pass."""
     TOO_LARGE = "too_large"
-    """It asks for more at once than the owner lets the device be asked."""
+    """It asks for more at once than the owner lets the device be asked, or for a
+    quantity that the protocol does not know."""
 
     @property
     def is_rule(self) -> bool:
-        """The owner decided it, so the client is told whatever `on_failure` says."""
+        """A rule decided it, so the client is told whatever `on_failure` says."""
         return self in {Failure.REFUSED, Failure.TOO_LARGE}
 
 
@@ -90,6 +91,10 @@ class Request:
         """The scope that it changes (Modbus: the unit), or None for a read."""
         self.expects_reply = expects_reply
         """False where devices on a serial line stay silent (a broadcast)."""
+
+    flaw: Failure | None = None
+    """Why it must not be sent, whatever the owner's rules. What has one neither reads
+    nor writes: `share_key` and `writes` are None."""
 
     @property
     def unit(self) -> Hashable | None:

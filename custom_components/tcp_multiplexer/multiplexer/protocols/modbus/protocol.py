@@ -16,7 +16,6 @@ from ..base import (
 from ..options import Framing, Matching, ProtocolOptions, SettingsError
 from .pdu import (
     EXCEPTION_BIT,
-    MAX_REGISTERS,
     describe,
     explain,
     explain_write,
@@ -25,6 +24,7 @@ from .pdu import (
     registers_read,
     success_response,
 )
+from .quantities import MAX_REGISTERS
 from .rtu import RtuDownstream, RtuUpstream
 from .tcp import (
     MAX_LENGTH,

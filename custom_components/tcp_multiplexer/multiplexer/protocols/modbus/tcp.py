@@ -32,7 +32,13 @@ from ..base import (
     UpstreamEvent,
 )
 from ..options import OnFailure
-from .pdu import EXCEPTION_BIT, exception_response, may_answer, modbus_request
+from .pdu import (
+    EXCEPTION_BIT,
+    confirms_another,
+    exception_response,
+    may_answer,
+    modbus_request,
+)
 
 MIN_LENGTH = 2
 MAX_LENGTH = 254
@@ -185,6 +191,8 @@ class ModbusUpstream(UpstreamCodec[bytes]):
             response[0] != payload[0] or response[1] != payload[1] | EXCEPTION_BIT
         ):
             return None
+        if request.writes is not None and confirms_another(payload, response):
+            return None
         in_flight.clear()
         return request, response
 
@@ -235,6 +243,8 @@ class ModbusUpstream(UpstreamCodec[bytes]):
                 return self._unsolicited("the unit identifier is another one's", frame)
             if response[1] != payload[1] | EXCEPTION_BIT:
                 return Unsolicited("the function code is another one's", frame)
+        elif confirms_another(payload, response):
+            return Unsolicited("it confirms another write", frame)
         del self._in_flight[transaction]
         return Answer(request, response)
 
