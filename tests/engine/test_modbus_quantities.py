@@ -7,9 +7,10 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.pdu import (
     modbus_request,
 )
 from custom_components.tcp_multiplexer.multiplexer.protocols.options import OnFailure
+from tests.wire import exception, read, values
 
 from .conftest import Connect, Multiplex
-from .devices import Device, exception, read, values
+from .devices import Device
 
 
 def plain(function: int, count: int) -> bytes:
