@@ -429,7 +429,7 @@ def test_other_protocols_have_no_words_for_it_and_close_at_the_deadline(
 
 @contract(
     "A response counts only if transaction identifier, unit identifier and function "
-    "code (its exception bit aside) match.",
+    "code (its exception bit aside) match",
     "it is counted, traced and discarded, and the connection stays.",
 )
 @pytest.mark.parametrize("place", [1, 6, 7], ids=["transaction", "unit", "function"])
