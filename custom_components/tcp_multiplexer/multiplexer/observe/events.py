@@ -72,7 +72,7 @@ class Event:
     count: int = 1
     """How many events this one stands for."""
     writes: tuple[Mapping[str, object], ...] = ()
-    """What the writes would have changed, by names; the first ones if many are merged."""
+    """What the writes would have changed, by names; the first ones if merged."""
 
 
 type EventListener = Callable[[Event], None]

@@ -1,7 +1,7 @@
 """The state of a multiplexer at one moment: what entities, logs and diagnostics show.
 
 Counters count from the start, or from the last `reset_statistics`. `*_seconds` are
-seconds; `bytes_*` are bytes on the wire, without TCP and TLS. Times of day are seconds
+seconds; `bytes_*` are bytes of the application protocol. Times of day are seconds
 since the epoch.
 """
 
@@ -64,7 +64,7 @@ class ClientSnapshot:
     failures: int
     refused: int
     pending: int
-    """Requests not yet answered."""
+    """Requests that wait to be sent."""
     last_request: float | None
     """When its last request arrived (time of day)."""
     bytes_in: int

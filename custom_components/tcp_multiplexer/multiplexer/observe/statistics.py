@@ -70,8 +70,8 @@ def _by_unit(table: dict[bytes, int]) -> Counter[int]:
 type TraceEntry = tuple[
     float, str, bytes, bytes | None, enum.StrEnum, float, float | None
 ]
-"""When it ended, the requester's name, request, response, outcome, when it arrived, when
-it was sent: a plain tuple, because one is made for each request."""
+"""When it ended, the requester's name, request, response, outcome, when it arrived, and
+when it was sent: a plain tuple, because one is made for each request."""
 
 
 class Times:
@@ -146,7 +146,7 @@ class Statistics:
         """Start counting again at `now`; the trace is kept."""
         self.since = now
         self.gone = Traffic()
-        """Of disconnected clients, minus what connected ones had counted before a reset."""
+        """Of clients that left, minus what those here had counted before a reset."""
         self.exceptions = 0
         self.failures: dict[Failure, int] = dict.fromkeys(Failure, 0)
         self.timeouts = 0

@@ -1,6 +1,7 @@
 """The usual kind of upstream connection: a protocol's upstream codec on a TCP socket.
 
-It decides nothing: retries and timeouts are up to the dispatcher, reopening to the pool.
+It decides nothing: retries and timeouts are up to the dispatcher, reopening to the
+pool.
 """
 
 import asyncio
@@ -57,7 +58,7 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         self._out: list[bytes] = []
         self._open = False
         self._ended = False
-        """It is unusable, and its owner knows or never had it."""
+        """It is of no more use: nothing that arrives later counts."""
 
     @property
     @override
@@ -157,9 +158,8 @@ class SocketUpstream(Upstream, asyncio.Protocol):
 
     def _handle(self, events: list[UpstreamEvent[Any]]) -> None:
         if not self._codec.reusable or (events and type(events[-1]) is Close):
-            self.reusable = (
-                False  # before an answer makes the connection available again
-            )
+            # before an answer below could make it ready for another request
+            self.reusable = False
         for event in events:
             kind = type(event)
             if kind is Answer:
