@@ -232,7 +232,7 @@ class UpstreamCodec[ResponseT](ABC):
 
     @abstractmethod
     def send(self, request: Request) -> bytes:
-        """Return the bytes of `request` for this connection, and expect its response."""
+        """Return the bytes of `request` on this connection; expect its response."""
 
     @abstractmethod
     def feed(self, data: bytes) -> list[UpstreamEvent[ResponseT]]:
@@ -258,7 +258,7 @@ class UpstreamCodec[ResponseT](ABC):
         """Stop expecting a response; return whether the connection may be kept."""
 
     def eof(self) -> list[UpstreamEvent[ResponseT]]:
-        """Note that the device sends no more; return the events that this completes."""
+        """Note that the device sends no more; return what that completes."""
         return []
 
     def deadline(self, now: float) -> float | None:  # noqa: ARG002
@@ -269,7 +269,7 @@ class UpstreamCodec[ResponseT](ABC):
         return None
 
     def tick(self, now: float) -> list[UpstreamEvent[ResponseT]]:  # noqa: ARG002
-        """Note that nothing arrived until `now`; return the events that this completes."""
+        """Note that nothing arrived until `now`; return what that completes."""
         return []
 
 
@@ -305,7 +305,7 @@ class Protocol[ResponseT](ABC):
     drop_reads_at_eof: bool = False
     """Whether a client that closes its side has left, rather than sent all requests."""
     retry_needs_served: bool = False
-    """Whether to resend only after loss of a connection that had served an exchange."""
+    """Whether to resend only what was lost on a connection that had responded."""
     read_while_held: int = 0
     """Bytes to go on reading from a held client, so that its close is noticed."""
 
@@ -395,13 +395,13 @@ class Protocol[ResponseT](ABC):
         return f"{asked} -> {len(response)} bytes {response[:32].hex(' ')}"
 
 
-def check_one_in_flight(options: ProtocolOptions, manner: str) -> None:
+def check_one_in_flight(options: ProtocolOptions, what: str) -> None:
     """Check that only one request may be in flight on a connection.
 
     Raises:
-        SettingsError: there may be more; `manner` names what does not allow that.
+        SettingsError: there may be more; `what` names what does not allow that.
 
     """
     if options.max_in_flight > 1:
-        message = f"{manner} can have only 1 request in flight at a time"
+        message = f"{what} can have only 1 request in flight at a time"
         raise SettingsError("max_in_flight", message)

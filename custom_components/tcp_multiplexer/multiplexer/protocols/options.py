@@ -82,7 +82,7 @@ class ProtocolOptions(Interface):
 
     @property
     def quiet(self) -> float:
-        """Seconds of silence after a timeout, if responses do not name their request."""
+        """Seconds of silence after a timeout, if responses name no request."""
 
     @property
     def on_failure(self) -> OnFailure:
