@@ -22,6 +22,7 @@ from pymodbus.simulator import DataType, SimData, SimDevice
 import pytest
 
 import custom_components
+from custom_components.tcp_multiplexer.multiplexer import PROFILES
 from tests.waiting import PATIENCE, until
 
 from .devices import Device
@@ -159,7 +160,7 @@ async def test_what_runs_here_is_this_checkout() -> None:
 async def test_list() -> None:
     status, out, err = await output(sys.executable, *MODULE, "list")
     assert (status, err) == (0, "")
-    names, empty, usage = out.rpartition("\n\n")
+    names, profiles, usage = out.split("\n\n")
     assert set(names.split("\n")) == {
         "* echo",
         "* http",
@@ -167,7 +168,12 @@ async def test_list() -> None:
         "* modbus",
         "* mpu",
     }
-    assert empty
+    heading, *described = profiles.split("\n")
+    assert heading == "device profiles:"
+    listed = [line for line in described if line.startswith("* ")]
+    assert listed == [f"* {name}: {each.title}" for name, each in PROFILES.items()]
+    notes = " ".join(line.strip() for line in described if not line.startswith("* "))
+    assert notes == " ".join(each.notes for each in PROFILES.values() if each.notes)
     assert usage == "usage for example: tcp-multiplexer server -p echo\n"
 
 

@@ -297,7 +297,7 @@ def test_what_is_no_target(text: str) -> None:
         (["server", "--also-listen", "99999"], "no port from 0 to 65535"),
         (["server", "--also-listen-rtu", "0"], "--also-listen: echo has no framing"),
         (["server", "--timeout", "0"], "--timeout: must be between 0.1 and 3600"),
-        (["server", "--timeout", "soon"], "'soon' is no duration"),
+        (["server", "--timeout", "soon"], "'soon' is not a duration"),
         (["server", "--delay", "1h"], "--delay: must be between 0 and 300"),
         (["server", "--max-connections", "0"], "--max-connections: must be between"),
         (["server", "--max-connections", "x"], "invalid int value: 'x'"),
@@ -315,7 +315,7 @@ def test_what_is_no_target(text: str) -> None:
         ),
         (
             ["server", "--framing", "rtu"],
-            "--framing: means nothing to echo; use it with modbus",
+            "--framing: has no effect with echo; use it with modbus",
         ),
         (["server", "-p", "http", "--quiet-time", "1"], "--quiet-time: means nothing"),
         (["server", "-p", "mpu", "--no-share-reads"], "--share-reads: means nothing"),

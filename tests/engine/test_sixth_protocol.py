@@ -94,7 +94,7 @@ def test_command_line_knows_what_means_something_to_it() -> None:
     given = parser.parse_args(["-p", "stx", "--probe", probe.hex()])
     assert make_settings(given).probe == probe
     given = parser.parse_args(["-p", "stx", "--share-reads"])
-    with pytest.raises(ValueError, match="--share-reads: means nothing to stx"):
+    with pytest.raises(ValueError, match="--share-reads: has no effect with stx"):
         make_settings(given)
 
 

@@ -1,4 +1,4 @@
-"""Bounds that are the engine's own: no owner sets them, but tests may shorten them."""
+"""Limits of the engine that are not settings; tests may lower them."""
 
 from dataclasses import dataclass
 
@@ -21,22 +21,24 @@ class Limits:
     """Times in seconds, sizes in bytes."""
 
     connect: float = 5.0
-    """One attempt to connect lasts at most so long, a TLS handshake included."""
+    """How long one attempt to connect may take, including the TLS handshake."""
     trial: float = 2.0
-    """An older connection that drops so soon after a newer was opened was dropped for
-    it; one that ends so soon after its own opening had no place at the device."""
+    """If an older connection drops this soon after a newer one was opened, the device
+    dropped it for that one; if a connection ends this soon after opening, the device
+    had no slot for it."""
     linger: float = 2.0
-    """A client that has been told our last words may go on sending for so long."""
+    """How long a client may go on sending after the last bytes were sent to it."""
     buffer: int = 64 << 20
-    """Large requests (complete or not) over all clients, and again unread responses.
-    The oldest incomplete request may exceed it, so that one can always complete."""
+    """Limit over all clients for large requests (complete or not), and again for unread
+    responses. The oldest incomplete request may exceed it, so that one can always
+    complete."""
     messages: int = 64
-    """What is taken of one client in a turn of the loop; then it is others' turn."""
+    """Messages taken from one client in a turn of the loop, before others have theirs."""
     settled: int = 64
-    """Outcomes that wait in a client's line behind one that is not known yet; then it
-    is read no further."""
+    """Replies that are known and wait in a client's line behind one that is not; a
+    client with more is read no further."""
     own_replies: int = 64 << 10
-    """Replies in that line that needed no device; likewise."""
+    """Bytes of replies in that line that needed no device; likewise."""
 
 
 LIMITS = Limits()

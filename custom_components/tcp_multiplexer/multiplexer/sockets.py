@@ -1,4 +1,4 @@
-"""Options of the sockets on both sides."""
+"""Options of the sockets, downstream and upstream."""
 
 import asyncio
 import contextlib
@@ -9,17 +9,19 @@ from typing import Protocol as Interface
 from .limits import MOST_FREE_DESCRIPTORS
 
 _KEEPALIVE_IDLE = 30
-"""Seconds of silence before the system asks whether the peer is still there."""
+"""Seconds of silence before the first keepalive probe (tcp(7), TCP_KEEPIDLE)."""
 _KEEPALIVE_INTERVAL = 10
+"""Seconds between keepalive probes."""
 _KEEPALIVE_COUNT = 3
+"""Unanswered probes after which the peer is considered dead."""
 _USER_TIMEOUT_MS = 30_000
-"""How long sent data may stay unacknowledged before the connection is given up."""
+"""Milliseconds for which sent data may stay unacknowledged (RFC 5482)."""
 
 
 def set_keepalive(transport: asyncio.BaseTransport) -> None:
-    """Make the system find a dead peer within about a minute.
+    """Make the system detect a dead peer within about a minute, and disable Nagle.
 
-    Options that this system does not know are left out.
+    Options that this system does not support are skipped.
     """
     sock = transport.get_extra_info("socket")
     if sock is None:

@@ -8,28 +8,28 @@ if TYPE_CHECKING:
 
 
 class Supply(Interface):
-    """What the dispatcher needs of whatever opens and judges connections."""
+    """What the dispatcher needs from the pool, which opens and judges connections."""
 
     willing: bool
-    """The device may be asked: it is neither paused nor stopped."""
+    """Whether requests may be sent: it is neither paused nor stopped."""
     limit: int
-    """How many connections the device can serve at a time, as far as is known."""
+    """How many connections the device can serve at once, as far as is known."""
     well: bool
-    """The device is known to be healthy: a response tells nothing new about it."""
+    """Whether the device is known to be healthy, so that a response is no news."""
 
     def connect(self) -> None:
         """Open a connection, if one is wanted and may be opened now."""
 
     def refuses(self, deadline: float) -> Failure | None:
-        """Return why nothing can be served before `deadline`, if so."""
+        """Return why nothing can be served before `deadline` (loop time), or None."""
 
     def answered(self, now: float) -> None:
-        """Learn that the device has answered; needed only if it is not `well`."""
+        """Note that the device has answered; needed only while it is not `well`."""
 
     def unanswered(self, failure: Failure) -> None:
-        """Learn that a request got no response, for whatever reason."""
+        """Note that a request got no response, for whatever reason."""
 
     def lost(
         self, upstream: Upstream, reason: CloseReason, detail: str, now: float
     ) -> None:
-        """Learn that an open connection is gone."""
+        """Note that an open connection is gone."""
