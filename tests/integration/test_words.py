@@ -36,6 +36,7 @@ from custom_components.tcp_multiplexer.local_sockets import ListenProblem
 from custom_components.tcp_multiplexer.multiplexer import (
     PROFILES,
     PROTOCOLS,
+    ClientRefusal,
     CloseReason,
     EventType,
     Failure,
