@@ -306,12 +306,12 @@ class Client(asyncio.Protocol, Peer):
 
     def _must_wait(self) -> bool:
         """Tell whether what it has been answered must be on its way first."""
-        if self.held or self._delayed:
+        limits = self._listener.limits
+        if self.held or len(self._delayed) >= limits.settled:
             return True
         line = self._line
         if not line:
             return False
-        limits = self._listener.limits
         unsettled = len(self.pending) + self.joined + self.in_flight
         return line.own >= limits.own_replies or len(line) - unsettled >= limits.settled
 
@@ -384,7 +384,7 @@ class Client(asyncio.Protocol, Peer):
 
     def read_on(self) -> None:
         """Read on: nothing stands in the way that did."""
-        if self.blocked or self.held or self._delayed or self._closed:
+        if self.blocked or self.held or self._closed:
             return
         if not self._reading:
             self._reading = True
@@ -474,20 +474,23 @@ class Client(asyncio.Protocol, Peer):
         return again
 
     def _delay(self, exchange: Exchange, failure: Failure) -> None:
-        """Refuse a request a little later, and read nothing more until then."""
+        """Refuse a request a little later; one timer serves all that wait."""
         if not self._delayed:
             self._delay_timer = self._loop.call_later(
                 REFUSAL_DELAY, self._refuse_delayed
             )
         self._delayed.append((exchange, failure))
-        self._stalled = True
+        if len(self._delayed) >= self._listener.limits.settled:
+            self._stalled = True
 
     def _refuse_delayed(self) -> None:
         delayed, self._delayed = self._delayed, []
         self._refused_at = self._time()
         for exchange, failure in delayed:
             self._refuse(exchange, failure)
-        self.read_on()
+        self._go_on()
+        if self._eof:
+            self._close_if_done()
 
     def _refuse(self, exchange: Exchange, failure: Failure) -> None:
         if self._ordered:
