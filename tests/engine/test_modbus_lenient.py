@@ -145,7 +145,9 @@ def test_a_response_cut_short_closes_the_connection() -> None:
     assert upstream.feed(frame(values())[:9]) == []
     assert upstream.begun(request)
     assert not upstream.expire(request)
-    (closed,) = codec("lenient").feed(b"HTTP/1.1 400 Bad Request")
+    fresh, _ = asking(read(0, 9))
+    assert fresh.feed(frame(values(0, 9))[:-3]) == []
+    (closed,) = fresh.feed(frame(values()))
     assert isinstance(closed, Close)
 
 

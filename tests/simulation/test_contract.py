@@ -30,6 +30,7 @@ from .dialects import read
 from .network import Endpoint, Refusal
 from .stage import (
     SERVICE,
+    Line,
     Stage,
     answers,
     asks,
@@ -502,6 +503,91 @@ def test_a_deadline_that_passes_within_a_response_closes_the_connection() -> Non
         scene.run_to(10)
         assert scene.puppet.ended == [(at(3), 1)]
         assert scene.puppet.dials == [at(3)]
+
+
+@contract(
+    "one that names something else belongs to another write, with lenient matching and "
+    "RTU too.",
+)
+@pytest.mark.parametrize(
+    "manner", [{}, {"matching": "lenient"}, {"framing": "rtu"}], ids=str
+)
+@pytest.mark.parametrize("place", ["address", "value"])
+def test_a_confirmation_names_what_was_written(
+    place: str, manner: dict[str, Any]
+) -> None:
+    wrong = sets(2) if place == "address" else sets(1)[:-1] + b"\x23"
+
+    def confirms_another(line: Line, tid: int, body: bytes) -> None:
+        line.say(line.stage.pack(tid, wrong))
+        answers(0.5)(line, tid, body)
+
+    with stage(**manner) as scene:
+        client = scene.hand()
+        scene.puppet.script.append(confirms_another)
+        scene.at(0, client.ask, sets(1))
+        scene.run_to(1)
+        assert client.heard == [(at(0.5), 1, answer(scene, sets(1)))]
+        assert scene.mux.snapshot().unsolicited_responses == 1
+        assert not scene.puppet.ended
+
+
+@contract(
+    "Bytes that can begin no header are discarded, up to the header of a response that "
+    "is awaited: its identifier, protocol identifier, unit and function.",
+)
+@pytest.mark.parametrize("manner", [{}, {"matching": "lenient"}], ids=str)
+def test_bytes_between_frames_cost_nothing(manner: dict[str, Any]) -> None:
+    with stage(**manner) as scene:
+        client = scene.hand()
+        scene.puppet.script += [says_before(lambda _: b"USR-TCP232\r\n", 0.5)]
+        scene.at(0, client.ask, asks(1))
+        scene.run_to(1)
+        assert client.heard == [(at(0.5), 1, answer(scene, asks(1)))]
+        assert not scene.puppet.ended
+
+
+@contract(
+    "So are bytes that could begin the frame of nobody's response, once 50 ms have "
+    "passed without any more.",
+)
+def test_bytes_that_nothing_follows_keep_the_connection() -> None:
+    """Whatever times out, and what they announced swallows no response."""
+
+    def announces(line: Line, tid: int, body: bytes) -> None:
+        line.say(b"\x77\x77\0\0\0\x50\1\3")
+
+    with stage(timeout=2) as scene:
+        client = scene.hand()
+        scene.puppet.script += [announces, says_before(lambda _: b"\xff", 0.5)]
+        scene.at(0, client.ask, asks(1))
+        scene.at(2, client.ask, asks(2))
+        scene.run_to(3)
+        assert client.heard[-1] == (at(2.5), 2, answer(scene, asks(2)))
+        assert not scene.puppet.ended
+
+
+@contract(
+    "One whose header says another length is taken for what it is as soon as the next "
+    "response begins behind it, or once 50 ms have passed without any more.",
+)
+@pytest.mark.parametrize("manner", [{}, {"matching": "lenient"}], ids=str)
+@pytest.mark.parametrize("length", [b"\0\2", b"\0\4", b"\0\6", b"\3\0"], ids=bytes.hex)
+def test_an_exception_of_wrong_length_is_taken_after_a_silence(
+    length: bytes, manner: dict[str, Any]
+) -> None:
+    def refuses(line: Line, tid: int, body: bytes) -> None:
+        line.say(tid.to_bytes(2) + b"\0\0" + length + excuse(body, 2))
+
+    with stage(**manner) as scene:
+        client = scene.hand()
+        scene.puppet.script.append(refuses)
+        scene.at(0, client.ask, asks(1))
+        scene.at(1, client.ask, asks(2))
+        scene.run_to(2)
+        assert client.heard[0] == (at(0.05), 1, excuse(asks(1), 2))
+        assert client.heard[1].body == answer(scene, asks(2))
+        assert not scene.puppet.ended
 
 
 # ---- no correlation -------------------------------------------------------------

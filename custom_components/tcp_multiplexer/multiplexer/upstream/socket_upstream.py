@@ -54,7 +54,6 @@ class SocketUpstream(Upstream, asyncio.Protocol):
                 "server_hostname": server_name or address[0],
                 "ssl_shutdown_timeout": SHUTDOWN_SECONDS,
             }
-        self._framed_by_silence = codec.framed_by_silence
         self._tick: asyncio.TimerHandle | None = None
         self._out: list[bytes] = []
         self._echoed = -inf
@@ -112,7 +111,7 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         self.in_flight[request] = exchange
         self.sent += 1
         self._statistics.bytes_to_upstream += len(data)
-        if self._framed_by_silence:
+        if self._codec.framed_by_silence:
             self._set_tick()
         if not self._batch:
             self._transport.write(data)  # type: ignore[union-attr]
@@ -141,7 +140,7 @@ class SocketUpstream(Upstream, asyncio.Protocol):
             self.owner.answered(self, self.in_flight.pop(request), response)
             return
         self._handle(self._codec.feed(data))
-        if self._framed_by_silence:
+        if self._codec.framed_by_silence or self._tick is not None:
             self._set_tick()
 
     def _set_tick(self) -> None:

@@ -14,6 +14,8 @@ from ..base import (
     check_one_in_flight,
 )
 from ..options import Framing, Matching, ProtocolOptions, SettingsError
+from .lenient import LenientUpstream
+from .matching import ModbusUpstream, Transactions
 from .pdu import (
     EXCEPTION_BIT,
     describe,
@@ -26,15 +28,7 @@ from .pdu import (
 )
 from .quantities import MAX_REGISTERS
 from .rtu import RtuDownstream, RtuUpstream
-from .tcp import (
-    MAX_LENGTH,
-    MIN_LENGTH,
-    LenientUpstream,
-    ModbusDownstream,
-    ModbusUpstream,
-    Transactions,
-    frame_of,
-)
+from .tcp import MAX_LENGTH, MIN_LENGTH, ModbusDownstream, frame_of
 from .units import UnitMap
 
 
