@@ -23,27 +23,27 @@ from custom_components.tcp_multiplexer.multiplexer.downstream.server_tls import 
 from tests.waiting import settled, until
 from tests.wire import Frame, exception, read, values, write
 
-from .certificates import Authority, Pair
+from .certificates import Authority, Pair, locked
 from .conftest import Connect, Multiplex
 from .devices import Client, Device, open_sockets
 
 
 @pytest.fixture(scope="module")
 def authority() -> Authority:
-    """Have somebody who vouches."""
-    return Authority("Test CA")
+    """Return a certificate authority."""
+    return Authority()
 
 
 @pytest.fixture(scope="module")
 def server(authority: Authority) -> Pair:
     """Have a certificate for this machine."""
-    return authority.vouch("127.0.0.1")
+    return authority.issue("127.0.0.1")
 
 
 @pytest.fixture(scope="module")
 def member(authority: Authority) -> Pair:
     """Have a certificate for a client."""
-    return authority.vouch("client.example")
+    return authority.issue("client.example")
 
 
 def trusting(authority: Authority) -> ssl.SSLContext:
@@ -322,10 +322,9 @@ async def test_what_is_no_certificate_is_told(
 
 
 def test_key_must_be_the_certificate_s_and_without_password(
-    authority: Authority, server: Pair, member: Pair
+    server: Pair, member: Pair
 ) -> None:
     with pytest.raises(TlsError, match="cannot be used"):
         TlsListener(certificate=server.certificate, key=member.key).context()
-    locked = authority.vouch("127.0.0.1", password="secret")  # noqa: S106
     with pytest.raises(TlsError, match="without a password"):
-        TlsListener(certificate=locked.certificate, key=locked.key).context()
+        TlsListener(certificate=server.certificate, key=locked(server.key)).context()

@@ -6,6 +6,7 @@ from typing import Any
 from homeassistant.const import CONF_HOST, CONF_PORT, CONF_PROTOCOL, STATE_ON
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import issue_registry as ir
+from pymodbus.pdu.device import ModbusDeviceIdentification
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 from pytest_homeassistant_custom_component.syrupy import HomeAssistantSnapshotExtension
@@ -42,6 +43,16 @@ def issues_have_words(monkeypatch: pytest.MonkeyPatch) -> None:
             assert_words((*issue_path, *page, "description"), given)
 
     monkeypatch.setattr(ir, "async_create_issue", checked)
+
+
+@pytest.fixture(autouse=True)
+def own_device_identification(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what a pymodbus server identifies itself as to one test.
+
+    All servers of a process share it, and those that follow would keep it.
+    """
+    identification = dict(ModbusDeviceIdentification.stat_data)
+    monkeypatch.setattr(ModbusDeviceIdentification, "stat_data", identification)
 
 
 @pytest.fixture

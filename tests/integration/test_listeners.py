@@ -121,7 +121,7 @@ async def test_clients_with_certificates(  # noqa: PLR0917
     """Added, used, changed without new files, and removed."""
     # In debug mode asyncio reports each handshake that fails to Home Assistant.
     asyncio.get_running_loop().set_debug(False)
-    server, client = authority.vouch("127.0.0.1"), authority.vouch("client.example")
+    server, client = authority.issue("127.0.0.1"), authority.issue("client.example")
     port = await add_listener(
         hass,
         running,
@@ -252,7 +252,7 @@ async def test_what_cannot_be_used_is_told_where_it_stands(  # noqa: PLR0917
     field: str,
     error: str,
 ) -> None:
-    pair = authority.vouch("127.0.0.1")
+    pair = authority.issue("127.0.0.1")
     other = add_entry(hass)
     right = {
         "listen_port": free_port(),

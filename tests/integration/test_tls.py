@@ -14,6 +14,7 @@ from aiohttp import FormData
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import PrivateFormat
 from cryptography.x509.oid import NameOID
 from homeassistant.config_entries import SOURCE_RECONFIGURE, ConfigEntryState
 from homeassistant.core import HomeAssistant
@@ -24,7 +25,7 @@ from pytest_homeassistant_custom_component.common import MockConfigEntry
 from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 
 from custom_components.tcp_multiplexer.const import CONF_LISTEN_PORT, CONF_TLS
-from tests.engine.certificates import Authority, Pair
+from tests.engine.certificates import Authority, Pair, locked
 from tests.wire import read, values
 
 from .dialogs import Dialog
@@ -44,20 +45,20 @@ type Upload = Callable[[str | bytes], Awaitable[str]]
 
 @pytest.fixture(scope="module")
 def authority() -> Authority:
-    """Return who vouches for the device and for us."""
-    return Authority("Test CA")
+    """Return the authority that issued the device's certificate and ours."""
+    return Authority()
 
 
 @pytest.fixture(scope="module")
 def of_device(authority: Authority) -> Pair:
     """Return the certificate of the device, or of our listener, and its key."""
-    return authority.vouch("127.0.0.1")
+    return authority.issue("127.0.0.1")
 
 
 @pytest.fixture(scope="module")
 def ours(authority: Authority) -> Pair:
     """Return a certificate of who connects, and its key."""
-    return authority.vouch("client.example")
+    return authority.issue("client.example")
 
 
 def context_of(pair: Pair, folder: Path, *, client_ca: str = "") -> ssl.SSLContext:
@@ -225,7 +226,7 @@ async def test_a_certificate_for_another_name(
     hass: HomeAssistant, authority: Authority, upload: Upload, tmp_path: Path
 ) -> None:
     device = ModbusDevice()
-    device.tls = context_of(authority.vouch("inverter.example"), tmp_path)
+    device.tls = context_of(authority.issue("inverter.example"), tmp_path)
     await device.start()
     dialog = await open_dialog(hass, None)
     ca = await upload(authority.certificate)
@@ -257,17 +258,6 @@ async def test_a_device_that_speaks_no_tls(
     await assert_serves(page["data"][CONF_LISTEN_PORT])
 
 
-def encrypted(pair: Pair) -> str:
-    """Give the key of a pair with a password, in the way that OpenSSL once had."""
-    key: Any = serialization.load_pem_private_key(pair.key.encode(), None)
-    text: bytes = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.TraditionalOpenSSL,
-        serialization.BestAvailableEncryption(b"secret"),
-    )
-    return text.decode()
-
-
 def weak() -> str:
     """Give a certificate and its key, so short that the system refuses them."""
     key = rsa.generate_private_key(65537, 1024)  # noqa: S505
@@ -285,7 +275,7 @@ def weak() -> str:
     )
     secret = key.private_bytes(
         serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
+        PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
     return (certificate.public_bytes(serialization.Encoding.PEM) + secret).decode()
@@ -341,8 +331,8 @@ async def test_a_file_that_cannot_be_used(  # noqa: PLR0917
         "certificate": ours.certificate,
         "key": ours.key,
         "key of another": of_device.key,
-        "encrypted": authority.vouch("client.example", "secret").key,
-        "encrypted as of old": encrypted(ours),
+        "encrypted": locked(ours.key),
+        "encrypted as of old": locked(ours.key, PrivateFormat.TraditionalOpenSSL),
         "der": der(authority.certificate),
         "weak": weak(),
     }
@@ -455,7 +445,7 @@ async def test_what_is_stored_stays_and_is_never_shown(
 async def test_a_new_certificate_with_and_without_a_new_key(
     hass: HomeAssistant, secure_entry: Any, authority: Authority, upload: Upload
 ) -> None:
-    new = authority.vouch("client.example")
+    new = authority.issue("client.example")
     dialog = await open_dialog(hass, secure_entry)
     page = await dialog.send(tls_certificate=await upload(new.certificate))
     assert page["errors"] == {"tls": "tls_key_mismatch"}
