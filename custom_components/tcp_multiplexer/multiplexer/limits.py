@@ -33,7 +33,7 @@ class Limits:
     responses. The oldest incomplete request may exceed it, so that one can always
     complete."""
     messages: int = 64
-    """Messages taken from one client in a turn of the loop, before others have theirs."""
+    """Messages taken from one client in one turn of the loop; then others go on."""
     settled: int = 64
     """Replies that are known and wait in a client's line behind one that is not; a
     client with more is read no further."""

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HANDSHAKE_SECONDS = 10.0
+HANDSHAKE_SECONDS = 10
 """How long a client's handshake may take."""
-SHUTDOWN_SECONDS = 2.0
+SHUTDOWN_SECONDS = 2
 """How long the closing of a TLS connection may take."""
 
 

@@ -189,7 +189,7 @@ class RequestQueue:
         self.offer(requester)
 
     def take(self, retry_safe: bool = False, too_late: _Test = None) -> Exchange | None:
-        """Remove and return the request whose turn it is, if any; `relieve` must follow.
+        """Remove and return the request whose turn it is; `relieve` must follow.
 
         With `retry_safe`, only what may be sent twice; what is `too_late`: to `late`.
         """
