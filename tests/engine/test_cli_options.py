@@ -80,6 +80,7 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
     "unit_map": ([*MODBUS, "--unit-map", "1:11, 2:12"], ((1, 11), (2, 12))),
     "allowed_networks": (["--allowed-networks", "::/0"], (ip_network("::/0"),)),
     "max_clients": (["--max-clients", "8"], 8),
+    "client_idle_timeout": (["--client-idle-timeout", "1h"], 3600.0),
     "on_failure": ([*MODBUS, "--on-failure", "close"], "close"),
     "max_body": (["-p", "http", "--max-body", "1024"], 1024),
     "trace_size": (["--trace-size", "0"], 0),

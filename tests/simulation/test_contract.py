@@ -354,7 +354,29 @@ def test_a_message_begun_but_incomplete_after_the_timeout_closes_its_client() ->
         assert [heard.at for heard in quick.heard] == [at(2.5)]
 
 
-@contract("An idle client is never closed for being idle")
+@contract(
+    "An idle client is closed only after `client_idle_timeout` without a request",
+)
+@pytest.mark.parametrize("live", [False, True], ids=["from the start", "applied"])
+def test_an_idle_client_is_closed_after_client_idle_timeout(*, live: bool) -> None:
+    limit: dict[str, Any] = {"client_idle_timeout": 10.0}
+    with stage(timeout=60, **({} if live else limit)) as scene:
+        silent, asking, waiting = (scene.hand() for _ in range(3))
+        beginning = scene.now
+        if live:
+            assert scene.run(scene.mux.apply(replace(scene.settings, **limit)))
+        scene.at(5, asking.ask, asks(1))
+        scene.at(6, waiting.ask, asks(2))
+        scene.puppet.script += [answers(), answers(20)]
+        scene.run_to(40)
+        assert silent.closed == pytest.approx(beginning + 10, abs=1.1)
+        assert asking.closed == pytest.approx(15, abs=1.1)
+        assert [heard.at for heard in waiting.heard] == [at(26)]
+        assert waiting.closed == pytest.approx(26, abs=1.1)
+        assert not scene.mux.snapshot().clients
+
+
+@contract("which is off by default")
 def test_an_idle_client_is_never_closed_for_being_idle() -> None:
     with stage() as scene:
         client = scene.hand()

@@ -324,6 +324,13 @@ class Settings:
         bounds=(1, 100_000),
         live=True,
     )
+    client_idle_timeout: float = _row(
+        0.0,
+        Section.ACCESS,
+        "disconnect clients that asked nothing for so long",
+        bounds=(0, 604800),
+        live=True,
+    )
 
     trace_size: int = _row(
         200, Section.RECORD, "exchanges to keep for the report", bounds=(0, 10_000)

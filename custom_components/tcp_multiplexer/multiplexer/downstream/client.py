@@ -205,6 +205,18 @@ class Client(asyncio.Protocol, Peer):
         self._closed = True
         self._transport.abort()
 
+    @property
+    def idle_since(self) -> float | None:
+        """When it last asked something, or came; None while it is owed an answer."""
+        if self.pending or self.joined or self.in_flight or self._line:
+            return None
+        return self.since if self.last_request is None else self.last_request
+
+    def close_idle(self) -> None:
+        """Close the connection of a client that has asked nothing for long."""
+        LOGGER.info("Client %s is closed: it has asked nothing for long", self.name)
+        self._close()
+
     def fail(self, reason: str) -> None:
         """Close the connection because of what the client sent."""
         self._listener.complain(self, reason)

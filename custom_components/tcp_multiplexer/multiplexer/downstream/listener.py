@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 import contextlib
 import logging
+from math import inf
 from typing import TYPE_CHECKING, Any, override
 
 from ..limits import ADDRESS_LEAST, ADDRESS_SHARE, LIMITS, Limits
@@ -30,6 +31,8 @@ LOGGER = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 """Connections that the system holds until they are accepted."""
+_IDLE_STEP = 1.0
+"""Seconds between two looks at all clients, at least."""
 _WARN_SECONDS = 600
 _ACCEPT_TURNS = 3
 """Turns of the loop between asyncio's accepting a connection and `connection_made`."""
@@ -66,6 +69,7 @@ class Listener(ClientOwner):
         self._servers: list[asyncio.Server] = []
         self._loop = asyncio.get_running_loop()
         self._gone: asyncio.Future[None] | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._warned: set[str] = set()
         self._warn_again = 0.0
         """When to warn next that file descriptors run out."""
@@ -78,6 +82,7 @@ class Listener(ClientOwner):
             if not is_in(client.peer, settings.allowed_networks):
                 self._refuse(client, ClientRefusal.NOT_ALLOWED)
                 client.abort()
+        self._close_idle()
 
     async def start(self) -> None:
         """Listen.
@@ -143,11 +148,35 @@ class Listener(ClientOwner):
         self._stopping = True
         self._close_servers()
         self.memory.stop()
+        self._wait_for_idle(inf)
         for client in tuple(self.clients):
             client.abort()
         if self.clients:
             self._gone = self._loop.create_future()
             await self._gone
+
+    # ---- clients that ask nothing ------------------------------------------------
+
+    def _wait_for_idle(self, at: float) -> None:
+        """Look at `at` which clients have been idle for too long; never if infinite."""
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+        if at < inf:
+            self._idle_timer = self._loop.call_at(at, self._close_idle)
+
+    def _close_idle(self) -> None:
+        """Close the clients that have been idle for too long, and wait for the next."""
+        now, limit = self._loop.time(), self.settings.client_idle_timeout
+        due = inf
+        for client in tuple(self.clients) if limit else ():
+            since = client.idle_since
+            at = now if since is None else since + limit
+            if since is not None and at <= now:
+                client.close_idle()
+            else:
+                due = min(due, at)
+        self._wait_for_idle(max(due, now + _IDLE_STEP))
 
     # ---- clients come and go ----------------------------------------------------
 
@@ -165,6 +194,9 @@ class Listener(ClientOwner):
             self._statistics.clients_peak, len(self.clients)
         )
         self.queue.join(client)
+        if self._idle_timer is None and self.settings.client_idle_timeout:
+            now = self._loop.time()
+            self._wait_for_idle(now + self.settings.client_idle_timeout)
         LOGGER.info("Client %s connected", client.name)
         self._tell(EventType.CLIENT_CONNECTED, client)
         return True
