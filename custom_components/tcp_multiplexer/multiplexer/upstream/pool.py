@@ -229,7 +229,7 @@ class UpstreamPool(Supply):
     # ---- what the owner controls ------------------------------------------------
 
     async def reconnect(self, *, drain: bool) -> None:
-        """Close every connection and open one anew.
+        """Close every connection and open a new one.
 
         With `drain`, exchanges in flight may finish first. Pending requests survive.
         Returns when the old connections are closed.
@@ -310,7 +310,7 @@ class UpstreamPool(Supply):
             await asyncio.shield(self._closed)
 
     def _wake_closers(self) -> None:
-        """Let those who wait for connections to close look again."""
+        """Wake `_close_all` to check again."""
         if self._closed is not None:
             self._closed.set_result(None)
             self._closed = None
