@@ -323,7 +323,10 @@ def test_what_is_no_target(text: str) -> None:
         (["server", *MODBUS, "--probe", "00"], "use it with iso8583, mpu, echo"),
         (["server", "--tls-ca", "/nowhere"], "/nowhere cannot be read: No such file"),
         (["server", "--profile", "toaster"], "invalid choice: 'toaster'"),
-        (["server", "--profile", "sma", "-p", "http"], "--profile is only for -p modbus"),
+        (
+            ["server", "--profile", "sma", "-p", "http"],
+            "--profile is only for -p modbus",
+        ),
         (["server", "--no-tls-verify"], "--tls-verify needs --tls"),
         (["server", "--also-listen-tls", "0"], "needs --listen-tls-certificate"),
         (
