@@ -14,9 +14,10 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
 from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.protocol import (
     ModbusProtocol,
 )
+from tests.wire import Frame, exception, read, values, write
 
 from .conftest import Connect, Multiplex
-from .devices import Asked, Device, Frame, exception, read, values, write
+from .devices import Asked, Device
 from .streams import fed, options, pieces
 
 BROADCAST = bytes.fromhex("01200201 5abb391041d78a31ba414391c802000000d502000039fe")

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 
 ECHO_SECONDS = 1.0
-"""No keepalive is echoed so soon after another on the same connection."""
+"""At most one keepalive is echoed on a connection within this time."""
 
 ADDRESS_SHARE = 4
-"""One address gets at most this fraction of `max_clients` ..."""
+"""One address gets at most `max_clients` divided by this ..."""
 ADDRESS_LEAST = 16
-"""... but at least so many clients."""
+"""... but always at least this many clients."""
 REFUSAL_DELAY = 0.1
-"""Seconds that a client waits for its next refusal, if it asks again so soon."""
+"""Seconds by which further refusals to a client that keeps asking are delayed."""
 MOST_FREE_DESCRIPTORS = 64
 """File descriptors kept free of clients, or a quarter of a low limit: for connections
 to the device, for the resolver, and for whatever else the process does."""
@@ -33,12 +33,12 @@ class Limits:
     responses. The oldest incomplete request may exceed it, so that one can always
     complete."""
     messages: int = 64
-    """Messages taken from one client in one turn of the loop; then others go on."""
+    """Messages taken from one client per iteration of the loop, so others get on."""
     settled: int = 64
-    """Replies that are known and wait in a client's line behind one that is not; a
-    client with more is read no further."""
+    """Replies of a client that are ready but wait for an earlier one; above this, no
+    more is read from the client."""
     own_replies: int = 64 << 10
-    """Bytes of replies in that line that needed no device; likewise."""
+    """Bytes of those replies that did not need the device; likewise."""
 
 
 LIMITS = Limits()

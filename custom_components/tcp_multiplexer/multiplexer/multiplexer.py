@@ -308,7 +308,7 @@ class Multiplexer:
         opened = [upstream.opened_at for upstream in self._connections.open]
         waits, took = statistics.times.recent(self._loop.time())
         last = self._dispatcher.last_response
-        traffic = statistics.gone.with_those_here(self._listener.clients)
+        traffic = statistics.gone.including(self._listener.clients)
         return Snapshot(
             health=health,
             health_reason=pool.health.reason if health.value in _UNWELL else None,

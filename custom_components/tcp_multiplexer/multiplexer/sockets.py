@@ -49,8 +49,8 @@ class _Described(Interface):
 def is_one_too_many(sock: _Described) -> bool:
     """Return whether the process is about to run out of file descriptors.
 
-    A new one is the lowest that is free (POSIX, 2.6), so that of a socket just accepted
-    says how many are in use.
+    A new descriptor is the lowest free one (POSIX, 2.6), so that of a socket just
+    accepted shows about how many are in use.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:

@@ -110,7 +110,7 @@ _HEADINGS = {
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add a flag to `parser` for everything that can be set."""
-    _add_places(parser)
+    _add_addresses(parser)
     groups = {section: _Group(parser, _HEADINGS[section]) for section in Section}
     groups[Section.MODBUS].add(
         "--profile",
@@ -145,7 +145,7 @@ def _add_setting(group: _Group, field: dataclasses.Field[Any], row: Row) -> None
     group.add(*names, dest=field.name, help=row.help, **options)
 
 
-def _add_places(parser: argparse.ArgumentParser) -> None:
+def _add_addresses(parser: argparse.ArgumentParser) -> None:
     group = _Group(
         parser,
         "what to share, and where",
@@ -228,7 +228,7 @@ def _add_tls(parser: argparse.ArgumentParser) -> None:
 # ---- what was given --------------------------------------------------------------
 
 
-_PLACES = {
+_FLAGS_BY_FIELD = {
     "protocol": "-p",
     "host": "-t",
     "port": "-t",
@@ -242,7 +242,7 @@ def flag_of(field: str) -> str:
     """Return the flag that sets a field of `Settings`."""
     if field in _NAMES:
         return _NAMES[field][0]
-    return _PLACES.get(field) or _flag(field)
+    return _FLAGS_BY_FIELD.get(field) or _flag(field)
 
 
 def _flag(field: str) -> str:

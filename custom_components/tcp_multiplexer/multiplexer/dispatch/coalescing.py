@@ -53,9 +53,9 @@ class Coalescer:
         if leader is None or not self.share:
             return None
         if not leader.attempts:
-            # It must be next in line: not behind other requests of its requester, not
-            # of a requester that is held back, and not at this very moment on its way
-            # from the queue to a connection.
+            # It must be its requester's next: not behind other requests, not held back
+            # with its requester, and not at this very moment on its way from the queue
+            # to a connection.
             requester = leader.requester
             pending = requester.pending
             if not pending or pending[0] is not leader or requester.held:

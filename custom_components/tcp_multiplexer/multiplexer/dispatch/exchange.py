@@ -75,9 +75,20 @@ class Exchange:
 
 
 class Requester(ABC):
-    """Anything that makes requests; the queue is fair between requesters."""
+    """Anything that makes requests; the queue is fair between requesters.
 
-    # Slots, because attributes of an instance with more than 30 are slow without.
+    Each part of its state is kept by one other part of the engine:
+
+    =====================  ======================================================
+    pending, turn, queued  the queue: what waits, and its place in line
+    joined, blocked        the queue: reads without a turn, no room for a request
+    in_flight, upstream    connections and dispatcher, while it is being served
+    writing                the dispatcher: writes from their arrival to their end
+    held, gone             the requester itself: not reading, or no longer there
+    =====================  ======================================================
+    """
+
+    # Slots, because without them access is slow to an instance's attributes beyond 30.
     __slots__ = (
         "address",
         "blocked",

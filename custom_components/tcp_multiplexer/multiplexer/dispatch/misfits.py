@@ -45,4 +45,4 @@ class Misfits:
                 "matching would pass its responses on",
                 self._name,
             )
-            self._events.tell(Event(EventType.LENIENT_WOULD_HELP))
+            self._events.emit(Event(EventType.LENIENT_WOULD_HELP))

@@ -108,7 +108,7 @@ class RequestQueue:
         if not kept:
             self._forget(requester)
         else:
-            self._offer_anew(requester)
+            self._reoffer(requester)
         return dropped
 
     def _forget(self, requester: Requester) -> None:
@@ -154,7 +154,7 @@ class RequestQueue:
             self.offer(requester)
         elif pending[0] is exchange:
             # the place in line is that of a dropped request, perhaps of another kind
-            self._offer_anew(requester)
+            self._reoffer(requester)
 
     def requeue(self, exchange: Exchange) -> None:
         """Put a request that had its turn back, ahead of all others."""
@@ -165,7 +165,7 @@ class RequestQueue:
         self._members[requester] = None
         self._count += 1
         exchange.turn = -self._count
-        self._offer_anew(requester)
+        self._reoffer(requester)
 
     def offer(self, requester: Requester) -> None:
         """Put a requester in line, if it has something pending."""
@@ -183,7 +183,7 @@ class RequestQueue:
         else:
             line.append(place)
 
-    def _offer_anew(self, requester: Requester) -> None:
+    def _reoffer(self, requester: Requester) -> None:
         """Move a requester to where its next request, now a different one, belongs."""
         self._withdraw(requester)
         self.offer(requester)
@@ -281,7 +281,7 @@ class RequestQueue:
             if self._barred:
                 self.offer(requester)  # it may have waited for that request's unit
             if exchange.turn or not _same_kind(exchange, requester.pending[0]):
-                self._offer_anew(requester)
+                self._reoffer(requester)
         elif requester.gone:
             self._forget(requester)
 

@@ -113,7 +113,7 @@ class Recorder:
     ) -> None:
         description = self._protocol.describe(exchange.request.payload, None)
         address = exchange.requester.address
-        self._events.tell_merged(Event(kind, address, reason, description))
+        self._events.emit_merged(Event(kind, address, reason, description))
 
     def _report_write(
         self, kind: EventType, exchange: Exchange, reason: enum.StrEnum
@@ -121,7 +121,7 @@ class Recorder:
         description = self._protocol.describe(exchange.request.payload, None)
         writes = (self._protocol.explain_write(exchange.request),)
         address = exchange.requester.address
-        self._events.tell_merged(
+        self._events.emit_merged(
             Event(kind, address, reason, description, writes=writes)
         )
 

@@ -1,4 +1,4 @@
-"""What the dispatcher needs of the pool, which stands above it."""
+"""The interface between the dispatcher and the pool, which it does not import."""
 
 from typing import TYPE_CHECKING, Protocol as Interface
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 class Supply(Interface):
-    """What the dispatcher needs from the pool, which opens and judges connections."""
+    """What the dispatcher needs of the pool, which opens and judges connections."""
 
     willing: bool
     """Whether requests may be sent: it is neither paused nor stopped."""

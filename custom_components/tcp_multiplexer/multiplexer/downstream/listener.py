@@ -241,7 +241,7 @@ class Listener(ClientOwner):
     def _tell(
         self, kind: EventType, client: Client, reason: ClientRefusal | None = None
     ) -> None:
-        self._events.tell_merged(Event(kind, client.address, reason))
+        self._events.emit_merged(Event(kind, client.address, reason))
 
     @override
     def complain(self, client: Client, reason: str) -> None:

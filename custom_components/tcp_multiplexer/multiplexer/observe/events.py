@@ -103,7 +103,7 @@ class Events:
 
         return unsubscribe
 
-    def tell(self, event: Event) -> None:
+    def emit(self, event: Event) -> None:
         """Deliver an event now; errors of listeners are logged."""
         for listener in tuple(self._listeners):
             try:
@@ -112,7 +112,7 @@ class Events:
                 # A faulty listener must not stop the traffic.
                 LOGGER.exception("A listener failed on %s", event)
 
-    def tell_merged(self, event: Event) -> None:
+    def emit_merged(self, event: Event) -> None:
         """Deliver an event now, or merge it if one of its kind was a moment ago."""
         if self._closed:
             return
@@ -133,7 +133,7 @@ class Events:
         loop = asyncio.get_running_loop()
         self._merging[kind] = (loop.time() + MERGE_SECONDS, None)
         self._arm()
-        self.tell(event)
+        self.emit(event)
 
     def _arm(self) -> None:
         if self._timer is None and self._merging:
@@ -156,7 +156,7 @@ class Events:
                 due.append(event)
         self._arm()
         for event in due:
-            self.tell(event)
+            self.emit(event)
 
     def close(self) -> None:
         """Deliver what was held back, and merge nothing from now on."""
@@ -167,4 +167,4 @@ class Events:
         waiting, self._merging = self._merging, {}
         for _, event in waiting.values():
             if event is not None:
-                self.tell(event)
+                self.emit(event)

@@ -125,7 +125,7 @@ class Traffic:
         self.bytes_in += sign * client.bytes_in
         self.bytes_out += sign * client.bytes_out
 
-    def with_those_here(self, clients: Iterable[Counts]) -> Traffic:
+    def including(self, clients: Iterable[Counts]) -> Traffic:
         """Return the sum of this and of clients that are still connected."""
         total = Traffic()
         total.add(self)

@@ -150,14 +150,14 @@ class UpstreamPool(Supply):
         self._opened_before = True
         self._connect_now = not self._settings.connect_on_demand
         LOGGER.debug("Connected to %s", self._name)
-        self._events.tell(Event(EventType.CONNECTION_OPENED))
+        self._events.emit(Event(EventType.CONNECTION_OPENED))
         self._connections.add(upstream, self._settings.connect_delay)
         self._timer.set(self._next_moment())
         self._report_health()
         self._dispatcher.dispatch(self._loop.time())
 
     def _open_failed(self, reason: str) -> None:
-        self._events.tell(Event(EventType.CONNECTION_FAILED, detail=reason))
+        self._events.emit(Event(EventType.CONNECTION_FAILED, detail=reason))
         if self._connections.open:
             self._shrink(reason)
         else:
@@ -174,7 +174,7 @@ class UpstreamPool(Supply):
         )
         if news:
             LOGGER.info("%s is unavailable: %s", self._name, reason)
-            self._events.tell(Event(EventType.UPSTREAM_LOST, detail=reason))
+            self._events.emit(Event(EventType.UPSTREAM_LOST, detail=reason))
         self._report_health()
         self._dispatcher.fail_pending(
             Failure.NO_CONNECTION, before=self.health.next_attempt
@@ -190,7 +190,7 @@ class UpstreamPool(Supply):
         self._prober.lost(upstream)
         LOGGER.debug("Disconnected from %s: %s %s", self._name, reason.value, detail)
         shown = detail or ("" if upstream.received else "no data")
-        self._events.tell(Event(EventType.CONNECTION_CLOSED, None, reason, shown))
+        self._events.emit(Event(EventType.CONNECTION_CLOSED, None, reason, shown))
         self._judge_loss(upstream, reason, detail or reason.value, now)
         self.connect()
         self._wake_closers()
@@ -229,7 +229,7 @@ class UpstreamPool(Supply):
     # ---- what the owner controls ------------------------------------------------
 
     async def reconnect(self, *, drain: bool) -> None:
-        """Close every connection and open one anew.
+        """Close every connection and open a new one.
 
         With `drain`, exchanges in flight may finish first. Pending requests survive.
         Returns when the old connections are closed.
@@ -310,7 +310,7 @@ class UpstreamPool(Supply):
             await asyncio.shield(self._closed)
 
     def _wake_closers(self) -> None:
-        """Let those who wait for connections to close look again."""
+        """Wake `_close_all` to check again."""
         if self._closed is not None:
             self._closed.set_result(None)
             self._closed = None
@@ -385,7 +385,7 @@ class UpstreamPool(Supply):
         lasted = self.health.recovered(now)
         if lasted is not None:
             LOGGER.info("%s is back after %.0f s", self._name, lasted)
-            self._events.tell(Event(EventType.UPSTREAM_BACK))
+            self._events.emit(Event(EventType.UPSTREAM_BACK))
         self._report_health()
 
     @override
@@ -401,4 +401,4 @@ class UpstreamPool(Supply):
         if status is not self._reported:
             self._reported = status
             reason = self.health.reason if status is not Health.HEALTHY else None
-            self._events.tell(Event(EventType.HEALTH_CHANGED, None, status, reason))
+            self._events.emit(Event(EventType.HEALTH_CHANGED, None, status, reason))

@@ -57,7 +57,7 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         self._tick: asyncio.TimerHandle | None = None
         self._out: list[bytes] = []
         self._echoed = -inf
-        """When a keepalive of the device's was echoed last."""
+        """When a keepalive of the device was last echoed (loop time)."""
         self._open = False
         self._ended = False
         """It is of no more use: nothing that arrives later counts."""
