@@ -43,8 +43,8 @@ class Transactions:
 
     __slots__ = ("last",)
 
-    def __init__(self) -> None:
-        self.last = 0
+    def __init__(self, last: int = 0) -> None:
+        self.last = last
 
 
 class ModbusUpstream(UpstreamCodec[bytes]):
