@@ -373,6 +373,8 @@ class Dispatcher(UpstreamOwner):
 
     def _timed_out(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
         keep = upstream.expire(exchange)
+        if upstream.one_at_a_time:
+            self._connections.send_one_at_a_time()
         _taken_off(exchange.requester)
         self._connections.await_late(upstream, exchange)
         if upstream.discarded_for is exchange:

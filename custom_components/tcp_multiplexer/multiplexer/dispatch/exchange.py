@@ -210,6 +210,8 @@ class Upstream(ABC):
         """When the response to the request in flight on trial must have begun."""
         self.draining: CloseReason | None = None
         """It gets no further request and closes, for this reason, when empty."""
+        self.one_at_a_time = False
+        """The device has shown that it overlooks requests sent beside others."""
         self.reusable = True
         """False once it must not carry another request."""
 
