@@ -378,7 +378,7 @@ class Dispatcher(UpstreamOwner):
         _taken_off(exchange.requester)
         self._connections.await_late(upstream, exchange)
         if upstream.discarded_for is exchange:
-            self._misfits.timed_out(exchange, self.last_response)
+            self._misfits.timed_out(exchange, self.last_response, upstream.mismatch)
         trial_lost = upstream.on_trial
         if not keep or trial_lost or upstream.timeouts_in_a_row >= _TIMEOUTS_TO_RENEW:
             # before anything else is sent: what still comes must reach nobody
@@ -394,8 +394,9 @@ class Dispatcher(UpstreamOwner):
     @override
     def unsolicited(self, upstream: Upstream, event: Unsolicited) -> None:
         """Note bytes that belong to nobody."""
-        if event.lenient:
+        if event.lenient is not None:
             upstream.discarded_for = next(iter(upstream.in_flight.values()), None)
+            upstream.mismatch = event.lenient
         self.recorder.unsolicited(event, self._loop.time())
 
     @override

@@ -17,7 +17,7 @@ from ..networks import HOST_ADDRESS
 if TYPE_CHECKING:
     from ..networks import Address
     from ..observe.statistics import Statistics
-    from ..protocols.base import Failure, Request, Unsolicited
+    from ..protocols.base import Failure, Mismatch, Request, Unsolicited
 
 
 NOBODY: list[Exchange] = []
@@ -204,6 +204,8 @@ class Upstream(ABC):
         """Requests given up since the last byte came."""
         self.discarded_for: Exchange | None = None
         """Whose response lenient matching would have seen in the last one discarded."""
+        self.mismatch: Mismatch | None = None
+        """What did not fit in that one."""
         self.on_trial = False
         """An extra connection that has not answered yet."""
         self.trial_until = 0.0

@@ -140,17 +140,25 @@ class Failed(NamedTuple):
     reason: str
 
 
+class Mismatch(enum.StrEnum):
+    """What does not fit in a response that would fit otherwise."""
+
+    IDENTIFIER = "identifier"
+    UNIT = "unit"
+
+
 class Unsolicited(NamedTuple):
     """Upstream: bytes that belong to nobody: late, doubled or never asked for.
 
-    `late` marks the response of a request that had timed out, `lenient` one that
-    lenient matching would have taken for the answer to the oldest one in flight.
+    `late` marks the response of a request that had timed out. `lenient` says what does
+    not fit in one that lenient matching would have taken for the answer to the oldest
+    request in flight.
     """
 
     reason: str
     data: bytes
     late: bool = False
-    lenient: bool = False
+    lenient: Mismatch | None = None
 
 
 class SendBack(NamedTuple):
