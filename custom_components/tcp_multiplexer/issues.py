@@ -7,8 +7,8 @@ Four things are watched:
   its only slot take it from each other;
 * the device closes each connection at once and without a byte, again and again: that
   is how a device behaves whose slot is taken;
-* the device answers, but with other transaction identifiers than those in the requests:
-  lenient matching would accept its answers.
+* the device answers, but with other transaction identifiers or units than those in the
+  requests: lenient matching would accept its answers.
 
 `repairs.py` has the fix flows.
 """
@@ -35,13 +35,22 @@ from homeassistant.util import dt as dt_util
 from .addresses import host_for_home_assistant
 from .const import CONF_UPSTREAM, DOMAIN, UPSTREAM_HOME_ASSISTANT
 from .coordinator import TcpMultiplexerConfigEntry
-from .multiplexer import PROTOCOLS, CloseReason, Event, EventType, Framing, Health
+from .multiplexer import (
+    PROTOCOLS,
+    CloseReason,
+    Event,
+    EventType,
+    Framing,
+    Health,
+    Mismatch,
+)
 from .neighbours import MODBUS_DOMAIN, Neighbour, async_who_dials
 
 CANNOT_LISTEN: Final = "cannot_listen"
 DIRECT_CONNECTION: Final = "direct_connection"
 DIRECT_CONNECTION_SHARED: Final = "direct_connection_shared"
 LENIENT_MATCHING: Final = "lenient_matching"
+LENIENT_MATCHING_UNIT: Final = "lenient_matching_unit"
 SLOT_TAKEN: Final = "slot_taken"
 
 ATTR_ENTRY_ID: Final = "entry_id"
@@ -282,7 +291,9 @@ class _DeviceWatch:
                 self._silent = 0
                 self._delete(SLOT_TAKEN)
             case EventType.LENIENT_WOULD_HELP:
-                self._raise(LENIENT_MATCHING, fixable=True)
+                units = event.reason is Mismatch.UNIT
+                key = LENIENT_MATCHING_UNIT if units else LENIENT_MATCHING
+                self._raise(LENIENT_MATCHING, fixable=True, translation_key=key)
             case EventType.HEALTH_CHANGED if event.reason == Health.HEALTHY.value:
                 self._delete(LENIENT_MATCHING)
             case EventType.HEALTH_CHANGED if event.reason == Health.PAUSED.value:
@@ -305,7 +316,9 @@ class _DeviceWatch:
         ):
             self._raise(SLOT_TAKEN, fixable=False)
 
-    def _raise(self, kind: str, *, fixable: bool) -> None:
+    def _raise(
+        self, kind: str, *, fixable: bool, translation_key: str | None = None
+    ) -> None:
         settings = self._multiplexer.settings
         ir.async_create_issue(
             self._hass,
@@ -314,7 +327,7 @@ class _DeviceWatch:
             data={ATTR_ENTRY_ID: self._entry.entry_id},
             is_fixable=fixable,
             severity=ir.IssueSeverity.WARNING,
-            translation_key=kind,
+            translation_key=translation_key or kind,
             translation_placeholders={
                 "title": self._entry.title,
                 "host": settings.host,

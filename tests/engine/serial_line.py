@@ -110,8 +110,8 @@ _FUNCTIONS = (
 def acceptable(stream: bytes, asked: bytes) -> list[tuple[int, int]]:
     """Give the places (from, to) of all frames in `stream` that could answer `asked`.
 
-    To read functions only frames of the byte count asked for are such; to the unknown
-    one, frames of any length.
+    To read functions only frames of the byte count asked for are such, or of a multiple
+    of it, whose registers would be wider; to the unknown one, frames of any length.
     """
     unit, function = asked[:2]
     found: list[tuple[int, int]] = []
@@ -139,7 +139,10 @@ def _lengths(rest: bytes, asked: bytes) -> range:
     if function in {1, 2, 3, 4, 0x17}:
         count = int.from_bytes(asked[4:6])
         size = (count + 7) // 8 if function < 3 else 2 * count
-        return range(size + 5, size + 6) if rest[2] == size else range(0)
+        times, odd = divmod(rest[2], size)
+        if odd or not times or (times > 1 and function not in {3, 4}):
+            return range(0)
+        return range(rest[2] + 5, rest[2] + 6)  # registers may be wider, too
     kind = _OF_RESPONSES.lookupPduClass(rest)
     try:
         size = kind.calculateRtuFrameSize(rest) if kind else 0

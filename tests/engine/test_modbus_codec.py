@@ -20,6 +20,7 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Close,
     Failure,
     Ignored,
+    Mismatch,
     Request,
     Unsolicited,
     UpstreamCodec,
@@ -343,16 +344,16 @@ def test_exception_in_pieces_is_the_answer(cut: int) -> None:
 @pytest.mark.parametrize(
     ("change", "lenient"),
     [
-        ({"transaction": 0}, True),
-        ({"transaction": 2}, True),
-        ({"unit": 2}, True),
-        ({"unit": 2, "pdu": values(0, 1)}, False),
-        ({"pdu": b"\4\4\0\0\0\0"}, False),
-        ({"pdu": exception(4, 2)}, False),
+        ({"transaction": 0}, Mismatch.IDENTIFIER),
+        ({"transaction": 2}, Mismatch.IDENTIFIER),
+        ({"unit": 2}, Mismatch.UNIT),
+        ({"unit": 2, "pdu": values(0, 1)}, None),
+        ({"pdu": b"\4\4\0\0\0\0"}, None),
+        ({"pdu": exception(4, 2)}, None),
     ],
 )
 def test_response_that_does_not_match_is_stray_and_the_right_one_still_counts(
-    change: dict[str, Any], lenient: bool
+    change: dict[str, Any], lenient: Mismatch | None
 ) -> None:
     codec, (mine,), (sent,) = asked(b"\1" + read())
     right = sent._replace(pdu=values())

@@ -22,6 +22,7 @@ from custom_components.tcp_multiplexer.multiplexer import (
 from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Answer,
     Close,
+    Mismatch,
     Request,
     Unsolicited,
     UpstreamCodec,
@@ -165,17 +166,17 @@ def test_any_split_gives_the_same(data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     ("data", "lenient"),
     [
-        (frame(values()), True),
-        (frame(exception(3, 2)), True),
-        (frame(values(), transaction=1, unit=9), True),
-        (frame(values(0, 3)), False),
-        (frame(write(1, 2)), False),
-        (frame(write(1, 2), transaction=1), False),
+        (frame(values()), Mismatch.IDENTIFIER),
+        (frame(exception(3, 2)), Mismatch.IDENTIFIER),
+        (frame(values(), transaction=1, unit=9), Mismatch.UNIT),
+        (frame(values(0, 3)), None),
+        (frame(write(1, 2)), None),
+        (frame(write(1, 2), transaction=1), None),
     ],
     ids=["read", "exception", "unit", "count", "function", "function, identifier fits"],
 )
 def test_strict_matching_notes_what_lenient_would_take(
-    data: bytes, lenient: bool
+    data: bytes, lenient: Mismatch | None
 ) -> None:
     upstream, _ = asking(read(), matching="strict")
     (stray,) = upstream.feed(data)

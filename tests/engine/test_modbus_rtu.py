@@ -147,6 +147,63 @@ def test_confirmation_of_another_write_is_noise(other: str) -> None:
     assert answers(codec.feed(with_crc(said))) == [said]
 
 
+# ---- registers wider than two bytes ----------------------------------------------
+
+TWO = b"\x11\x03\x07\xee\0\2"
+
+
+def wide(size: int) -> bytes:
+    """Return the response to `TWO` of so many bytes."""
+    return b"\x11\3" + bytes((size,)) + bytes(range(size))
+
+
+@pytest.mark.parametrize("size", [8, 12])
+@given(data=st.data())
+def test_wider_registers_are_taken_after_a_silence(
+    size: int, data: st.DataObject
+) -> None:
+    codec, _ = asking(TWO)
+    events: list[UpstreamEvent[bytes]] = []
+    for piece in data.draw(pieces(b"\xff" + with_crc(wide(size)))):
+        events += codec.feed(piece)
+    assert not answers(events)
+    assert codec.deadline(0.0) == pytest.approx(0.05)
+    assert answers(codec.tick(0.05)) == [wide(size)]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        with_crc(wide(6)),
+        with_crc(wide(8))[:-1] + b"\0",
+        with_crc(wide(8)) + b"\0",
+        with_crc(wide(8))[:-1],
+        with_crc(b"\x11\4" + wide(8)[2:]),
+    ],
+    ids=["no multiple", "CRC", "something behind", "cut", "function"],
+)
+def test_what_is_not_wider_is_not_taken(said: bytes) -> None:
+    codec, _ = asking(TWO)
+    assert not answers(codec.feed(said))
+    assert not answers(codec.tick(0.05))
+    right = with_crc(wide(4))
+    assert answers(codec.feed(right) + codec.tick(0.1)) == [wide(4)]
+
+
+def test_right_response_behind_a_wider_one_counts() -> None:
+    codec, _ = asking(TWO)
+    codec.feed(with_crc(wide(8)))
+    assert answers(codec.feed(with_crc(wide(4)))) == [wide(4)]
+
+
+def test_copy_of_an_earlier_response_is_not_one_of_wider_registers() -> None:
+    codec, _ = asking(b"\x11\x03\0\0\0\4")
+    assert answers(codec.feed(with_crc(wide(8)))) == [wide(8)]
+    codec.send(modbus_request(TWO, None))
+    assert not answers(codec.feed(with_crc(wide(8))))
+    assert not answers(codec.tick(0.05))
+
+
 # ---- CRC and lengths ------------------------------------------------------------
 
 

@@ -785,9 +785,13 @@ async def test_slot_given_away_on_purpose_is_no_issue(
 
 
 class _Forgetful(asyncio.Protocol):
-    """A device whose every response has the transaction identifier 0."""
+    """A device whose every response has the transaction identifier 0, or the unit 255.
+
+    That depends on what the test is about.
+    """
 
     transport: asyncio.Transport
+    forgets_unit = False
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -799,14 +803,21 @@ class _Forgetful(asyncio.Protocol):
         address, count = data[8:10], data[10:12]
         pdu = values(int.from_bytes(address), int.from_bytes(count))
         length = (len(pdu) + 1).to_bytes(2)
-        self.transport.write(b"\0\0\0\0" + length + data[6:7] + pdu)
+        head = data[:2], data[6:7]
+        number, unit = (head[0], b"\xff") if self.forgets_unit else (b"\0\0", head[1])
+        self.transport.write(number + b"\0\0" + length + unit + pdu)
 
 
-@pytest.fixture
+@pytest.fixture(params=["lenient_matching", "lenient_matching_unit"])
 async def misfit(
-    hass: HomeAssistant, device: ModbusDevice, entry: MockConfigEntry
+    hass: HomeAssistant,
+    device: ModbusDevice,
+    entry: MockConfigEntry,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncGenerator[asyncio.Server]:
     """Return a device whose answers were discarded until that was an issue."""
+    monkeypatch.setattr(_Forgetful, "forgets_unit", "unit" in request.param)
     await device.stop()
     hass.config_entries.async_update_entry(
         entry,
@@ -821,6 +832,7 @@ async def misfit(
     ):
         while not issues(hass):
             assert await client.ask(read(7)) in NO_RESPONSES
+    assert list(issues(hass)) == [request.param]
     yield server
     await hass.config_entries.async_unload(entry.entry_id)
     server.close()
@@ -833,7 +845,7 @@ async def test_device_that_does_not_echo_identifiers_gets_lenient_matching(
     entry: MockConfigEntry,
     misfit: asyncio.Server,
 ) -> None:
-    issue = issues(hass)["lenient_matching"]
+    (issue,) = issues(hass).values()
     assert issue.is_fixable
     done = await repairs.fix(issue)
     assert done["type"] == "create_entry"

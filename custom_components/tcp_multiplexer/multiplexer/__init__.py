@@ -18,7 +18,15 @@ from .observe.snapshot import (
 )
 from .profiles import PROFILES
 from .protocols import PROTOCOLS, Protocol, protocols_with
-from .protocols.base import Answer, Failure, Outline, Request, SendBack, Unsolicited
+from .protocols.base import (
+    Answer,
+    Failure,
+    Mismatch,
+    Outline,
+    Request,
+    SendBack,
+    Unsolicited,
+)
 from .protocols.options import Framing
 from .settings import (
     ROWS,
@@ -37,6 +45,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Multiplexer",
     "RequestError",
     "Failure",
+    "Mismatch",
     # Its settings
     "Settings",
     "ListenerSettings",

@@ -34,7 +34,7 @@ from .upstream.connector import Connector
 from .upstream.health_tracker import HealthTracker
 from .upstream.pool import UpstreamPool
 from .upstream.prober import Prober
-from .upstream.socket_upstream import SocketUpstream
+from .upstream.socket_upstream import Segments, SocketUpstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -84,6 +84,7 @@ class Multiplexer:
         self._settings = settings
         self._limits = limits
         self._loop = asyncio.get_running_loop()
+        self._segments = Segments()
         self._events = Events()
         self._statistics = Statistics(settings.trace_size, self._loop.time())
         self._queue = RequestQueue(
@@ -161,6 +162,7 @@ class Multiplexer:
             self._protocol.upstream(),
             (settings.host, settings.port),
             batch=settings.max_in_flight > 1,
+            segments=self._segments,
             connect_seconds=self._limits.connect,
             tls=self._tls,
             server_name=settings.tls.server_name if settings.tls else "",

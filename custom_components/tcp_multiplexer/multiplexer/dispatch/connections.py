@@ -31,6 +31,8 @@ class Connections:
         self.quiet_until = 0.0
         """When the first request may go out on a new connection (loop time): the line
         may still carry the response to a request that timed out."""
+        self._one_at_a_time = False
+        """Whether the device takes no more, whatever the settings are."""
         self._queue = queue
         self._timer = timer
         self._units = units
@@ -40,7 +42,13 @@ class Connections:
         """Apply changed settings."""
         self._request_delay = settings.request_delay
         # a pause between requests implies one at a time
-        self._max_in_flight = 1 if settings.request_delay else settings.max_in_flight
+        alone = settings.request_delay or self._one_at_a_time
+        self._max_in_flight = 1 if alone else settings.max_in_flight
+
+    def send_one_at_a_time(self) -> None:
+        """Have one request in flight on a connection from now on."""
+        self._one_at_a_time = True
+        self._max_in_flight = 1
 
     def __iter__(self) -> Iterator[Upstream]:
         """Iterate over a copy: connections may open and close meanwhile."""

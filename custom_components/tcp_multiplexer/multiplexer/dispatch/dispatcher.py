@@ -351,10 +351,12 @@ class Dispatcher(UpstreamOwner):
 
     def _timed_out(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
         keep = upstream.expire(exchange)
+        if upstream.one_at_a_time:
+            self._connections.send_one_at_a_time()
         _taken_off(exchange.requester)
         self._connections.await_late(upstream, exchange)
         if upstream.discarded_for is exchange:
-            self._misfits.timed_out(exchange, self.last_response)
+            self._misfits.timed_out(exchange, self.last_response, upstream.mismatch)
         trial_lost = upstream.on_trial
         if not keep or trial_lost or upstream.timeouts_in_a_row >= _TIMEOUTS_TO_RENEW:
             # first of all: a late response must reach no requester
@@ -370,8 +372,9 @@ class Dispatcher(UpstreamOwner):
     @override
     def unsolicited(self, upstream: Upstream, event: Unsolicited) -> None:
         """Note bytes that belong to no request."""
-        if event.lenient:
+        if event.lenient is not None:
             upstream.discarded_for = next(iter(upstream.in_flight.values()), None)
+            upstream.mismatch = event.lenient
         self.recorder.unsolicited(event, self._loop.time())
 
     @override

@@ -17,7 +17,7 @@ from ..networks import HOST_ADDRESS
 if TYPE_CHECKING:
     from ..networks import Address
     from ..observe.statistics import Statistics
-    from ..protocols.base import Failure, Request, Unsolicited
+    from ..protocols.base import Failure, Mismatch, Request, Unsolicited
 
 
 NOBODY: list[Exchange] = []
@@ -220,12 +220,16 @@ class Upstream(ABC):
         self.discarded_for: Exchange | None = None
         """The exchange that lenient matching would have given the last discarded
         response."""
+        self.mismatch: Mismatch | None = None
+        """What did not fit in that response."""
         self.on_trial = False
         """An extra connection that has not answered yet."""
         self.trial_until = 0.0
         """By when the response to the request in flight must have begun."""
         self.draining: CloseReason | None = None
         """It gets no further requests, and closes for this reason once it is empty."""
+        self.one_at_a_time = False
+        """Whether the device has overlooked requests that were sent beside others."""
         self.reusable = True
         """False once it must not carry another request."""
 

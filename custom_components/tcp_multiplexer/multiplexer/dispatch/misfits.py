@@ -1,4 +1,4 @@
-"""Notices a device that does not echo transaction identifiers.
+"""Notices a device that does not echo transaction identifiers, or units.
 
 Strict matching discards its responses, so every request times out although it was
 answered. One response that would have matched may be a coincidence, so the owner is
@@ -9,6 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from ..observe.events import Event, EventType
+from ..protocols.base import Mismatch
 
 if TYPE_CHECKING:
     from ..observe.events import Events
@@ -32,7 +33,12 @@ class Misfits:
         self._sent = 0.0
         """When the last of these was sent; loop time."""
 
-    def timed_out(self, exchange: Exchange, last_response: float | None) -> None:
+    def timed_out(
+        self,
+        exchange: Exchange,
+        last_response: float | None,
+        mismatch: Mismatch | None,
+    ) -> None:
         """Count one; a matched response (loop time) since the last one ends the row."""
         self._statistics.would_match_leniently += 1
         if last_response is not None and last_response > self._sent:
@@ -41,8 +47,9 @@ class Misfits:
         self._sent = exchange.sent
         if self._in_a_row == _MISFITS_TO_REPORT:
             LOGGER.warning(
-                "%s answers, but does not echo transaction identifiers; lenient "
+                "%s responds, but does not echo the %s that it is asked with; lenient "
                 "matching would pass its responses on",
                 self._name,
+                "unit" if mismatch is Mismatch.UNIT else "transaction identifier",
             )
-            self._events.emit(Event(EventType.LENIENT_WOULD_HELP))
+            self._events.emit(Event(EventType.LENIENT_WOULD_HELP, reason=mismatch))

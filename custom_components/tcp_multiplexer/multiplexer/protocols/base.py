@@ -152,17 +152,25 @@ class Failed(NamedTuple):
     reason: str
 
 
+class Mismatch(enum.StrEnum):
+    """What does not fit in a response that would fit otherwise."""
+
+    IDENTIFIER = "identifier"
+    UNIT = "unit"
+
+
 class Unsolicited(NamedTuple):
     """Upstream: bytes that belong to no request: late, duplicate or unsolicited.
 
-    `late` marks the response to a request that had timed out; `lenient` marks one that
-    lenient matching would have taken for the response to the oldest request in flight.
+    `late` marks the response to a request that had timed out; `lenient` says what does
+    not fit in one that lenient matching would have taken for the response to the oldest
+    request in flight.
     """
 
     reason: str
     data: bytes
     late: bool = False
-    lenient: bool = False
+    lenient: Mismatch | None = None
 
 
 class SendBack(NamedTuple):

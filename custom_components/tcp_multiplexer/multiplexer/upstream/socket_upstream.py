@@ -18,7 +18,30 @@ if TYPE_CHECKING:
     import ssl
 
     from ..dispatch.exchange import Exchange, UpstreamOwner
-    from ..protocols.base import UpstreamCodec, UpstreamEvent
+    from ..protocols.base import Request, UpstreamCodec, UpstreamEvent
+
+
+class Segments:
+    """What is known of a device that gets several requests in one segment.
+
+    Some take one read of their socket for one request, and overlook the others.
+    """
+
+    _LOST_TO_KNOW = 3
+
+    def __init__(self) -> None:
+        self.proven = False
+        """It takes them all."""
+        self._lost = 0
+
+    @property
+    def overlooked(self) -> bool:
+        """It takes the first only."""
+        return not self.proven and self._lost >= self._LOST_TO_KNOW
+
+    def lost(self) -> None:
+        """Note that one got no response, and the first of its segment did."""
+        self._lost += 1
 
 
 class SocketUpstream(Upstream, asyncio.Protocol):
@@ -31,6 +54,7 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         address: tuple[str, int],
         *,
         batch: bool,
+        segments: Segments | None = None,
         connect_seconds: float = LIMITS.connect,
         tls: ssl.SSLContext | None = None,
         server_name: str = "",
@@ -47,6 +71,9 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self._batch = batch
+        self._segments = segments or Segments()
+        self._behind: dict[Any, Any] = {}
+        """Requests that went behind another in its segment, with that one."""
         self._tls: dict[str, Any] = {}
         if tls is not None:
             self._tls = {
@@ -123,7 +150,16 @@ class SocketUpstream(Upstream, asyncio.Protocol):
     def _flush(self) -> None:
         if self._transport is not None and not self._ended:
             self._transport.write(b"".join(self._out))
+            if len(self._out) > 1 and not self._segments.proven:
+                self._note_segment()
         self._out.clear()
+
+    def _note_segment(self) -> None:
+        """Remember which requests went in one segment, until one is answered."""
+        if self._takes_all():
+            return
+        first, *others = list(self.in_flight)[-len(self._out) :]
+        self._behind.update(dict.fromkeys(others, first))
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -211,11 +247,31 @@ class SocketUpstream(Upstream, asyncio.Protocol):
 
     @override
     def expire(self, exchange: Exchange) -> bool:
-        del self.in_flight[exchange.request]
+        request = exchange.request
+        del self.in_flight[request]
+        self._note_lost(request)
         self.timeouts_in_a_row += 1
         keep = self._codec.expire(exchange.request)
         self.reusable = self.reusable and self._codec.reusable
         return keep
+
+    def _takes_all(self) -> bool:
+        """Return whether a request was answered that went behind another."""
+        if any(request not in self.in_flight for request in self._behind):
+            self._segments.proven = True
+            self._behind.clear()
+        return self._segments.proven
+
+    def _note_lost(self, request: Request) -> None:
+        """See whether the device has overlooked what got no response."""
+        first = self._behind.pop(request, None)
+        if first is None:
+            # of its segment, nothing is known if the first got no response either
+            for other in [o for o, f in self._behind.items() if f is request]:
+                del self._behind[other]
+        elif first not in self.in_flight and not self._takes_all():
+            self._segments.lost()
+            self.one_at_a_time = self._segments.overlooked
 
     @override
     def close(self, reason: CloseReason, detail: str = "") -> None:

@@ -14,7 +14,15 @@ whose length is wrong: since all exceptions have the same, it is known by the fu
 from collections.abc import Iterable
 from typing import override
 
-from ..base import Answer, Close, Request, Unsolicited, UpstreamCodec, UpstreamEvent
+from ..base import (
+    Answer,
+    Close,
+    Mismatch,
+    Request,
+    Unsolicited,
+    UpstreamCodec,
+    UpstreamEvent,
+)
 from .pdu import EXCEPTION_BIT, confirms_another, may_answer
 from .tcp import (
     MIDDLE,
@@ -43,8 +51,8 @@ class Transactions:
 
     __slots__ = ("last",)
 
-    def __init__(self) -> None:
-        self.last = 0
+    def __init__(self, last: int = 0) -> None:
+        self.last = last
 
 
 class ModbusUpstream(UpstreamCodec[bytes]):
@@ -312,14 +320,14 @@ class ModbusUpstream(UpstreamCodec[bytes]):
                 return Unsolicited(
                     "the response came after its deadline", frame, late=True
                 )
-            return self._unsolicited(
-                "no request has this transaction identifier", frame
-            )
+            reason = "no request has this transaction identifier"
+            return self._unsolicited(reason, frame, Mismatch.IDENTIFIER)
         payload = request.payload
         response = frame[PREFIX:]
         if response[:2] != payload[:2]:
             if response[0] != payload[0]:
-                return self._unsolicited("the unit identifier is another one's", frame)
+                reason = "the unit identifier is another one's"
+                return self._unsolicited(reason, frame, Mismatch.UNIT)
             if response[1] != payload[1] | EXCEPTION_BIT:
                 return Unsolicited("the function code is another one's", frame)
         elif confirms_another(payload, response):
@@ -327,11 +335,14 @@ class ModbusUpstream(UpstreamCodec[bytes]):
         del self._in_flight[transaction]
         return Answer(request, response)
 
-    def _unsolicited(self, reason: str, frame: bytes) -> Unsolicited:
+    def _unsolicited(
+        self, reason: str, frame: bytes, mismatch: Mismatch
+    ) -> Unsolicited:
         """Discard a frame; note whether lenient matching would not."""
         oldest = next(iter(self._in_flight.values()), None)
-        lenient = oldest is not None and may_answer(oldest.payload, frame[PREFIX:])
-        return Unsolicited(reason, frame, lenient=lenient)
+        if oldest is None or not may_answer(oldest.payload, frame[PREFIX:]):
+            return Unsolicited(reason, frame)
+        return Unsolicited(reason, frame, lenient=mismatch)
 
     def _holds_another(self, data: bytes, start: int, end: int) -> bool:
         """Tell whether another response begins in the frame from `start` to `end`.

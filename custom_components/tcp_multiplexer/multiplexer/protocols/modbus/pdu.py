@@ -208,6 +208,19 @@ def confirms_another(payload: bytes, response: bytes) -> bool:
     return not payload[2:end].startswith(response[2:end])
 
 
+def is_wide(payload: bytes, head: bytes, *, twice: bool) -> bool:
+    """Return whether a response has the registers asked for, but wider ones.
+
+    Some devices have registers of four bytes, and more. `head` is its first bytes, up
+    to the byte count; `twice` is the one that counts, instead of any multiple.
+    """
+    size = byte_count(payload)
+    if payload[1] not in {3, 4} or head[1:2] != payload[1:2] or not size:
+        return False
+    times, rest = divmod(head[2] if len(head) > 2 else 0, size)
+    return not rest and (times == 2 or (times > 2 and not twice))
+
+
 # The responses that repeat their request, and those that repeat address and quantity.
 _ECHOED = frozenset((5, 6, 0x15, 0x16))
 _COUNTED = frozenset((0x0F, 0x10))

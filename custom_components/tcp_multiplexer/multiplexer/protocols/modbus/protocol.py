@@ -14,7 +14,7 @@ from ..base import (
     check_one_in_flight,
 )
 from ..options import Framing, Matching, ProtocolOptions, SettingsError
-from .lenient import LenientUpstream
+from .lenient import LenientTransactions, LenientUpstream
 from .matching import ModbusUpstream, Transactions
 from .pdu import (
     EXCEPTION_BIT,
@@ -109,6 +109,7 @@ class ModbusProtocol(Protocol[bytes]):
     def __init__(self, options: ProtocolOptions) -> None:
         super().__init__(options)
         self.transactions = Transactions()
+        self.lenient_transactions = LenientTransactions()
 
     @override
     def downstream(self, framing: Framing = Framing.TCP) -> DownstreamCodec[bytes]:
@@ -127,7 +128,7 @@ class ModbusProtocol(Protocol[bytes]):
         if options.framing is Framing.RTU:
             return RtuUpstream(options.quiet)
         if options.matching is Matching.LENIENT:
-            return LenientUpstream(self.transactions, options.quiet)
+            return LenientUpstream(self.lenient_transactions, options.quiet)
         return ModbusUpstream(self.transactions)
 
     @override

@@ -9,6 +9,8 @@ Upstream: one request is in flight. Its response is looked for at every place wh
 unit and function stand; it counts if its CRC is right. What lies before and behind is
 noise. If a place further on has a whole frame while one before it waits for more, the
 earlier one is given a silence's time: it could be the frame, and the other its data.
+A device's registers may be wider than two bytes: a response of a multiple of the size
+counts once silence is behind it, unless it is the copy of an earlier one.
 A frame with a wrong CRC does not end the exchange: the response may be still to come,
 and would be taken for the next one's. What arrives while nothing is asked belongs to
 nobody.
@@ -17,6 +19,7 @@ Downstream: clients that only speak RTU. A frame whose CRC is wrong is discarded
 all that was received, as a device on a line does; the client will ask again.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from typing import override
 
@@ -37,6 +40,7 @@ from .pdu import (
     byte_count,
     confirms_another,
     exception_response,
+    is_wide,
     modbus_request,
     success_response,
 )
@@ -50,6 +54,8 @@ BROADCAST = 0.1
 """Seconds that devices get to carry out a broadcast, which none of them answers:
 the turnaround delay, 100 to 200 ms (Modbus over Serial Line V1.02, 2.4.1)."""
 
+TOLD = 4
+"""So many responses are remembered, to know a copy of one."""
 _WINDOW = 1024
 """So many of the last bytes are searched: a bound to what a babbling line costs."""
 
@@ -183,6 +189,7 @@ class RtuUpstream(UpstreamCodec[bytes]):
         "_request",
         "_silence_tells",
         "_spoiled",
+        "_told",
         "quiet",
     )
 
@@ -199,6 +206,8 @@ class RtuUpstream(UpstreamCodec[bytes]):
         """The last request got no response: it may still come."""
         self._spoiled = False
         """A frame had the right head and length and the wrong CRC."""
+        self._told: deque[bytes] = deque(maxlen=TOLD)
+        """The last responses, which a device may send twice."""
         self._silence_tells = False
         """Silence would decide what to make of the buffer."""
         self._broadcast: bytes | None = None
@@ -230,11 +239,19 @@ class RtuUpstream(UpstreamCodec[bytes]):
         size = len(buffer)
         begun = None
         """The first place where a response may have begun that is not all here."""
+        wide = None
+        """The first place of one with wider registers: silence must be behind it."""
         self._silence_tells = False
         for at in _places(buffer, payload[0]):
             length = response_length(payload, buffer[at : at + MAX_FRAME])
             if length is None:
-                continue
+                length = self._wide_length(payload, buffer, at)
+                if length is None:
+                    continue
+                wide = at if wide is None else wide
+                if not silent or length > size - at:
+                    self._silence_tells |= length == size - at
+                    continue
             if length <= size - at:
                 if not is_frame(buffer[at : at + length]):
                     self._spoiled = True
@@ -251,9 +268,22 @@ class RtuUpstream(UpstreamCodec[bytes]):
                 begun = at if begun is None else begun
                 continue
             return self._found(request, buffer, at, at + length)
-        begun = size if begun is None else begun
-        self._buffer = buffer[begun:]
-        return [self._noise(buffer[:begun])] if begun else []
+        kept = min(size if begun is None else begun, size if wide is None else wide)
+        self._buffer = buffer[kept:]
+        return [self._noise(buffer[:kept])] if kept else []
+
+    def _wide_length(self, payload: bytes, buffer: bytes, at: int) -> int | None:
+        """Return the length of a response whose registers are wider than two bytes.
+
+        None if none ends at the end of `buffer`, or behind that. The copy of an earlier
+        response is none.
+        """
+        if not is_wide(payload, buffer[at : at + 3], twice=False):
+            return None
+        length = buffer[at + 2] + 5
+        if not len(buffer) - at <= length <= MAX_FRAME:
+            return None
+        return None if buffer[at:-2] in self._told else length
 
     def _found(
         self, request: Request, buffer: bytes, at: int, end: int
@@ -262,7 +292,9 @@ class RtuUpstream(UpstreamCodec[bytes]):
         events: list[UpstreamEvent[bytes]] = []
         if at:
             events.append(self._noise(buffer[:at]))
-        events.append(Answer(request, buffer[at : end - 2]))
+        response = buffer[at : end - 2]
+        self._told.append(response)
+        events.append(Answer(request, response))
         if end < len(buffer):
             events.append(Unsolicited("nobody asked", buffer[end:]))
         self._forget()
