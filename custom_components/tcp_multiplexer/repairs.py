@@ -35,8 +35,8 @@ from .issues import (
 )
 from .multiplexer import Event, Health, Multiplexer
 
-SLOT_SECONDS: Final = 120
-"""Some devices take a minute or more to free their slot."""
+SLOT_TIMEOUT: Final = 120.0
+"""Seconds: some devices take a minute or more to free their slot."""
 
 
 async def async_create_fix_flow(
@@ -112,10 +112,15 @@ class DirectConnectionFlow(ReconfigureFlow):
     """
 
     def __init__(
-        self, entry: TcpMultiplexerConfigEntry, neighbour: ConfigEntry[Any]
+        self,
+        entry: TcpMultiplexerConfigEntry,
+        neighbour: ConfigEntry[Any],
+        *,
+        slot_timeout: float = SLOT_TIMEOUT,
     ) -> None:
         super().__init__(neighbour)
         self._serving = entry
+        self._slot_timeout = slot_timeout
         self._task: asyncio.Task[bool] | None = None
 
     @override
@@ -169,7 +174,7 @@ class DirectConnectionFlow(ReconfigureFlow):
             if not await config_entries.async_unload(neighbour_id):
                 return False
             try:
-                async with asyncio.timeout(SLOT_SECONDS):
+                async with asyncio.timeout(self._slot_timeout):
                     multiplexer = self._serving.runtime_data.multiplexer
                     await multiplexer.reconnect()
                     await _async_answered(multiplexer)

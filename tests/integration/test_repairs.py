@@ -21,6 +21,7 @@ from homeassistant.config_entries import (
 )
 from homeassistant.const import CONF_HOST, CONF_PORT, CONF_PROTOCOL
 from homeassistant.core import HomeAssistant
+from homeassistant.data_entry_flow import FlowResultType
 from homeassistant.helpers import issue_registry as ir
 from homeassistant.setup import async_setup_component
 from homeassistant.util import dt as dt_util
@@ -42,6 +43,7 @@ from custom_components.tcp_multiplexer.const import (
     CONF_LISTEN_PORT,
     DOMAIN,
 )
+from custom_components.tcp_multiplexer.repairs import DirectConnectionFlow
 from script.demo import inverter
 from tests.waiting import until
 from tests.wire import read, values
@@ -550,26 +552,22 @@ async def test_multiplexer_is_led_to_the_connection_that_its_neighbour_shares(
     assert list(issues(hass)) == ["direct_connection_manual"]
 
 
-@pytest.fixture
-def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a repair wait less for the device than people should."""
-    monkeypatch.setattr("custom_components.tcp_multiplexer.repairs.SLOT_SECONDS", 0.3)
-
-
-@pytest.mark.usefixtures("little_patience")
 async def test_neighbour_is_on_again_when_the_device_answers_nobody(
     hass: HomeAssistant,
-    repairs: Repairs,
     one_slot: inverter.OneConnectionServer,
     neighbour: MockConfigEntry,
     unserved_entry: MockConfigEntry,
 ) -> None:
     await one_slot.shutdown()
-    issue = issues(hass)["direct_connection_shared"]
-    step = await repairs.wait(await repairs.fix(issue, "confirm"))
-    assert step["type"] == "abort"
-    assert step["reason"] == "no_slot"
-    assert "next_flow" not in step
+    flow = DirectConnectionFlow(unserved_entry, neighbour, slot_timeout=0.3)
+    flow.hass = hass
+    step = await flow.async_step_take_slot()
+    assert step["type"] is FlowResultType.SHOW_PROGRESS
+    assert (task := step["progress_task"])
+    assert not await task
+    step = await flow.async_step_take_slot()
+    assert step["type"] is FlowResultType.SHOW_PROGRESS_DONE
+    assert step["step_id"] == "no_slot"
     assert neighbour.state is ConfigEntryState.SETUP_RETRY
     assert is_direct(hass)
 
