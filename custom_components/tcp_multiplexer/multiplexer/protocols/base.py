@@ -336,7 +336,7 @@ class Protocol[ResponseT](ABC):
     """Bytes to go on reading from a held client, so that its close is noticed."""
 
     is_http: bool = False
-    """A client may begin as a browser does; others that do are closed."""
+    """Whether clients speak HTTP; with other protocols, one that does is closed."""
     has_units: bool = False
     """Whether a payload is a unit identifier and a Modbus PDU."""
     counted_by: slice | None = None
