@@ -835,7 +835,7 @@ RTU_TOO: dict[str, Any] = {
 """A second listener, for clients that speak RTU."""
 
 
-@contract("its place, and its connection, are free once nothing is left to say to it")
+@contract("its place and its connection are free once nothing is left to say to it")
 def test_an_rtu_client_that_leaves_is_let_go_of_once_it_is_owed_nothing() -> None:
     with stage(**RTU_TOO) as scene:
         first = scene.hand()

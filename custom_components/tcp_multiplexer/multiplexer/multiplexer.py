@@ -59,6 +59,7 @@ class Multiplexer:
     """Shares one connection to a device, or a small pool of them, among clients."""
 
     _stopped = False
+    _tls: ssl.SSLContext | None = None
 
     def __init__(
         self,
@@ -72,10 +73,9 @@ class Multiplexer:
     ) -> None:
         """Construct the parts; must be called in the event loop that will run them.
 
-        `paused` starts it without connecting. `name` is the upstream's name in logs, by
-        default its host and port. `make_upstream` makes connections other than a codec
-        on a socket. `rng` is the source of the reconnect jitter; pass a seeded one for
-        a reproducible run.
+        `paused` starts it without connecting. `name` stands for the upstream in logs,
+        else its host and port. `make_upstream` makes connections other than a codec on
+        a socket. `rng` is the source of the reconnect jitter: seed it to repeat a run.
 
         Raises:
             SettingsError: the probe is not a valid message of the protocol.
@@ -111,7 +111,6 @@ class Multiplexer:
             limits,
         )
         self._hosts: set[_Host] = set()
-        self._tls: ssl.SSLContext | None = None
 
     def _make_dispatcher(self, timer: Timer, units: Units, name: str) -> Dispatcher:
         settings = self._settings

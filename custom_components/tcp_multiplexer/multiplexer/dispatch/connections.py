@@ -45,11 +45,6 @@ class Connections:
         alone = settings.request_delay or self._one_at_a_time
         self._max_in_flight = 1 if alone else settings.max_in_flight
 
-    def send_one_at_a_time(self) -> None:
-        """Have one request in flight on a connection from now on."""
-        self._one_at_a_time = True
-        self._max_in_flight = 1
-
     def __iter__(self) -> Iterator[Upstream]:
         """Iterate over a copy: connections may open and close meanwhile."""
         return iter(tuple(self.open))
@@ -129,8 +124,11 @@ class Connections:
         if not upstream.in_flight:
             upstream.close(reason)
 
-    def await_late(self, upstream: Upstream, exchange: Exchange) -> None:
-        """Send nothing that the late response to a timed-out exchange could answer."""
+    def timed_out(self, upstream: Upstream, exchange: Exchange) -> None:
+        """Send nothing to which the late response could belong; learn from it."""
+        if upstream.one_at_a_time:
+            self._one_at_a_time = True
+            self._max_in_flight = 1
         if not upstream.quiet:
             return
         until = exchange.sent + self._units.timeout + upstream.quiet

@@ -298,7 +298,6 @@ class Dispatcher(UpstreamOwner):
     def unanswerable(
         self, upstream: Upstream, exchange: Exchange, failure: Failure
     ) -> None:
-        """Fail an exchange whose response cannot be passed on."""
         now = self._loop.time()
         _taken_off(exchange.requester)
         self._queue.ended(exchange)
@@ -351,10 +350,8 @@ class Dispatcher(UpstreamOwner):
 
     def _timed_out(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
         keep = upstream.expire(exchange)
-        if upstream.one_at_a_time:
-            self._connections.send_one_at_a_time()
         _taken_off(exchange.requester)
-        self._connections.await_late(upstream, exchange)
+        self._connections.timed_out(upstream, exchange)
         if upstream.discarded_for is exchange:
             self._misfits.timed_out(exchange, self.last_response, upstream.mismatch)
         trial_lost = upstream.on_trial
@@ -371,7 +368,6 @@ class Dispatcher(UpstreamOwner):
 
     @override
     def unsolicited(self, upstream: Upstream, event: Unsolicited) -> None:
-        """Note bytes that belong to no request."""
         if event.lenient is not None:
             upstream.discarded_for = next(iter(upstream.in_flight.values()), None)
             upstream.mismatch = event.lenient
@@ -385,15 +381,14 @@ class Dispatcher(UpstreamOwner):
         unfinished = list(upstream.in_flight.values())
         if unfinished and upstream.quiet:
             self._connections.quieten(upstream, now + upstream.quiet)
-        again = [
-            exchange
-            for exchange in unfinished
-            if self.supply.willing
-            and now < exchange.deadline
-            and _may_resend(
-                upstream, exchange, unserved=not self._protocol.retry_needs_served
-            )
-        ]
+        again = []
+        if self.supply.willing:
+            unserved = not self._protocol.retry_needs_served
+            again = [
+                e
+                for e in unfinished
+                if _may_resend(upstream, e, now, unserved=unserved)
+            ]
         upstream.in_flight.clear()
         for exchange in unfinished:
             _taken_off(exchange.requester)
@@ -409,14 +404,17 @@ class Dispatcher(UpstreamOwner):
         self.dispatch(now)
 
 
-def _may_resend(upstream: Upstream, exchange: Exchange, *, unserved: bool) -> bool:
-    """Return whether a request may be sent again, if there is time left.
+def _may_resend(
+    upstream: Upstream, exchange: Exchange, now: float, *, unserved: bool
+) -> bool:
+    """Return whether a request may be sent again on another connection.
 
     `unserved` allows it even if the connection had not served any response before.
     """
     return (
         exchange.request.retry_safe
         and exchange.attempts == 1
+        and now < exchange.deadline
         and not exchange.requester.gone
         and exchange.requester.counted  # a probe is about this very connection
         and (unserved or upstream.responses > 0)

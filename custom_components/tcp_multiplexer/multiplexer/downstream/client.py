@@ -10,92 +10,44 @@ Of responses it gets at most two that it does not read: the one that was in flig
 the first did not fit.
 """
 
-import asyncio
 import logging
 from math import inf
-from typing import TYPE_CHECKING, Any, Protocol as Interface, cast, override
+from typing import TYPE_CHECKING, Any, cast, override
 
 from ..dispatch.exchange import Exchange, Result
-from ..limits import ECHO_SECONDS, REFUSAL_DELAY
+from ..limits import ECHO_SECONDS
 from ..protocols.base import Close, Failure, Ignored, Progress, Reply, Request
-from ..sockets import set_keepalive
+from .connection import ClientConnection
 from .memory import SMALL
 from .ordered_replies import OrderedReplies, Then
-from .peer import Peer
-from .server_tls import ServerTls
+from .refusals import Refusals
 from .web_page import begins_http
 
 if TYPE_CHECKING:
-    from asyncio.trsock import TransportSocket
     import ssl
 
-    from ..dispatch.dispatcher import Dispatcher
-    from ..dispatch.queue import RequestQueue
-    from ..limits import Limits
-    from ..protocols.base import DownstreamCodec, DownstreamEvent, Protocol
-    from ..settings import Settings
-    from .memory import Memory
+    from ..protocols.base import DownstreamCodec, DownstreamEvent
+    from .connection import ClientOwner
 
 LOGGER = logging.getLogger(__name__)
 
-_READ_AT_ONCE = 64 << 10
-"""Less than asyncio would read: what is read of a client held back must be kept."""
 
-
-class ClientOwner(Interface):
-    """What a client needs of its listener."""
-
-    settings: Settings
-    limits: Limits
-    protocol: Protocol[Any]
-    queue: RequestQueue
-    dispatcher: Dispatcher
-    memory: Memory
-
-    def admit(self, client: Client, sock: TransportSocket | None) -> bool:
-        """Count a client in that came by `sock`, or tell that it may not come."""
-
-    def forget(self, client: Client) -> None:
-        """Count a client out: its connection is gone."""
-
-    def complain(self, client: Client, reason: str) -> None:
-        """Note bytes of a client's that are no request."""
-
-
-class Client(asyncio.Protocol, Peer):
-    """One accepted connection."""
+class Client(ClientConnection):
+    """One accepted connection, with what it asks and is answered."""
 
     __slots__ = (
-        "_accepted",
         "_beginning",
-        "_closed",
         "_codec",
-        "_delay_timer",
-        "_delayed",
         "_dispatcher",
         "_echoed",
-        "_eof",
         "_incomplete",
         "_line",
-        "_linger",
-        "_listener",
-        "_loop",
-        "_memory",
         "_ordered",
         "_queue",
-        "_read_at_once",
-        "_reading",
-        "_refused_at",
-        "_served",
+        "_refusals",
         "_stalled",
         "_time",
-        "_tls",
-        "_tls_context",
-        "_transport",
-        "occupied",
     )
-
-    _transport: asyncio.Transport
 
     def __init__(
         self,
@@ -103,42 +55,21 @@ class Client(asyncio.Protocol, Peer):
         codec: DownstreamCodec[Any],
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        Peer.__init__(self)
-        self._listener = listener
+        super().__init__(listener, tls)
         self._queue = listener.queue
         self._dispatcher = listener.dispatcher
-        self._memory = listener.memory
-        self._loop = asyncio.get_running_loop()
         self._time = self._loop.time
         self._codec = codec
         self._ordered = codec.ordered
-        self._read_at_once = listener.protocol.read_while_held // 2 or _READ_AT_ONCE
         self._beginning = None if listener.protocol.is_http else b""
         """What it sent first, until that is known to be no web page's request."""
         self._line = OrderedReplies(codec)
         self._echoed = -inf
         """When a keepalive of its was echoed last."""
-        self._eof = False
-        self._reading = True
-        self._accepted = False
-        self._closed = False
-        """Nothing more is read from it, nor written to it."""
         self._incomplete = False
         self._stalled = False
         """There may be messages received that are not taken yet, room or not."""
-        self._refused_at = -inf
-        """When it was told last that a request of its was refused at once."""
-        self._served = 0
-        """Responses that it had got by then."""
-        self._delayed: list[tuple[Exchange, Failure]] = []
-        """Refusals that it will be told a little later."""
-        self._delay_timer: asyncio.TimerHandle | None = None
-        self._tls_context = tls
-        self._tls: ServerTls | None = None
-        self.occupied = 0
-        """Bytes of its large message that is still to be completed."""
-        self._linger: asyncio.TimerHandle | None = None
-        """Set once it has been told our last words; closes it at the latest."""
+        self._refusals = Refusals(self._loop)
 
     @override
     def __repr__(self) -> str:
@@ -147,48 +78,15 @@ class Client(asyncio.Protocol, Peer):
             f"{self.in_flight} in flight>"
         )
 
-    # ---- the connection ---------------------------------------------------------
+    # ---- coming and going -------------------------------------------------------
 
     @override
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        if self._tls is not None:
-            self._tls.introduced(transport)
-            return
-        listener = self._listener
-        peer = transport.get_extra_info("peername")
-        if not peer:
-            # It is gone before it was accepted.
-            self.abort()
-            return
-        self.came_from(peer[0], peer[1], self._loop.time())
-        if not listener.admit(self, transport.get_extra_info("socket")):
-            self.abort()
-            return
-        self._accepted = True
-        set_keepalive(transport)
-        if self._tls_context is not None:
-            self._tls = ServerTls(self, self._tls_context)
-            self._tls.begin(self._transport)
-        else:
-            transport.max_size = self._read_at_once  # type: ignore[attr-defined]
-
-    @override
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._closed = True
-        if not self._accepted:
-            return
-        if self._linger is not None:
-            self._linger.cancel()
+    def ended(self) -> None:
         self._leave()
         occupied, self.occupied = self.occupied, 0
         self._memory.occupy(-occupied, incomplete=True)
         self._line.clear()
-        self._delayed.clear()
-        if self._delay_timer is not None:
-            self._delay_timer.cancel()
-        LOGGER.info("Client %s disconnected%s", self.name, f": {exc}" if exc else "")
-        self._listener.forget(self)
+        self._refusals.cancel()
 
     def _leave(self) -> None:
         """Ask nothing more on behalf of somebody who is not there."""
@@ -200,49 +98,13 @@ class Client(asyncio.Protocol, Peer):
             if self._line:
                 self._line.abandon(dropped, self.pending)
 
-    def abort(self) -> None:
-        """Close the connection at once."""
-        self._closed = True
-        self._transport.abort()
-
     @property
+    @override
     def idle_since(self) -> float | None:
         """When it last asked something, or came; None while it is owed an answer."""
         if self.pending or self.joined or self.in_flight or self._line:
             return None
         return self.since if self.last_request is None else self.last_request
-
-    def close_idle(self) -> None:
-        """Close the connection of a client that has asked nothing for long."""
-        LOGGER.info("Client %s is closed: it has asked nothing for long", self.name)
-        self._close()
-
-    def fail(self, reason: str) -> None:
-        """Close the connection because of what the client sent."""
-        self._listener.complain(self, reason)
-        self._close()
-
-    def _close(self) -> None:
-        """Close the connection once what was written is sent."""
-        self._closed = True
-        self._transport.close()
-
-    def _close_after_last_words(self) -> None:
-        """Close in stages: say no more, and close once the client does the same.
-
-        A client whose connection is closed while it sends is reset by the system, and
-        never reads what it was told (RFC 9112 §9.6).
-        """
-        transport = self._transport
-        if self._eof or not transport.can_write_eof():
-            self._close()
-            return
-        self._closed = True
-        transport.write_eof()
-        self._linger = self._loop.call_later(self._listener.limits.linger, self.abort)
-        if not self._reading:
-            self._reading = True
-            transport.resume_reading()
 
     # ---- reading ----------------------------------------------------------------
 
@@ -319,7 +181,7 @@ class Client(asyncio.Protocol, Peer):
     def _must_wait(self) -> bool:
         """Tell whether what it has been answered must be on its way first."""
         limits = self._listener.limits
-        if self.held or len(self._delayed) >= limits.settled:
+        if self.held or len(self._refusals) >= limits.settled:
             return True
         line = self._line
         if not line:
@@ -389,18 +251,11 @@ class Client(asyncio.Protocol, Peer):
         if room < self._read_at_once:
             self._stop_reading()
 
-    def _stop_reading(self) -> None:
-        if self._reading:
-            self._reading = False
-            self._transport.pause_reading()
-
+    @override
     def read_on(self) -> None:
-        """Read on: nothing stands in the way that did."""
         if self.blocked or self.held or self._closed:
             return
-        if not self._reading:
-            self._reading = True
-            self._transport.resume_reading()
+        self._resume_reading()
         self._read()
         if self._eof:
             self._close_if_done()
@@ -437,7 +292,7 @@ class Client(asyncio.Protocol, Peer):
 
     def _close_if_done(self) -> None:
         """Close after a half-close, once nothing is left to be said."""
-        waits = self.blocked or self._stalled or self._delayed
+        waits = self.blocked or self._stalled or self._refusals
         if not (self.pending or self.in_flight or self._line or waits):
             self._memory.begun(self, incomplete=False)
             self._close()
@@ -464,41 +319,20 @@ class Client(asyncio.Protocol, Peer):
             self.refused += 1
         if self._memory.occupied:
             self._release(exchange)
-        if not exchange.attempts and self._asks_again(exchange):
-            self._delay(exchange, failure)
+        refusals = self._refusals
+        if not exchange.attempts and refusals.repeats(
+            exchange, self._time(), self.responses
+        ):
+            refusals.delay(exchange, failure, self._refuse_delayed)
+            if len(refusals) >= self._listener.limits.settled:
+                self._stalled = True
         else:
             self._refuse(exchange, failure)
             if self._eof:
                 self._close_if_done()
 
-    def _asks_again(self, exchange: Exchange) -> bool:
-        """Tell whether a request was refused at once that follows such a refusal."""
-        now = self._time()
-        if now - exchange.arrived >= REFUSAL_DELAY:
-            return False
-        if self._delayed:
-            return True
-        again = self._served == self.responses and (
-            0 < exchange.arrived - self._refused_at < REFUSAL_DELAY
-        )
-        self._refused_at = now
-        self._served = self.responses
-        return again
-
-    def _delay(self, exchange: Exchange, failure: Failure) -> None:
-        """Refuse a request a little later; one timer serves all that wait."""
-        if not self._delayed:
-            self._delay_timer = self._loop.call_later(
-                REFUSAL_DELAY, self._refuse_delayed
-            )
-        self._delayed.append((exchange, failure))
-        if len(self._delayed) >= self._listener.limits.settled:
-            self._stalled = True
-
-    def _refuse_delayed(self) -> None:
-        delayed, self._delayed = self._delayed, []
-        self._refused_at = self._time()
-        for exchange, failure in delayed:
+    def _refuse_delayed(self, exchanges: list[tuple[Exchange, Failure]]) -> None:
+        for exchange, failure in exchanges:
             self._refuse(exchange, failure)
         self._go_on()
         if self._eof:
@@ -527,21 +361,6 @@ class Client(asyncio.Protocol, Peer):
                 self._close_after_last_words()
         if self._stalled and not self._must_wait():
             self._loop.call_soon(self._go_on)
-
-    def _write_or_close(self, data: bytes | None) -> None:
-        if data is None:
-            self._close()
-        else:
-            self._write(data)
-
-    def _write(self, data: bytes) -> None:
-        transport = self._transport
-        if self._closed or transport.is_closing() or not data:
-            return
-        self.bytes_out += len(data)
-        transport.write(data)
-        if self.held:
-            self._memory.unread(self, transport.get_write_buffer_size())
 
     @override
     def pause_writing(self) -> None:

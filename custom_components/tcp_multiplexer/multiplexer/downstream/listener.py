@@ -12,7 +12,8 @@ from ..networks import is_in
 from ..observe.events import ClientRefusal, Event, EventType
 from ..settings import ListenerSettings
 from ..sockets import is_one_too_many
-from .client import Client, ClientOwner
+from .client import Client
+from .connection import ClientConnection, ClientOwner
 from .memory import Memory
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Listener(ClientOwner):
         self.dispatcher = dispatcher
         self.limits = limits
         self.memory = Memory(settings.timeout, limits.buffer)
-        self.clients: dict[Client, None] = {}
+        self.clients: dict[ClientConnection, None] = {}
         """In the order in which they came, so that a run can be repeated exactly."""
         self._addresses: Counter[Address] = Counter()
         """How many of them come from each address."""
@@ -181,7 +182,7 @@ class Listener(ClientOwner):
     # ---- clients come and go ----------------------------------------------------
 
     @override
-    def admit(self, client: Client, sock: TransportSocket | None) -> bool:
+    def admit(self, client: ClientConnection, sock: TransportSocket | None) -> bool:
         if self._stopping:
             return False
         reason = self._refuses(client, sock)
@@ -202,7 +203,7 @@ class Listener(ClientOwner):
         return True
 
     def _refuses(
-        self, client: Client, sock: TransportSocket | None
+        self, client: ClientConnection, sock: TransportSocket | None
     ) -> ClientRefusal | None:
         if not is_in(client.peer, self.settings.allowed_networks):
             return ClientRefusal.NOT_ALLOWED
@@ -216,7 +217,7 @@ class Listener(ClientOwner):
             return ClientRefusal.TOO_MANY_OPEN_FILES
         return None
 
-    def _refuse(self, client: Client, reason: ClientRefusal) -> None:
+    def _refuse(self, client: ClientConnection, reason: ClientRefusal) -> None:
         self._statistics.clients_refused += 1
         level = logging.DEBUG
         now = self._loop.time()
@@ -227,7 +228,7 @@ class Listener(ClientOwner):
         self._tell(EventType.CLIENT_REFUSED, client, reason)
 
     @override
-    def forget(self, client: Client) -> None:
+    def forget(self, client: ClientConnection) -> None:
         del self.clients[client]
         self._addresses[client.peer] -= 1
         if not self._addresses[client.peer]:
@@ -239,12 +240,15 @@ class Listener(ClientOwner):
         self._tell(EventType.CLIENT_DISCONNECTED, client)
 
     def _tell(
-        self, kind: EventType, client: Client, reason: ClientRefusal | None = None
+        self,
+        kind: EventType,
+        client: ClientConnection,
+        reason: ClientRefusal | None = None,
     ) -> None:
         self._events.emit_merged(Event(kind, client.address, reason))
 
     @override
-    def complain(self, client: Client, reason: str) -> None:
+    def complain(self, client: ClientConnection, reason: str) -> None:
         """Count bytes that are no request, and log that, loudly once per address."""
         self._statistics.invalid_requests += 1
         level = logging.DEBUG

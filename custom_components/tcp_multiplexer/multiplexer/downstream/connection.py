@@ -1,0 +1,200 @@
+"""The connection of one client: how it begins, is held back, and ends.
+
+A client is judged and counted before anything is read from it, TLS included. What it
+asks and is answered is the business of `client`.
+"""
+
+from abc import abstractmethod
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Protocol as Interface, cast, override
+
+from ..sockets import set_keepalive
+from .peer import Peer
+from .server_tls import ServerTls
+
+if TYPE_CHECKING:
+    from asyncio.trsock import TransportSocket
+    import ssl
+
+    from ..dispatch.dispatcher import Dispatcher
+    from ..dispatch.queue import RequestQueue
+    from ..limits import Limits
+    from ..protocols.base import Protocol
+    from ..settings import Settings
+    from .memory import Memory
+
+LOGGER = logging.getLogger(__name__)
+
+_READ_AT_ONCE = 64 << 10
+"""Less than asyncio would read: what is read of a client held back must be kept."""
+
+
+class ClientOwner(Interface):
+    """What a client needs of its listener."""
+
+    settings: Settings
+    limits: Limits
+    protocol: Protocol[Any]
+    queue: RequestQueue
+    dispatcher: Dispatcher
+    memory: Memory
+
+    def admit(self, client: ClientConnection, sock: TransportSocket | None) -> bool:
+        """Count a client in that came by `sock`, or tell that it may not come."""
+
+    def forget(self, client: ClientConnection) -> None:
+        """Count a client out: its connection is gone."""
+
+    def complain(self, client: ClientConnection, reason: str) -> None:
+        """Note bytes of a client's that are no request."""
+
+
+class ClientConnection(asyncio.Protocol, Peer):
+    """One accepted connection, whatever is said on it."""
+
+    __slots__ = (
+        "_accepted",
+        "_closed",
+        "_eof",
+        "_linger",
+        "_listener",
+        "_loop",
+        "_memory",
+        "_read_at_once",
+        "_reading",
+        "_tls",
+        "_tls_context",
+        "_transport",
+        "occupied",
+    )
+
+    _transport: asyncio.Transport
+
+    def __init__(self, listener: ClientOwner, tls: ssl.SSLContext | None) -> None:
+        Peer.__init__(self)
+        self._listener = listener
+        self._memory = listener.memory
+        self._loop = asyncio.get_running_loop()
+        self._read_at_once = listener.protocol.read_while_held // 2 or _READ_AT_ONCE
+        self._eof = False
+        self._reading = True
+        self._accepted = False
+        self._closed = False
+        """Nothing more is read from it, nor written to it."""
+        self.occupied = 0
+        """Bytes of its large message that is still to be completed."""
+        self._tls_context = tls
+        self._tls: ServerTls | None = None
+        self._linger: asyncio.TimerHandle | None = None
+        """Set once our last words are written; closes the connection at the latest."""
+
+    @abstractmethod
+    def read_on(self) -> None:
+        """Read on: nothing stands in the way that did."""
+
+    @property
+    @abstractmethod
+    def idle_since(self) -> float | None:
+        """When it last asked something, or came; None while it is owed an answer."""
+
+    @abstractmethod
+    def ended(self) -> None:
+        """Ask nothing more, and answer nothing more: the connection is gone."""
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        if self._tls is not None:
+            self._tls.introduced(transport)
+            return
+        listener = self._listener
+        peer = transport.get_extra_info("peername")
+        if not peer:
+            # It is gone before it was accepted.
+            self.abort()
+            return
+        self.came_from(peer[0], peer[1], self._loop.time())
+        if not listener.admit(self, transport.get_extra_info("socket")):
+            self.abort()
+            return
+        self._accepted = True
+        set_keepalive(transport)
+        if self._tls_context is not None:
+            self._tls = ServerTls(self, self._tls_context)
+            self._tls.begin(self._transport)
+        else:
+            transport.max_size = self._read_at_once  # type: ignore[attr-defined]
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closed = True
+        if not self._accepted:
+            return
+        if self._linger is not None:
+            self._linger.cancel()
+        self.ended()
+        LOGGER.info("Client %s disconnected%s", self.name, f": {exc}" if exc else "")
+        self._listener.forget(self)
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._closed = True
+        self._transport.abort()
+
+    def fail(self, reason: str) -> None:
+        """Close the connection because of what the client sent."""
+        self._listener.complain(self, reason)
+        self._close()
+
+    def _close(self) -> None:
+        """Close the connection once what was written is sent."""
+        self._closed = True
+        self._transport.close()
+
+    def _close_after_last_words(self) -> None:
+        """Close in stages: say no more, and close once the client does the same.
+
+        A client whose connection is closed while it sends is reset by the system, and
+        never reads what it was told (RFC 9112 §9.6).
+        """
+        transport = self._transport
+        if self._eof or not transport.can_write_eof():
+            self._close()
+            return
+        self._closed = True
+        transport.write_eof()
+        self._linger = self._loop.call_later(self._listener.limits.linger, self.abort)
+        if not self._reading:
+            self._reading = True
+            transport.resume_reading()
+
+    def _stop_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if not self._reading:
+            self._reading = True
+            self._transport.resume_reading()
+
+    def close_idle(self) -> None:
+        """Close the connection of a client that has asked nothing for long."""
+        LOGGER.info("Client %s is closed: it has asked nothing for long", self.name)
+        self._close()
+
+    def _write_or_close(self, data: bytes | None) -> None:
+        if data is None:
+            self._close()
+        else:
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        transport = self._transport
+        if self._closed or transport.is_closing() or not data:
+            return
+        self.bytes_out += len(data)
+        transport.write(data)
+        if self.held:
+            self._memory.unread(self, transport.get_write_buffer_size())
