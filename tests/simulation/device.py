@@ -55,6 +55,8 @@ class Fault(enum.Enum):
     DUPLICATE = "duplicate"
     UNSOLICITED = "unsolicited"
     EXCEPTION = "exception"
+    NOISE = "noise"
+    """Bytes that are no frame come before the response."""
     CLOSE_INSTEAD = "close_instead"
     CLOSE_AFTER = "close_after"
 
@@ -80,6 +82,7 @@ MODBUS_FAULTS = (
     Fault.DUPLICATE,
     Fault.UNSOLICITED,
     Fault.EXCEPTION,
+    Fault.NOISE,
 )
 
 
@@ -439,6 +442,9 @@ class DeviceConnection(asyncio.Protocol):
                 self._send(self._execute(tid, body), after=0.01 * rng.random())
             case Fault.EXCEPTION:
                 self._send(dialect.pack(tid, exception_of(body)))
+            case Fault.NOISE:
+                self._send(rng.choice((b"\xff", b"\xff\xfe\xfd", b"USR-TCP232\r\n")))
+                self._send(self._execute(tid, body), after=0.1 * rng.random())
             case Fault.CLOSE_INSTEAD:
                 if rng.random() < 0.5:
                     self._execute(tid, body)

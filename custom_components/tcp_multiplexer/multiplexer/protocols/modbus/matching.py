@@ -124,9 +124,7 @@ class ModbusUpstream(UpstreamCodec[bytes]):
 
     @override
     def feed(self, data: bytes) -> list[UpstreamEvent[bytes]]:
-        torn = bool(self._buffer)
-        """The first frame came in pieces."""
-        if torn:
+        if self._buffer:
             data = self._buffer + data
         events: list[UpstreamEvent[bytes]] = []
         start, size = 0, len(data)
@@ -143,7 +141,7 @@ class ModbusUpstream(UpstreamCodec[bytes]):
                     begins = may_begin(data, start)
                     continue
             begins = end == size or may_begin(data, end)
-            if (not begins and self._cut(data, start, end, torn=torn)) or (
+            if (not begins and self._is_own(data, start)) or (
                 (len(self._in_flight) > 1 or self._expired)
                 and self._holds_another(data, start, end)
             ):
@@ -164,7 +162,7 @@ class ModbusUpstream(UpstreamCodec[bytes]):
                         end, begins = within, True
                         event = self._discard(data[start:end])
                 events.append(event)
-            start, torn = end, False
+            start = end
         if not begins:
             start = self._skip(data, start, events)
         self._buffer = data[start:]
@@ -294,23 +292,6 @@ class ModbusUpstream(UpstreamCodec[bytes]):
             rest = buffer[start:]
         return events + self.feed(rest) if rest else events
 
-    def _cut(self, data: bytes, start: int, end: int, *, torn: bool) -> bool:
-        """Return whether a frame with no other behind it may have been cut short.
-
-        If so, another frame begins within it and goes on behind it; what is no frame
-        may have completed one that came in pieces.
-        """
-        if not self._is_own(data, start):
-            return False  # whatever it is, nobody gets it
-        if torn:
-            return True
-        at = data.find(b"\0\0\0", start + MIN_FRAME + 2, end + 5)
-        while at != -1:
-            if _are_frames(data, at - 2):
-                return True
-            at = data.find(b"\0\0\0", at + 1, end + 5)
-        return False
-
     def _match(self, frame: bytes) -> UpstreamEvent[bytes]:
         """Find the request that a whole frame answers."""
         transaction = frame[:2]
@@ -394,12 +375,3 @@ def may_head(head: bytes, request: Request) -> bool:
     unit, function = request.payload[:2]
     refusal = bytes((unit, function | EXCEPTION_BIT))
     return head == refusal or request.payload[:2].startswith(head)
-
-
-def _are_frames(data: bytes, at: int) -> bool:
-    """Return whether all bytes from `at` on can be frames, one behind the other."""
-    while at + PREFIX <= len(data):
-        if not may_begin(data, at):
-            return False
-        at += PREFIX + data[at + 5]
-    return may_begin(data, at)
