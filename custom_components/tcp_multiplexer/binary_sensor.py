@@ -1,4 +1,4 @@
-"""Whether the device is connected."""
+"""Binary sensor: whether the device is connected."""
 
 from dataclasses import dataclass
 from typing import Final, override
@@ -50,7 +50,7 @@ async def async_setup_entry(
 
 
 class TcpMultiplexerBinarySensor(SnapshotEntity[bool], BinarySensorEntity):
-    """Shows whether something is so."""
+    """Shows a yes or no from a snapshot."""
 
     entity_description: TcpMultiplexerBinarySensorEntityDescription
 
@@ -59,7 +59,6 @@ class TcpMultiplexerBinarySensor(SnapshotEntity[bool], BinarySensorEntity):
         coordinator: TcpMultiplexerCoordinator,
         description: TcpMultiplexerBinarySensorEntityDescription,
     ) -> None:
-        """Follow the description."""
         super().__init__(coordinator, description, description)
 
     @property

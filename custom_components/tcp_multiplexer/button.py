@@ -1,4 +1,4 @@
-"""Reconnect: close the upstream connection and open it anew."""
+"""Button to reconnect: closes the upstream connection and opens it again."""
 
 from typing import Final, override
 
@@ -34,9 +34,9 @@ async def async_setup_entry(
 
 
 class ReconnectButton(TcpMultiplexerEntity, ButtonEntity):
-    """Reconnects the upstream; requests that wait survive it."""
+    """Reconnects the upstream; waiting requests survive that."""
 
     @override
     async def async_press(self) -> None:
-        """Let the exchanges in flight finish, then connect anew."""
+        """Let exchanges in flight finish, then connect again."""
         await self.coordinator.async_reconnect()

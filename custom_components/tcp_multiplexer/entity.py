@@ -1,9 +1,9 @@
-"""What the entities of a multiplexer have in common.
+"""The base classes of a multiplexer's entities.
 
-An entity is a line in a table: a key, and a function from a `Snapshot` to its value.
-Here is the rest: the device, the unique id, and that a state is written only when
-its value has changed. Entities stay available while the entry is loaded: the
-multiplexer itself is always there; what it does not know is unknown.
+An entity is a row in a table: a key, and a function from a `Snapshot` to its value. The
+base classes add the device and the unique ID, and write a state only when its value has
+changed. Entities stay available while the entry is loaded, because the multiplexer
+itself is always there; values that it does not know are unknown.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,6 @@ class TcpMultiplexerEntity(CoordinatorEntity[TcpMultiplexerCoordinator]):
     def __init__(
         self, coordinator: TcpMultiplexerCoordinator, description: EntityDescription
     ) -> None:
-        """Say what it is and where it belongs."""
         super().__init__(coordinator)
         self.entity_description = description
         entry = coordinator.config_entry
@@ -36,23 +35,23 @@ class TcpMultiplexerEntity(CoordinatorEntity[TcpMultiplexerCoordinator]):
     @callback
     @override
     def _handle_coordinator_update(self) -> None:
-        """Write nothing: that a value changed does not change this entity's state."""
+        """Do nothing: the state of this entity does not come from a snapshot."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShownValue[ValueT]:
-    """The part of a description that says what to show, and when."""
+    """The part of a description that says which value to show, and when."""
 
     value_fn: Callable[[Snapshot], ValueT]
     at_once: bool = False
-    """True: whenever it changes. False: every few seconds, for what always changes."""
+    """True: written whenever it changes. False: at intervals, as counters are."""
 
 
 class SnapshotEntity[ValueT](TcpMultiplexerEntity):
     """An entity that shows one value of a snapshot."""
 
     value: ValueT
-    """What the state says; known once the entity is added."""
+    """The value in the state; set when the entity is added."""
 
     def __init__(
         self,
@@ -60,13 +59,12 @@ class SnapshotEntity[ValueT](TcpMultiplexerEntity):
         description: EntityDescription,
         shown: ShownValue[ValueT],
     ) -> None:
-        """Follow the description."""
         super().__init__(coordinator, description)
         self._shown = shown
 
     @override
     async def async_added_to_hass(self) -> None:
-        """Follow the coordinator, beginning with what is true now."""
+        """Follow the coordinator, beginning with the present value."""
         await super().async_added_to_hass()
         self.value = self._read()
 
@@ -80,7 +78,7 @@ class SnapshotEntity[ValueT](TcpMultiplexerEntity):
     @callback
     @override
     def _handle_coordinator_update(self) -> None:
-        """Write the state if the value is a new one."""
+        """Write the state if the value has changed."""
         if (value := self._read()) != self.value:
             self.value = value
             self.async_write_ha_state()

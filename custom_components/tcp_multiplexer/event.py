@@ -1,7 +1,7 @@
-"""What happens to the upstream and the clients, as one event entity.
+"""One event entity for what happens to the upstream and the clients.
 
-Who, why and how often is in the attributes; the engine and the coordinator merge what
-happens too often to be read.
+The attributes say which client, why and how often. The engine and the coordinator merge
+events that are too frequent to read.
 """
 
 from typing import Final, override
@@ -37,15 +37,14 @@ async def async_setup_entry(
 
 
 class UpstreamAndClientsEvent(TcpMultiplexerEntity, EventEntity):
-    """Tells what happened last."""
+    """Shows the last event."""
 
     def __init__(self, coordinator: TcpMultiplexerCoordinator) -> None:
-        """Follow the description."""
         super().__init__(coordinator, UPSTREAM_AND_CLIENTS)
 
     @override
     async def async_added_to_hass(self) -> None:
-        """Listen to the multiplexer."""
+        """Subscribe to the multiplexer's events."""
         await super().async_added_to_hass()
         self.async_on_remove(
             self.coordinator.async_add_event_listener(self._async_handle_event)
@@ -53,7 +52,7 @@ class UpstreamAndClientsEvent(TcpMultiplexerEntity, EventEntity):
 
     @callback
     def _async_handle_event(self, event: Event) -> None:
-        """Show an event, with what is known of it."""
+        """Show an event, with those attributes that are known."""
         attributes = {
             "client": event.client,
             "client_name": event.client and self.coordinator.client_name(event.client),

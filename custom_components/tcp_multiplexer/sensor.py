@@ -1,8 +1,8 @@
-"""What a multiplexer counts and measures.
+"""Sensors: what a multiplexer counts and measures.
 
-One table. Health and what belongs to connections is shown at once; what moves with
-every request is a counter, shown every few seconds. Units of counted things are
-words and come from the translations.
+One table. Health and connection states are written at once; counters, which change with
+every request, every few seconds. The units of counters are words, and come from the
+translations.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class TcpMultiplexerSensorEntityDescription(
     """Describes a sensor."""
 
     setting: str = ""
-    """It means something to those protocols only to which this setting does."""
+    """The sensor is only for protocols that use this setting; empty: for all."""
 
 
 def _milliseconds(seconds: float | None) -> float | None:
@@ -46,7 +46,7 @@ def _milliseconds(seconds: float | None) -> float | None:
 
 
 def _time(seconds: float | None) -> datetime | None:
-    """Give a time of day to the second: it is as much as a state shows."""
+    """Return a time of day, rounded to the second as states show it."""
     return None if seconds is None else dt_util.utc_from_timestamp(round(seconds))
 
 
@@ -264,7 +264,7 @@ async def async_setup_entry(
 
 
 class TcpMultiplexerSensor(SnapshotEntity[SensorValue], SensorEntity):
-    """Shows one number, time or state of a multiplexer."""
+    """Shows one number, time or state from a snapshot."""
 
     entity_description: TcpMultiplexerSensorEntityDescription
 
@@ -273,7 +273,6 @@ class TcpMultiplexerSensor(SnapshotEntity[SensorValue], SensorEntity):
         coordinator: TcpMultiplexerCoordinator,
         description: TcpMultiplexerSensorEntityDescription,
     ) -> None:
-        """Follow the description."""
         super().__init__(coordinator, description, description)
 
     @property
@@ -283,12 +282,12 @@ class TcpMultiplexerSensor(SnapshotEntity[SensorValue], SensorEntity):
 
 
 class ListenAddressSensor(TcpMultiplexerEntity, SensorEntity):
-    """Shows what to type where a client asks for the device's address."""
+    """Shows the address to enter in clients in place of the device's."""
 
     def __init__(
         self, coordinator: TcpMultiplexerCoordinator, hosts: list[str]
     ) -> None:
-        """Write down the addresses; they change with a reload only."""
+        """Set the state; the addresses of `hosts` change only with a reload."""
         super().__init__(coordinator, LISTEN_ADDRESS)
         _, port = coordinator.data.listen_addresses[0]
         addresses = [format_endpoint(host, port) for host in hosts]

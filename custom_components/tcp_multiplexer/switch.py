@@ -1,4 +1,4 @@
-"""Pause: leave the device alone, so that a vendor's app can have its only slot."""
+"""Switch to pause: leaves the device alone, so that a vendor's app can use its slot."""
 
 from dataclasses import dataclass
 from typing import Any, Final, override
@@ -11,7 +11,7 @@ from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
 from .entity import ShownValue, SnapshotEntity
 from .multiplexer import Health
 
-# One after the other: pausing takes as long as the exchanges in flight do.
+# One at a time: pausing takes as long as the exchanges in flight.
 PARALLEL_UPDATES = 1
 
 
@@ -41,7 +41,6 @@ class PauseSwitch(SnapshotEntity[bool], SwitchEntity):
     """Pauses and resumes a multiplexer."""
 
     def __init__(self, coordinator: TcpMultiplexerCoordinator) -> None:
-        """Follow the description."""
         super().__init__(coordinator, PAUSE, PAUSE)
 
     @property
@@ -51,7 +50,7 @@ class PauseSwitch(SnapshotEntity[bool], SwitchEntity):
 
     @override
     async def async_turn_on(self, **kwargs: Any) -> None:
-        """Pause; done when the exchanges in flight are and the slot is free."""
+        """Pause; returns once exchanges in flight are finished and the slot is free."""
         await self.coordinator.async_set_paused(paused=True)
 
     @override

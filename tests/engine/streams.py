@@ -12,6 +12,7 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Close,
     DownstreamCodec,
     DownstreamEvent,
+    Progress,
     Request,
     UpstreamCodec,
     UpstreamEvent,
@@ -41,7 +42,8 @@ def received(codec: DownstreamCodec[Any], data: bytes) -> list[DownstreamEvent]:
     codec.receive_data(data)
     events: list[DownstreamEvent] = []
     while (event := codec.next_event()) is not None:
-        events.append(event)
+        if not isinstance(event, Progress):
+            events.append(event)
         if isinstance(event, Close):
             break
     return events

@@ -22,6 +22,7 @@ from pymodbus.simulator import DataType, SimData, SimDevice
 import pytest
 
 import custom_components
+from custom_components.tcp_multiplexer.multiplexer import PROFILES
 from tests.waiting import PATIENCE, until
 
 from .devices import Device
@@ -159,7 +160,7 @@ async def test_what_runs_here_is_this_checkout() -> None:
 async def test_list() -> None:
     status, out, err = await output(sys.executable, *MODULE, "list")
     assert (status, err) == (0, "")
-    names, empty, usage = out.rpartition("\n\n")
+    names, profiles, usage = out.split("\n\n")
     assert set(names.split("\n")) == {
         "* echo",
         "* http",
@@ -167,7 +168,12 @@ async def test_list() -> None:
         "* modbus",
         "* mpu",
     }
-    assert empty
+    heading, *described = profiles.split("\n")
+    assert heading == "device profiles:"
+    listed = [line for line in described if line.startswith("* ")]
+    assert listed == [f"* {name}: {each.title}" for name, each in PROFILES.items()]
+    notes = " ".join(line.strip() for line in described if not line.startswith("* "))
+    assert notes == " ".join(each.notes for each in PROFILES.values() if each.notes)
     assert usage == "usage for example: tcp-multiplexer server -p echo\n"
 
 
@@ -358,9 +364,11 @@ async def test_payments_with_pyiso8583_on_both_sides(protocol: str) -> None:
             request = iso_message(
                 t="0200", f3="000000", f11=f"{value:06d}", f41=terminal
             )
-            keepalive = with_length(protocol, b"")
-            writer.write(keepalive + with_length(protocol, request))
-            assert await iso_read(protocol, reader) == b""
+            if value == 0:
+                writer.write(with_length(protocol, b""))
+            writer.write(with_length(protocol, request))
+            if value == 0:
+                assert await iso_read(protocol, reader) == b""
             answer, _ = iso8583.decode(await iso_read(protocol, reader), default_ascii)
             assert (answer["t"], answer["11"]) == ("0210", f"{value:06d}")
             assert answer["41"] == terminal

@@ -5,6 +5,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_network
+import itertools
+import resource
 import socket
 import struct
 import time
@@ -19,13 +21,25 @@ from custom_components.tcp_multiplexer.multiplexer import (
     Multiplexer,
 )
 from custom_components.tcp_multiplexer.multiplexer.downstream.memory import Memory
+from custom_components.tcp_multiplexer.multiplexer.downstream.web_page import (
+    begins_http,
+)
 from custom_components.tcp_multiplexer.multiplexer.limits import Limits
 from custom_components.tcp_multiplexer.multiplexer.sockets import set_keepalive
 from tests.waiting import settled, until
 from tests.wire import Frame, exception, read, values, write
 
 from .conftest import Connect, Multiplex
-from .devices import Client, Device, ignore, port_of, reset, running, serving
+from .devices import (
+    Client,
+    Device,
+    ignore,
+    port_of,
+    reset,
+    running,
+    serving,
+    silent_port,
+)
 
 
 def names(multiplexer: Multiplexer) -> list[int]:
@@ -36,6 +50,41 @@ def names(multiplexer: Multiplexer) -> list[int]:
 async def gone(multiplexer: Multiplexer, client: Client) -> None:
     """Wait until a client is not there any more."""
     await until(lambda: client.address[1] not in names(multiplexer))
+
+
+@pytest.mark.parametrize(
+    ("data", "is_http"),
+    [
+        (b"GET / HTTP/1.1\r\n", True),
+        (b"PROPFIND * HTTP/2\n\0", True),
+        (b"POST /" + b"a" * (64 << 10), True),
+        (b"PO", None),
+        (b"GET /status", None),
+        (b"GET /status\n", False),
+        (b"GETS", False),
+        (b"\x01\x06\x00\x05\n", False),
+        (b"0800", False),
+    ],
+)
+def test_what_begins_an_http_request(data: bytes, is_http: bool | None) -> None:
+    assert begins_http(data) is is_http
+
+
+async def test_http_responses_of_our_own_wait_in_a_bounded_line(
+    multiplex: Multiplex,
+) -> None:
+    trace = (
+        b"TRACE / HTTP/1.1\r\nHost: x\r\nMax-Forwards: 0\r\nLong: %s\r\n\r\n"
+        % bytes(8000).replace(b"\0", b"a")
+    )
+    with silent_port() as port:
+        multiplexer = await multiplex(protocol="http", port=port, timeout=60)
+        client = await Client.connect(port_of(multiplexer))
+        client.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + trace * 200)
+        received = await settled(lambda: multiplexer.snapshot().bytes_from_clients)
+        assert received <= 256 << 10
+        client.close()
+        await multiplexer.stop()
 
 
 # ---- who may come ---------------------------------------------------------------
@@ -90,7 +139,7 @@ async def test_one_client_too_many_is_closed_at_once(
 async def test_five_hundred_clients_are_served(
     device: Device, multiplex: Multiplex, connect: Connect
 ) -> None:
-    multiplexer = await multiplex(timeout=60)
+    multiplexer = await multiplex(timeout=60, max_clients=2000)
     clients = [await connect(multiplexer) for _ in range(500)]
     for turn in range(2):
         for number, client in enumerate(clients):
@@ -697,3 +746,28 @@ async def test_dead_peers_are_found_by_the_system() -> None:
         assert idle + interval * count <= 60
         assert 0 < option(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 60_000
         client.close()
+
+
+async def test_clients_are_refused_before_file_descriptors_run_out(
+    device: Device,
+    multiplex: Multiplex,
+    connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    multiplexer = await multiplex()
+    events: list[Event] = []
+    multiplexer.subscribe(events.append)
+    first = await connect(multiplexer)
+    in_use = first.writer.get_extra_info("socket").fileno()
+    limit = next(n for n in itertools.count() if n - min(64, n // 4) > in_use + 4)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    others = [await connect(multiplexer) for _ in range(6)]
+    refused = Event(
+        EventType.CLIENT_REFUSED, "127.0.0.1", ClientRefusal.TOO_MANY_OPEN_FILES
+    )
+    await until(lambda: refused in events)
+    assert await others[-1].closed()
+    assert await first.ask(read()) == values()
+    assert multiplexer.snapshot().clients_refused > 1
+    assert [r.levelname for r in caplog.records].count("WARNING") == 1

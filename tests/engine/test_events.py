@@ -46,10 +46,10 @@ def told(events: Events) -> list[Event]:
 def test_first_of_a_kind_is_told_at_once_and_its_like_after_a_second(
     events: Events, told: list[Event], clock: Clock
 ) -> None:
-    events.tell_merged(LATE)
+    events.emit_merged(LATE)
     assert told == [LATE]
     for address in range(2, 5):
-        events.tell_merged(
+        events.emit_merged(
             Event(LATE.type, LATE.client, LATE.reason, f"read {address}")
         )
     clock.advance(0.99)
@@ -62,12 +62,12 @@ def test_same_kind_is_told_once_a_second_whatever_else_happens(
     events: Events, told: list[Event], clock: Clock
 ) -> None:
     """Each kind has a second of its own; none shortens another's."""
-    events.tell_merged(OTHER_CAME)
+    events.emit_merged(OTHER_CAME)
     moments = []
     events.subscribe(lambda event: moments.append((event.client, clock.time())))
     clock.advance(0.9)
     for _ in range(50):
-        events.tell_merged(CAME)
+        events.emit_merged(CAME)
         clock.advance(0.05)
     clock.advance(5)
     mine = [moment - 1000.9 for client, moment in moments if client == CAME.client]
@@ -78,10 +78,10 @@ def test_same_kind_is_told_once_a_second_whatever_else_happens(
 def test_kind_that_was_quiet_for_a_second_is_told_at_once_again(
     events: Events, told: list[Event], clock: Clock
 ) -> None:
-    events.tell_merged(CAME)
+    events.emit_merged(CAME)
     clock.advance(1)
     assert clock.waiting == []
-    events.tell_merged(CAME)
+    events.emit_merged(CAME)
     assert told == [CAME, CAME]
 
 
@@ -93,8 +93,8 @@ def test_kind_that_was_quiet_for_a_second_is_told_at_once_again(
 def test_different_ones_are_not_merged(
     events: Events, told: list[Event], other: Event
 ) -> None:
-    events.tell_merged(CAME)
-    events.tell_merged(other)
+    events.emit_merged(CAME)
+    events.emit_merged(other)
     assert told == [CAME, other]
 
 
@@ -102,7 +102,7 @@ def test_too_many_clients_are_merged_into_one_kind_without_a_client(
     events: Events, told: list[Event], clock: Clock
 ) -> None:
     for number in range(5000):
-        events.tell_merged(Event(CAME.type, f"client {number}"))
+        events.emit_merged(Event(CAME.type, f"client {number}"))
     assert len(told) == 1025
     assert told[-1] == Event(CAME.type)
     clock.advance(1)
@@ -114,7 +114,7 @@ def test_merged_writes_are_told_up_to_twenty(
     events: Events, told: list[Event], clock: Clock
 ) -> None:
     for value in range(31):
-        events.tell_merged(
+        events.emit_merged(
             Event(EventType.WRITE_REFUSED, "192.0.2.1", writes=({"value": value},))
         )
     clock.advance(1)
@@ -125,8 +125,8 @@ def test_merged_writes_are_told_up_to_twenty(
 def test_what_is_not_merged_is_told_one_by_one(
     events: Events, told: list[Event], clock: Clock
 ) -> None:
-    events.tell(CAME)
-    events.tell(CAME)
+    events.emit(CAME)
+    events.emit(CAME)
     assert told == [CAME, CAME]
     assert clock.waiting == []
 
@@ -135,7 +135,7 @@ def test_what_is_held_back_is_told_at_the_end_and_nothing_after_it(
     events: Events, told: list[Event], clock: Clock
 ) -> None:
     for event in (CAME, CAME, LATE, WENT, WENT, WENT):
-        events.tell_merged(event)
+        events.emit_merged(event)
     events.close()
     assert [(event.type, event.count) for event in told] == [
         (EventType.CLIENT_CONNECTED, 1),
@@ -144,7 +144,7 @@ def test_what_is_held_back_is_told_at_the_end_and_nothing_after_it(
         (EventType.CLIENT_CONNECTED, 1),
         (EventType.CLIENT_DISCONNECTED, 2),
     ]
-    events.tell_merged(LATE)
+    events.emit_merged(LATE)
     events.close()
     assert len(told) == 5
     assert clock.waiting == []
@@ -160,7 +160,7 @@ def test_each_subscription_ends_by_itself(events: Events) -> None:
     events.subscribe(listener("b"))
     leave_a()
     leave_a()
-    events.tell(CAME)
+    events.emit(CAME)
     assert told == ["b"]
 
 
@@ -173,8 +173,8 @@ def test_listener_may_leave_while_it_is_told(events: Events) -> None:
 
     leave = events.subscribe(once)
     events.subscribe(told.append)
-    events.tell(CAME)
-    events.tell(WENT)
+    events.emit(CAME)
+    events.emit(WENT)
     assert told == [CAME, CAME, WENT]
 
 
@@ -187,7 +187,7 @@ def test_listener_that_fails_is_logged_and_stops_nobody(
     events.subscribe(fail)
     told: list[Event] = []
     events.subscribe(told.append)
-    events.tell(CAME)
+    events.emit(CAME)
     assert told == [CAME]
     (record,) = caplog.records
     assert record.levelno == logging.ERROR

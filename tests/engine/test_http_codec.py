@@ -1,6 +1,8 @@
 """The HTTP gateway, byte by byte: what passes, what is refused, what is answered."""
 
+from contextlib import suppress
 from http import HTTPStatus
+import re
 import time
 
 import h11
@@ -13,10 +15,14 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     DownstreamEvent,
     Failed,
     Failure,
+    Progress,
     Reply,
     Request,
     Unsolicited,
     UpstreamEvent,
+)
+from custom_components.tcp_multiplexer.multiplexer.protocols.http.chunked import (
+    ChunkedBody,
 )
 from custom_components.tcp_multiplexer.multiplexer.protocols.http.gateway import (
     HttpProtocol,
@@ -26,6 +32,10 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.http.message import
 )
 from custom_components.tcp_multiplexer.multiplexer.protocols.http.reader import (
     HEAD_LIMIT,
+)
+from custom_components.tcp_multiplexer.multiplexer.protocols.http.syntax import (
+    CONTROL,
+    MessageError,
 )
 
 from .streams import options, payloads, pieces, received
@@ -170,6 +180,9 @@ def test_via_names_the_version_that_was_received() -> None:
         b"Connection: X-Hop\r\nX-Hop: 1\r\n",
         b"x-hop: 1\r\nConnection: close\r\nX-HOP: 2\r\nConnection: keep-alive,X-hop\r\n",
         b"Connection: Via\r\nVia: 1.1 somebody\r\n",
+        b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAM\r\nUpgrade: h2c\r\n",
+        b"Upgrade: h2c\r\nHTTP2-Settings: AAM\r\n",
+        b"Upgrade: TLS/1.3, IRC/6.9\r\nConnection: upgrade\r\n",
     ],
 )
 def test_hop_by_hop_fields_stay_behind(field: bytes) -> None:
@@ -466,10 +479,15 @@ REFUSED = [
     (400, "NUL", post(b"X: a\0b")),
     (400, "bare CR", post(b"X: a\rb")),
     (400, "bare CR hides a field", post(b"X: a\rTransfer-Encoding: chunked")),
-    (400, "vertical tab", post(b"X: a\x0bb")),
+    *(
+        (400, f"control character {code:#04x}", post(b"X: a%cb" % code))
+        for code in {*range(0x20), 0x7F} - {*b"\t\n"}
+    ),
+    (400, "control character first", post(b"X: \x01")),
+    (400, "control character in a name", post(b"X\x7f: a")),
     (501, "CONNECT", b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n"),
     (501, "WebSocket", post(b"Connection: Upgrade", b"Upgrade: websocket")),
-    (501, "h2c", post(b"Connection: Upgrade, HTTP2-Settings", b"upgrade: h2c")),
+    (501, "WebSocket among others", post(b"Upgrade: h2c, WebSocket/13")),
     (501, "other coding", post(b"Transfer-Encoding: gzip, chunked")),
     (501, "other coding before", post(b"Transfer-Encoding: gzip", CHUNKED[:-2])),
     (505, "HTTP/2 by prior knowledge", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
@@ -519,12 +537,20 @@ SMUGGLING = [
     (400, "no chunk size", post(CHUNKED[:-2]) + b"\r\n"),
     (400, "chunk size with sign", post(CHUNKED[:-2]) + b"+1\r\nx\r\n0\r\n\r\n"),
     (400, "chunk size with prefix", post(CHUNKED[:-2]) + b"0x1\r\nx\r\n0\r\n\r\n"),
-    (400, "chunk size of 21 digits", post(CHUNKED[:-2]) + b"0" * 20 + b"1\r\nx\r\n"),
+    (400, "chunk size of 17 digits", post(CHUNKED[:-2]) + b"0" * 16 + b"1\r\nx\r\n"),
+    (400, "space before chunk size", post(CHUNKED[:-2]) + b" 1\r\nx\r\n"),
+    (400, "words behind chunk size", post(CHUNKED[:-2]) + b"1 x\r\nx\r\n"),
+    (400, "bare CR in chunk line", post(CHUNKED[:-2]) + b"1;a\rb\r\nx\r\n"),
+    (400, "chunk line of two CRs", post(CHUNKED[:-2]) + b"1\r\r\nx\r\n"),
     (400, "chunk longer than said", post(CHUNKED[:-2]) + b"1\r\nxy\r\n0\r\n\r\n"),
     (400, "chunk line of bare LF", post(CHUNKED[:-2]) + b"1\nx\n0\n\n"),
     (400, "chunk ended by bare LF", post(CHUNKED[:-2]) + b"1\r\nx\n0\r\n\r\n"),
     (400, "trailer without colon", post(CHUNKED[:-2]) + b"0\r\nX\r\n\r\n"),
-    (413, "endless chunk", post(CHUNKED[:-2]) + b"FFFFFFFF\r\n" + b"x" * 2 * MAX_BODY),
+    (400, "trailer with NUL", post(CHUNKED[:-2]) + b"0\r\nX: \0\r\n\r\n"),
+    (400, "trailer without name", post(CHUNKED[:-2]) + b"0\r\n: x\r\n\r\n"),
+    (400, "trailer folded first", post(CHUNKED[:-2]) + b"0\r\n X: x\r\n\r\n"),
+    (413, "endless chunk", post(CHUNKED[:-2]) + b"FFFFFFFF\r\n"),
+    (413, "chunk of 16 digits", post(CHUNKED[:-2]) + b"F" * 16 + b"\r\n"),
 ]
 
 
@@ -629,19 +655,106 @@ def test_body_may_be_as_long_as_the_limit(size: int) -> None:
     assert refusal(events) == HTTPStatus.CONTENT_TOO_LARGE
 
 
-def test_chunk_framing_is_bounded() -> None:
-    codec = gateway().downstream()
-    assert received(codec, post(CHUNKED[:-2])) == []
-    chunk = b"1;%s\r\nx\r\n" % (b"y" * 16_000)
-    most = 2 * (MAX_BODY + HEAD_LIMIT) // len(chunk) + 1
-    events = [event for _ in range(most) for event in received(codec, chunk)]
+@pytest.mark.parametrize("size", [MAX_BODY + 1, 1 << 40])
+def test_chunk_beyond_the_limit_is_refused_before_it_comes(size: int) -> None:
+    line = b"%x\r\n" % size
+    events = events_of(post(CHUNKED[:-2]) + line)
+    assert refusal(events) == HTTPStatus.CONTENT_TOO_LARGE
+    assert "longer" in failure_of(upstream_events(OK + CHUNKED + b"\r\n" + line))
+    first = chunks(b"x", 1)[:-5]
+    assert events_of(post(CHUNKED[:-2]) + first + b"%x\r\n" % (MAX_BODY - 1)) == []
+    events = events_of(post(CHUNKED[:-2]) + first + b"%x\r\n" % MAX_BODY)
     assert refusal(events) == HTTPStatus.CONTENT_TOO_LARGE
 
 
-@pytest.mark.parametrize("endless", [b"1;", b"0\r\nX: "])
-def test_chunk_line_and_trailers_are_bounded(endless: bytes) -> None:
-    events = events_of(post(CHUNKED[:-2]) + endless + b"x" * 2 * HEAD_LIMIT)
+def test_chunk_extensions_are_bounded() -> None:
+    codec = gateway().downstream()
+    assert received(codec, post(CHUNKED[:-2])) == []
+    chunk = b"1;%s\r\nx\r\n" % (b"y" * 4_000)
+    for _ in range(4):
+        assert received(codec, chunk) == []
+    assert refusal(received(codec, chunk)) == HTTPStatus.CONTENT_TOO_LARGE
+
+
+def test_long_body_in_chunks_of_a_byte_passes() -> None:
+    body = b"x" * 100_000
+    codec = HttpProtocol(options(max_body=len(body))).downstream()
+    (request,) = payloads(received(codec, post(CHUNKED[:-2]) + chunks(body, 1)))
+    assert request.endswith(b"\r\n\r\n" + body)
+
+
+def test_only_so_many_chunks_are_read_at_once() -> None:
+    """The engine can turn to other clients in between."""
+    codec = gateway().downstream()
+    stream = post(CHUNKED[:-2]) + chunks(b"x" * MAX_BODY, 1)
+    codec.receive_data(stream)
+    left = []
+    while isinstance(event := codec.next_event(), Progress):
+        left.append(codec.buffered)
+    assert isinstance(event, Request)
+    assert len(left) >= MAX_BODY // 50
+    assert left[-1] == len(stream)
+    assert codec.buffered == 0
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        b"1;" + b"x" * 5_000,
+        b"0" * 5_000,
+        b"1" + b" " * 5_000,
+        b"0\r\nX: " + b"x" * 20_000,
+    ],
+)
+@pytest.mark.parametrize("step", [20_000, 999])
+def test_chunk_line_and_trailers_are_bounded(endless: bytes, step: int) -> None:
+    downstream, upstream = gateway().downstream(), gateway().upstream()
+    upstream.send(request_of(GET))
+    assert received(downstream, post(CHUNKED[:-2])) == []
+    assert upstream.feed(OK + CHUNKED + b"\r\n") == []
+    parts = [endless[at : at + step] for at in range(0, len(endless), step)]
+    events = [event for part in parts for event in received(downstream, part)]
     assert refusal(events) == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    for part in parts:
+        if failed := upstream.feed(part):
+            assert "too long" in failure_of(failed)
+            return
+    pytest.fail("the line was taken")
+
+
+@pytest.mark.parametrize("line", [b"a:\n", b"a: b\r\n"])
+def test_lines_of_a_head_are_bounded(line: bytes) -> None:
+    start, end = b"GET / HTTP/1.1\r\nHost: a\r\n", b"\r\n"
+    assert request_of(start + line * 125 + end)
+    for more in (line * 126, b"X:\r\n" + b" \r\n" * 125, line * 10_000):
+        events = events_of(start + more + end)
+        assert refusal(events) == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    length = b"Content-Length: 0\r\n"
+    assert answer_to(OK + line * 1021 + length + end)
+    assert "lines" in failure_of(upstream_events(OK + line * 1022 + length + end))
+
+
+@pytest.mark.parametrize("name", [b"Connection", b"Upgrade", b"Expect"])
+def test_members_of_a_list_are_bounded(name: bytes) -> None:
+    status = HTTPStatus.EXPECTATION_FAILED if name == b"Expect" else None
+    for members in (b",".join([b"a"] * 100), b",".join([b"a"] * 50) + b"," * 50):
+        events = events_of(GET[:-2] + name + b": " + members + b"\r\n\r\n")
+        assert (refusal(events) if status else None) == status
+    for values in ([b"," * 100], [b",".join([b"a"] * 99), b"a,"], [b"," * 50_000]):
+        lines = b"".join(name + b": " + value + b"\r\n" for value in values)
+        assert refusal(events_of(GET[:-2] + lines + b"\r\n")) == HTTPStatus.BAD_REQUEST
+        if name == b"Connection":
+            failure_of(upstream_events(OK + lines + b"Content-Length: 0\r\n\r\n"))
+
+
+@pytest.mark.parametrize("bad", [b"\0", b"\x0b", b"\r\r"])
+def test_white_space_before_a_bad_character_costs_no_time(bad: bytes) -> None:
+    """A pattern that tries every way of parting it takes seconds."""
+    line = b"X:" + b" \t" * 30_000 + bad + b"x\r\n"
+    started = time.process_time()
+    assert refusal(events_of(GET[:-2] + line + b"\r\n")) == HTTPStatus.BAD_REQUEST
+    upstream_events(OK + line + b"Content-Length: 0\r\n\r\n")
+    assert time.process_time() - started < 0.5
 
 
 def test_buffered_counts_what_is_received_and_not_given() -> None:
@@ -1001,32 +1114,168 @@ def test_response_cut_short_is_none(raw: bytes) -> None:
 INVALID = {
     "garbage": b"x",
     "other protocol": b"ICY 200 OK\r\n",
-    "small letters": b"http/1.1 200 OK\r\n\r\n",
     "empty line first": b"\r\nHTTP/1.1 200 OK\r\n\r\n",
-    "HTTP/2": b"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n",
-    "HTTP/2, interim": b"HTTP/2.0 100 Continue\r\n\r\n",
+    "HTTP/0.9": b"HTTP/0.9 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/3": b"HTTP/3 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/3.0, interim": b"HTTP/3.0 100 Continue\r\n\r\n",
+    "HTTP/1": b"HTTP/1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "long status": b"HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n",
     "short status": b"HTTP/1.1 20 OK\r\n\r\n",
     "status below 100": b"HTTP/1.1 099 OK\r\n\r\n",
     "no status": b"HTTP/1.1 OK\r\n\r\n",
-    "bare CR": b"HTTP/1.1 200 a\rb\r\n\r\n",
     "101": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
     "no colon": OK + b"X\r\n\r\n",
+    "no colon, but behind it": OK + b"X\r\n : a\r\n\r\n",
     "NUL": OK + b"X: a\0\r\n\r\n",
+    "NUL in the reason": b"HTTP/1.1 200 a\0b\r\n\r\n",
     "folded first field": OK + b" X: a\r\n\r\n",
     "two lengths": OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n",
     "negative length": OK + b"Content-Length: -1\r\n\r\n",
     "odd length": OK + b"Content-Length: 1x\r\n\r\n",
+    "signed length": OK + b"Content-Length: +1\r\n\r\nx",
+    "length and empty": OK + b"Content-Length: 1,\r\n\r\nx",
+    "length, control character": OK + b"Content-Length: 1\x01\r\n\r\nx",
+    "length, bare CR": OK + b"Content-Length: 1\r2\r\n\r\nx",
+    "length's name": OK + b"Content-Length\x0b: 1\r\n\r\nx",
+    "length behind a bare CR": OK + b"X: a\rContent-Length: 1\r\n\r\nx",
+    "length behind LF, CR": OK + b"X: a\n\rContent-Length: 1\r\n\r\nx",
+    "coding's name": OK + b"[Transfer-Encoding]: chunked\r\n\r\n",
+    "coding, control character": OK + b"Transfer-Encoding: \x0bchunked\r\n\r\n",
+    "chunked and more": OK + b"Transfer-Encoding: chunked, gzip\r\n\r\n",
+    "chunked with parameter": OK + b"Transfer-Encoding: chunked;q=1\r\n\r\n",
     "other coding": OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n",
-    "identity": OK + b"Transfer-Encoding: identity\r\n\r\n",
     "chunk size": OK + CHUNKED + b"\r\nx\r\n",
+    "chunk size, words": OK + CHUNKED + b"\r\n1 x\r\nx\r\n",
+    "chunk size, prefix": OK + CHUNKED + b"\r\n0x1\r\nx\r\n",
     "chunk end": OK + CHUNKED + b"\r\n1\r\nxx\r\n",
     "trailer": OK + CHUNKED + b"\r\n0\r\nX\r\n\r\n",
+    "trailer, NUL": OK + CHUNKED + b"\r\n0\r\nX: \0\r\n\r\n",
     "long, by length": OK + b"Content-Length: %d\r\n\r\n" % (MAX_BODY + 1),
     "long, chunked": OK + CHUNKED + b"\r\n" + chunks(b"x" * (MAX_BODY + 1), 100),
     "long, until close": OK + b"\r\n" + b"x" * (MAX_BODY + 1),
     "long head": OK + b"X: " + b"x" * HEAD_LIMIT,
     "long interim heads": b"HTTP/1.1 103 Early Hints\r\n\r\n" * 3000,
 }
+
+
+LENGTH_2 = b"Content-Length: 2\r\n"
+SLOPPY: dict[str, tuple[bytes, bytes]] = {
+    **{
+        f"status line {line!r}": (line + b"\r\n" + LENGTH_2 + b"\r\nok", reason)
+        for line, reason in {
+            b"HTTP/1.1 200": b"",
+            b"HTTP/1.1 200OK": b"OK",
+            b"HTTP/1.1  200  OK ": b"OK",
+            b"HTTP/1.1 200\tOK": b"OK",
+            b"HTTP/1.1\t200 OK": b"OK",
+            b"HTTP/1.1 200-OK": b"-OK",
+            b"HTTP/1.1 200 a\x0bb\x1b[": b"a b [",
+            b"HTTP/1.1 200 a\rb": b"a b",
+            b"http/1.1 200 OK": b"OK",
+            b"HTTP/2 200": b"",
+            b"HTTP/2.0 200 OK": b"OK",
+        }.items()
+    },
+}
+"""Responses with a reason phrase, and the reason as it is passed on."""
+
+SLOPPY_FIELDS = {
+    "space in a name": (b"A B: x\r\nX: 1\r\n" + LENGTH_2, b"X: 1\r\n" + LENGTH_2),
+    "no name": (b": x\r\n" + LENGTH_2, LENGTH_2),
+    "odd names": (b"X(1): x\r\n\xc4: x\r\n<a>:\r\n" + LENGTH_2, LENGTH_2),
+    "odd name, folded": (b"A B: x\r\n y\r\n\tz\r\n" + LENGTH_2, LENGTH_2),
+    "control characters": (
+        b"X: a\x01\x7fb\x0c\r\nY: a\rb\r\n" + LENGTH_2,
+        b"X: a  b\r\nY: a b\r\n" + LENGTH_2,
+    ),
+    "CRs too many": (b"X: 1\r\r\n" + LENGTH_2[:-1] + b"\r\n\r", b"X: 1\r\n" + LENGTH_2),
+    "bare LFs": (b"X: 1\nA B: 2\nContent-Length: 2\n", b"X: 1\r\n" + LENGTH_2),
+    "folded": (b"A B:\r\nX:\r\n 1\r\n \r\n" + LENGTH_2, b"X: 1\r\n" + LENGTH_2),
+    "spaces": (b"A B:\r\nContent-Length \t : \t2\t\r\n", LENGTH_2),
+    "length twice": (b"A B:\r\n" + LENGTH_2 + b"content-length:2,2\r\n", LENGTH_2),
+    "identity": (b"Transfer-Encoding: Identity\r\n" + LENGTH_2, LENGTH_2),
+    "identity until close": (b"Transfer-Encoding: identity\r\n", LENGTH_2),
+    "no coding": (b"Transfer-Encoding: ,\r\n" + LENGTH_2, LENGTH_2),
+}
+
+
+@pytest.mark.parametrize(("raw", "reason"), SLOPPY.values(), ids=SLOPPY)
+def test_sloppy_status_line_is_put_right(raw: bytes, reason: bytes) -> None:
+    expected = b"HTTP/1.1 200 " + reason + b"\r\n" + LENGTH_2 + b"\r\nok"
+    assert answer_to(raw).replace(b"Via: 1.0 tcp_multiplexer\r\n", b"") == expected
+
+
+@pytest.mark.parametrize(("raw", "fields"), SLOPPY_FIELDS.values(), ids=SLOPPY_FIELDS)
+def test_sloppy_fields_are_put_right(raw: bytes, fields: bytes) -> None:
+    assert answer_to(OK + raw + b"\r\nok") == OK + fields + b"\r\nok"
+    # and of an interim response nothing wrong is shown either
+    interim = b"HTTP/1.1 103 E\r\n" + raw + b"\r\n"
+    shown = b"".join(
+        line + b"\r\n"
+        for line in fields.split(b"\r\n")
+        if line and b"Length" not in line
+    )
+    final = OK + LENGTH_2 + b"\r\nok"
+    assert answer_to(interim + final) == b"HTTP/1.1 103 E\r\n%s\r\n" % shown + final
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        CHUNKED * 2,
+        b"Transfer-Encoding: chunked, chunked\r\n",
+        b"Transfer-Encoding: identity\r\n" + CHUNKED,
+        b"Transfer-Encoding: , Chunked ,identity\r\n",
+        b"Transfer-Encoding : chunked\r\n",
+        b"A B: x\r\nTransfer-Encoding:\r\n chunked\r\n",
+        LENGTH_2 + CHUNKED + b"A B: x\r\n" + CHUNKED,
+    ],
+)
+def test_chunked_means_chunked_once(fields: bytes) -> None:
+    raw = OK + fields + b"\r\n" + chunks(b"ok", 1)
+    assert answer_to(raw) == OK + LENGTH_2 + b"\r\nok"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"2\nok\n0\n\n",
+        b"2\r\nok\n0\r\n\n",
+        b"2 \t\r\nok\r\n0 \r\n\r\n",
+        b'02 ; a\r\nok\r\n000 ;b="\x01\r"\r\n\r\n',
+        b"2\r\nok\r\n0\r\nA B: \x01\nX: y\r\n\r\n",
+    ],
+)
+def test_sloppy_chunks_are_understood(body: bytes) -> None:
+    assert answer_to(OK + CHUNKED + b"\r\n" + body) == OK + LENGTH_2 + b"\r\nok"
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"Content-Length: x\r\n",
+        b"Content-Length: 1\r\nContent-Length: 2\r\n",
+        b"Content-Length:\r\n",
+        b"Transfer-Encoding: gzip\r\n",
+    ],
+)
+def test_wrong_length_of_no_body_is_left_out(method: bytes, fields: bytes) -> None:
+    status = b"200 OK" if method == b"HEAD" else b"304 Not Modified"
+    raw = b"HTTP/1.1 " + status + b"\r\n%sETag: x\r\n\r\n"
+    asked = GET.replace(b"GET", method)
+    assert answer_to(raw % fields, asked) == raw % b""
+    failure_of(upstream_events(OK + fields + b"\r\n"))
+
+
+def test_connection_of_another_version_is_not_used_again() -> None:
+    """Whether it persists, its device has not said in any words that we know."""
+    for version in (b"HTTP/2", b"http/1.1"):
+        codec = gateway().upstream()
+        codec.send(request_of(GET))
+        (answer,) = codec.feed(version + b" 200 OK\r\n" + LENGTH_2 + b"\r\nok")
+        assert isinstance(answer, Answer)
+        assert not codec.reusable
 
 
 @pytest.mark.parametrize("raw", INVALID.values(), ids=INVALID)
@@ -1332,6 +1581,51 @@ def test_response_comes_back_the_same_in_any_pieces(
     assert not downstream.must_close
 
 
+CODED = st.lists(
+    st.sampled_from(
+        [
+            b"1\r\na\r\n", b"02\r\nbc\r\n", b"A;x=y\r\n0123456789\r\n", b"0\r\n", b"\r\n",
+            b"X: 1\r\n", b" folded\r\n", b"X:\n", b"1", b"a", b";", b" ", b"\n", b"\r", b":",
+        ]
+    )
+    | st.binary(max_size=2),
+    max_size=12,
+).map(b"".join)  # fmt: skip
+
+
+@given(st.data(), CODED, st.booleans())
+def test_chunks_are_read_as_h11_reads_them(
+    data: st.DataObject, stream: bytes, tolerant: bool
+) -> None:
+    """A client's must be what h11 takes; of a device's, h11 takes nothing otherwise."""
+    if data.draw(st.booleans()):
+        stream += b"0\r\n\r\n"
+    h11_body, h11_rest = b"", None
+    server = h11.Connection(h11.SERVER)
+    server.receive_data(post(CHUNKED[:-2]) + stream)
+    server.next_event()
+    with suppress(h11.RemoteProtocolError):
+        while isinstance(event := server.next_event(), h11.Data):
+            h11_body += event.data
+        if isinstance(event, h11.EndOfMessage):
+            h11_rest = server.trailing_data[0]
+
+    chunked, pending = ChunkedBody(MAX_BODY, tolerant=tolerant), bytearray()
+    body = None
+    refused = False
+    for part in data.draw(pieces(stream)):
+        pending += part
+        if body is None and not refused:
+            try:
+                body = chunked.read(pending)
+            except MessageError:
+                refused = True
+    if body is not None and not tolerant:
+        assert h11_rest is not None
+    if h11_rest is not None and not CONTROL.search(stream):
+        assert (body, bytes(pending)) == (h11_body, h11_rest)
+
+
 FRAGMENTS = st.sampled_from(
     [
         b"GET / HTTP/1.1\r\n", b"POST /x HTTP/1.0\r\n", b"HTTP/1.1 200 OK\r\n",
@@ -1341,8 +1635,16 @@ FRAGMENTS = st.sampled_from(
         b"Expect: 100-continue\r\n", b"Max-Forwards: 0\r\n", b"\r\n", b"\n", b"\r",
         b" ", b"5\r\nabcde\r\n", b"0\r\n", b"ffffffffffffffffffff\r\n", b"abcde",
         b"TRACE / HTTP/1.1\r\n", b"OPTIONS * HTTP/1.1\r\n", b"\0", b":", b"HEAD ",
+        b"http/1.1 200\tOK\n", b"HTTP/2 103 \x01\r\n", b"A B: x\r\n", b"X: \x01y\r\n",
+        b" folded \r\r\n", b"Transfer-Encoding: identity\r\n", b": Content-Length\r\n",
     ]
 )  # fmt: skip
+IN_ORDER = re.compile(
+    rb"(?:HTTP/1\.1 [0-9]{3} [\t -~\x80-\xff]*\r\n"
+    rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: (?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*"
+    rb"[!-~\x80-\xff])?)?\r\n)*\r\n)+"
+)
+"""Heads as RFC 9112 has them, without what only a tolerant reader takes."""
 STREAMS = st.binary(max_size=200) | st.lists(
     FRAGMENTS | st.binary(max_size=3), max_size=20
 ).map(b"".join)
@@ -1404,6 +1706,7 @@ def test_device_may_send_any_bytes(
             if isinstance(end, Answer):
                 reply = gateway().downstream().reply(request, end.response)
                 parsed(reply, method.decode())
+                assert IN_ORDER.match(reply)
         assert [type(event) for event in events[:-1]].count(Close) == 0
         outcomes.append([type(event) for event in ends])
     assert outcomes[0] == outcomes[1]

@@ -404,6 +404,65 @@ async def test_device_that_closes_after_each_response(told: bytes) -> None:
     assert most == 1
 
 
+SLOPPY = [
+    b"HTTP/1.1 200OK\nA B: x\n\nok",
+    b"http/1.0 200\tOK\r\n: x\r\nContent-Length : 2\r\n\r\nok",
+    b"HTTP/2 200\r\nContent-Length: 2\r\nX: \x1b\r\n\r\nok",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 2\r\n\r\nok",
+    b"HTTP/1.1 200\r\n%b%b\r\n2\nok\n0\n\n"
+    % ((b"Transfer-Encoding: chunked\r\n",) * 2),
+]
+
+
+async def sloppy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Respond as asked for by the path's number, and close."""
+    line = await read_request(reader)
+    writer.write(SLOPPY[int(line.split()[1][1:])])
+
+
+@pytest.mark.parametrize("number", range(len(SLOPPY)))
+async def test_strict_client_reads_a_sloppy_device(number: int) -> None:
+    async with (
+        scripted(sloppy) as port,
+        sharing(port) as multiplexer,
+        ClientSession() as session,
+    ):
+        async with session.get(url(multiplexer, f"/{number}")) as response:
+            assert response.status == 200
+            assert response.headers["Content-Length"] == "2"
+            assert await response.text() == "ok"
+        assert len(multiplexer.snapshot().clients) == 1
+
+
+async def test_offered_upgrade_is_ignored(device: Device) -> None:
+    async with sharing(device.port) as multiplexer, ClientSession() as session:
+        offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c"}
+        address = url(multiplexer, "/value/1")
+        headers = {**offer, "HTTP2-Settings": "AAMAAABkAAQAoAAA"}
+        async with session.get(address, headers=headers) as response:
+            assert await response.json() == {"n": 1}
+            assert "Upgrade" not in response.headers
+        async with session.get(
+            address, headers={"Connection": "Upgrade", "Upgrade": "websocket"}
+        ) as response:
+            assert response.status == 501
+    (request,) = device.requests
+    assert {"Upgrade", "HTTP2-Settings"}.isdisjoint(request.headers)
+
+
+async def test_client_that_sends_its_body_byte_by_byte(device: Device) -> None:
+    async with (
+        sharing(device.port) as multiplexer,
+        connected(multiplexer) as (reader, writer),
+    ):
+        writer.write(b"POST /echo HTTP/1.1\r\nHost: a\r\n")
+        writer.write(b"Transfer-Encoding: chunked\r\n\r\n")
+        writer.write(b"1\r\nx\r\n" * 10_000 + b"0\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"\r\nContent-Length: 10000\r\n" in head
+        assert await reader.readexactly(10_000) == b"x" * 10_000
+
+
 async def unused_port() -> int:
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     port: int = server.sockets[0].getsockname()[1]
@@ -667,4 +726,6 @@ async def test_curl_in_many_ways(device: Device) -> None:
         assert posted[:2] == (0, "abc")
         proxied = await curl("--noproxy", "", "--proxy", url(multiplexer), address)
         assert proxied[:2] == (0, '{"n": 1}')
+        offered = await curl("--http2", address)
+        assert offered[:2] == (0, '{"n": 1}')
     assert device.accepted == 1

@@ -115,8 +115,8 @@ def test_keepalive_is_echoed_where_it_came_from(
     header: LengthHeader, none: bytes
 ) -> None:
     protocol = speaking(header)
-    assert received(protocol.downstream(), none) == [Reply(none)]
-    assert protocol.upstream().feed(none) == [SendBack(none)]
+    assert received(protocol.downstream(), none) == [Reply(none, keepalive=True)]
+    assert protocol.upstream().feed(none) == [SendBack(none, keepalive=True)]
 
 
 @pytest.mark.parametrize(("header", "wrong"), NEVER)
@@ -140,18 +140,18 @@ def test_keepalive_does_not_take_the_place_of_a_response() -> None:
     codec = ISO8583.upstream()
     request = Request(b"\x00\x01?")
     codec.send(request)
-    assert codec.feed(b"\x00\x00") == [SendBack(b"\x00\x00")]
+    assert codec.feed(b"\x00\x00") == [SendBack(b"\x00\x00", keepalive=True)]
     assert codec.feed(b"\x00\x00\x00\x01!\x00\x00") == [
-        SendBack(b"\x00\x00"),
+        SendBack(b"\x00\x00", keepalive=True),
         Answer(request, b"\x00\x01!"),
-        SendBack(b"\x00\x00"),
+        SendBack(b"\x00\x00", keepalive=True),
     ]
 
 
 def test_keepalives_and_requests_keep_their_turn() -> None:
     first, keepalive, second = received(ISO8583.downstream(), b"\0\1a\0\0\0\1b")
     assert isinstance(first, Request)
-    assert keepalive == Reply(b"\0\0")
+    assert keepalive == Reply(b"\0\0", keepalive=True)
     assert isinstance(second, Request)
 
 
@@ -198,7 +198,10 @@ def test_keepalive_that_began_before_the_request_is_echoed() -> None:
     codec.feed(b"\0")
     request = Request(b"\0\1?")
     codec.send(request)
-    assert codec.feed(b"\0\0\1!") == [SendBack(b"\0\0"), Answer(request, b"\0\1!")]
+    assert codec.feed(b"\0\0\1!") == [
+        SendBack(b"\0\0", keepalive=True),
+        Answer(request, b"\0\1!"),
+    ]
 
 
 def test_expired_request_gives_the_connection_up() -> None:
@@ -329,7 +332,7 @@ def test_pieces_do_not_matter_downstream(
     assert [
         event.payload if isinstance(event, Request) else event for event in events
     ] == [
-        message if body else Reply(message)
+        message if body else Reply(message, keepalive=True)
         for message, body in zip(messages, bodies, strict=True)
     ]
 

@@ -96,6 +96,14 @@ def test_a_differing_unit_is_replaced_by_the_one_asked() -> None:
     ]
 
 
+@pytest.mark.parametrize("other", [write(2, 2), write(1, 3)])
+def test_a_confirmation_of_another_write_is_unsolicited(other: bytes) -> None:
+    upstream, request = asking(write(1, 2))
+    (stray,) = upstream.feed(frame(other))
+    assert isinstance(stray, Unsolicited)
+    assert upstream.feed(frame(write(1, 2))) == [Answer(request, b"\x01" + write(1, 2))]
+
+
 @pytest.mark.parametrize(
     "said",
     [
@@ -137,7 +145,9 @@ def test_a_response_cut_short_closes_the_connection() -> None:
     assert upstream.feed(frame(values())[:9]) == []
     assert upstream.begun(request)
     assert not upstream.expire(request)
-    (closed,) = codec("lenient").feed(b"HTTP/1.1 400 Bad Request")
+    fresh, _ = asking(read(0, 9))
+    assert fresh.feed(frame(values(0, 9))[:-3]) == []
+    (closed,) = fresh.feed(frame(values()))
     assert isinstance(closed, Close)
 
 

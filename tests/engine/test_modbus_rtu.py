@@ -133,6 +133,20 @@ def strays(events: list[UpstreamEvent[bytes]]) -> bytes:
     return b"".join(event.data for event in events if isinstance(event, Unsolicited))
 
 
+# ---- confirmations of writes ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "other", ["06 0002 0003", "06 0001 0004", "0001 0003 06 0001 0003"]
+)
+def test_confirmation_of_another_write_is_noise(other: str) -> None:
+    asked, said = EXCHANGES["write single register"]
+    codec, _ = asking(asked)
+    wrong = with_crc(bytes((_UNIT,)) + bytes.fromhex(other))
+    assert not answers(codec.feed(wrong))
+    assert answers(codec.feed(with_crc(said))) == [said]
+
+
 # ---- CRC and lengths ------------------------------------------------------------
 
 

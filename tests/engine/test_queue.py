@@ -191,7 +191,7 @@ def test_only_what_may_be_sent_twice_and_others_keep_their_turn() -> None:
     assert taken(queue) == "a c b"
 
 
-def test_what_is_requeue_goes_before_all_others() -> None:
+def test_requeued_requests_go_first_in_their_original_order() -> None:
     queue, a, b, c = queue_of("a", "b", "c")
     put(queue, read(a), read(b), read(a), read(c))
     first, second = queue.take(), queue.take()

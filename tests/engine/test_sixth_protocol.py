@@ -15,6 +15,7 @@ from custom_components.tcp_multiplexer.multiplexer.command_line.flags import (
 )
 from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Answer,
+    Close,
     Ignored,
     SendBack,
     Unsolicited,
@@ -93,7 +94,7 @@ def test_command_line_knows_what_means_something_to_it() -> None:
     given = parser.parse_args(["-p", "stx", "--probe", probe.hex()])
     assert make_settings(given).probe == probe
     given = parser.parse_args(["-p", "stx", "--share-reads"])
-    with pytest.raises(ValueError, match="--share-reads: means nothing to stx"):
+    with pytest.raises(ValueError, match="--share-reads: has no effect with stx"):
         make_settings(given)
 
 
@@ -155,6 +156,31 @@ def test_bad_frame_of_a_device_is_discarded_and_the_response_awaited() -> None:
     codec.send(request)
     assert codec.feed(BAD) == [Unsolicited("wrong LRC", BAD), SendBack(NAK)]
     assert codec.feed(framed(b"!")) == [Answer(request, framed(b"!"))]
+
+
+def test_bad_frame_that_nobody_asked_for_is_no_answer_and_no_end() -> None:
+    codec = StxProtocol(options()).upstream()
+    assert not any(isinstance(event, Close) for event in codec.feed(b"noise"))
+    assert not any(isinstance(event, Close) for event in codec.feed(BAD))
+    request = StxProtocol(options()).request(framed(b"?"))
+    codec.send(request)
+    assert codec.feed(framed(b"!")) == [Answer(request, framed(b"!"))]
+
+
+def test_what_a_protocol_need_not_say_has_a_default() -> None:
+    protocol = StxProtocol(options())
+    request = protocol.request(framed(b"?"))
+    payload, response = request.payload, framed(b"!")
+    assert not protocol.is_exception(response)
+    assert protocol.rules(options()) is None
+    assert protocol.acknowledge(request) is None
+    assert protocol.probe(request) is None
+    assert protocol.explain_write(request) == {}
+    assert protocol.explain(payload, response) == {}
+    assert protocol.outline(payload, response) == ({}, {})
+    assert protocol.on_wire(payload, 1) == payload
+    assert protocol.describe(payload, None) == "4 bytes 02 3f 03 3c"
+    assert protocol.describe(payload, response).endswith("-> 4 bytes 02 21 03 22")
 
 
 def test_bad_frame_is_no_request_of_the_host() -> None:

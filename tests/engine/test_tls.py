@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import (
+    ClientRefusal,
+    Event,
+    EventType,
     Health,
     ListenerSettings,
     Multiplexer,
@@ -16,8 +19,9 @@ from custom_components.tcp_multiplexer.multiplexer import (
     TlsListener,
     TlsUpstream,
 )
-from tests.waiting import until
-from tests.wire import exception, read, values, write
+from custom_components.tcp_multiplexer.multiplexer.downstream.server_tls import RECORD
+from tests.waiting import settled, until
+from tests.wire import Frame, exception, read, values, write
 
 from .certificates import Authority, Pair, locked
 from .conftest import Connect, Multiplex
@@ -140,6 +144,47 @@ async def test_clients_may_have_to_show_a_certificate(  # noqa: PLR0917
     context.load_cert_chain(path)
     client = await Client.connect(tls_port(multiplexer), tls=context)
     assert await client.ask(read()) == values()
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"allowed_networks": ()}, ClientRefusal.NOT_ALLOWED),
+        ({"max_clients": 1}, ClientRefusal.TOO_MANY_CLIENTS),
+    ],
+)
+async def test_clients_are_judged_and_counted_before_their_handshake(
+    multiplex: Multiplex,
+    server: Pair,
+    settings: dict[str, Any],
+    reason: ClientRefusal,
+) -> None:
+    multiplexer = await multiplex(**listening(server), **settings)
+    events: list[Event] = []
+    multiplexer.subscribe(events.append)
+    if "max_clients" in settings:
+        silent = await Client.connect(tls_port(multiplexer))
+        await until(lambda: len(multiplexer.snapshot().clients) == 1)
+    client = await Client.connect(tls_port(multiplexer))
+    assert await client.closed()
+    client.close()
+    assert Event(EventType.CLIENT_REFUSED, "127.0.0.1", reason) in events
+    if "max_clients" in settings:
+        silent.close()
+        await until(lambda: not multiplexer.snapshot().clients)
+
+
+async def test_client_within_tls_is_read_little_at_a_time(
+    device: Device, multiplex: Multiplex, authority: Authority, server: Pair
+) -> None:
+    multiplexer = await multiplex(**listening(server))
+    client = await Client.connect(tls_port(multiplexer), tls=trusting(authority))
+    device.hold()
+    request = Frame(1, 1, read()).encoded()
+    client.writer.write(request * ((1 << 20) // len(request)))
+    received = await settled(lambda: multiplexer.snapshot().bytes_from_clients)
+    assert received <= 3 * RECORD
     client.close()
 
 

@@ -98,6 +98,7 @@ async def test_the_form_shows_defaults_and_saving_them_stores_nothing(
         "quiet": 1,
         "allowed_networks": [str(network) for network in DEFAULT_NETWORKS],
         "max_clients": 1000,
+        "client_idle_timeout": 0,
         CONF_UPDATE_INTERVAL: 10,
         CONF_CLIENT_NAMES: [],
         CONF_ALLOW_SEND_REQUEST: False,

@@ -584,6 +584,10 @@ class SimulatedSocket:
         self.family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._address = address
 
+    def dup(self) -> socket.socket:
+        """Refuse: no socket of the system's stands behind it."""
+        raise NotImplementedError
+
     def getsockname(self) -> tuple[Any, ...]:
         """Give the address as a socket would."""
         if self.family is socket.AF_INET6:

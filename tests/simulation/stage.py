@@ -276,14 +276,14 @@ class Stage(World):
         """Do something at a moment of the scene."""
         self.loop.post(self.beginning + moment, do, *args)
 
-    def hand(self) -> Hand:
-        """Let a client come."""
+    def hand(self, listener: int = 0, *, source: str | None = None) -> Hand:
+        """Let a client come, by the first listener and from an address of its own."""
         hand = Hand(self)
         self._hands += 1
         self.network.dial(
             hand,
-            *self.address,
-            source=f"192.168.1.{self._hands}",
+            *self.mux.snapshot().listen_addresses[listener],
+            source=source or f"192.168.1.{self._hands}",
             prepare=hand.prepare,
             refused=hand.refused,
         )

@@ -5,20 +5,32 @@ least in which that can be seen. The device answers after `SERVICE` seconds; byt
 travel in no time (see `stage.py`).
 """
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 import inspect
+from ipaddress import ip_network
 import sys
 from typing import Any
 
 import pytest
 
-from custom_components.tcp_multiplexer.multiplexer import EventType
+from custom_components.tcp_multiplexer.multiplexer import EventType, ListenerSettings
+from custom_components.tcp_multiplexer.multiplexer.protocols.framed import (
+    FramedDownstream,
+)
+from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.rtu import (
+    RtuDownstream,
+)
+from custom_components.tcp_multiplexer.multiplexer.protocols.options import Framing
+from tests.engine.serial_line import with_crc
 
 from .contract import CONTRACT, QUOTED, contract
 from .dialects import read
-from .network import Refusal
+from .network import Endpoint, Refusal
 from .stage import (
     SERVICE,
+    Line,
     Stage,
     answers,
     asks,
@@ -342,7 +354,29 @@ def test_a_message_begun_but_incomplete_after_the_timeout_closes_its_client() ->
         assert [heard.at for heard in quick.heard] == [at(2.5)]
 
 
-@contract("An idle client is never closed for being idle")
+@contract(
+    "An idle client is closed only after `client_idle_timeout` without a request",
+)
+@pytest.mark.parametrize("live", [False, True], ids=["from the start", "applied"])
+def test_an_idle_client_is_closed_after_client_idle_timeout(*, live: bool) -> None:
+    limit: dict[str, Any] = {"client_idle_timeout": 10.0}
+    with stage(timeout=60, **({} if live else limit)) as scene:
+        silent, asking, waiting = (scene.hand() for _ in range(3))
+        beginning = scene.now
+        if live:
+            assert scene.run(scene.mux.apply(replace(scene.settings, **limit)))
+        scene.at(5, asking.ask, asks(1))
+        scene.at(6, waiting.ask, asks(2))
+        scene.puppet.script += [answers(), answers(20)]
+        scene.run_to(40)
+        assert silent.closed == pytest.approx(beginning + 10, abs=1.1)
+        assert asking.closed == pytest.approx(15, abs=1.1)
+        assert [heard.at for heard in waiting.heard] == [at(26)]
+        assert waiting.closed == pytest.approx(26, abs=1.1)
+        assert not scene.mux.snapshot().clients
+
+
+@contract("which is off by default")
 def test_an_idle_client_is_never_closed_for_being_idle() -> None:
     with stage() as scene:
         client = scene.hand()
@@ -418,7 +452,7 @@ def test_other_protocols_have_no_words_for_it_and_close_at_the_deadline(
 
 @contract(
     "A response counts only if transaction identifier, unit identifier and function "
-    "code (its exception bit aside) match.",
+    "code (its exception bit aside) match",
     "it is counted, traced and discarded, and the connection stays.",
 )
 @pytest.mark.parametrize("place", [1, 6, 7], ids=["transaction", "unit", "function"])
@@ -491,6 +525,91 @@ def test_a_deadline_that_passes_within_a_response_closes_the_connection() -> Non
         scene.run_to(10)
         assert scene.puppet.ended == [(at(3), 1)]
         assert scene.puppet.dials == [at(3)]
+
+
+@contract(
+    "one that names something else belongs to another write, with lenient matching and "
+    "RTU too.",
+)
+@pytest.mark.parametrize(
+    "manner", [{}, {"matching": "lenient"}, {"framing": "rtu"}], ids=str
+)
+@pytest.mark.parametrize("place", ["address", "value"])
+def test_a_confirmation_names_what_was_written(
+    place: str, manner: dict[str, Any]
+) -> None:
+    wrong = sets(2) if place == "address" else sets(1)[:-1] + b"\x23"
+
+    def confirms_another(line: Line, tid: int, body: bytes) -> None:
+        line.say(line.stage.pack(tid, wrong))
+        answers(0.5)(line, tid, body)
+
+    with stage(**manner) as scene:
+        client = scene.hand()
+        scene.puppet.script.append(confirms_another)
+        scene.at(0, client.ask, sets(1))
+        scene.run_to(1)
+        assert client.heard == [(at(0.5), 1, answer(scene, sets(1)))]
+        assert scene.mux.snapshot().unsolicited_responses == 1
+        assert not scene.puppet.ended
+
+
+@contract(
+    "Bytes that can begin no header are discarded, up to the header of a response that "
+    "is awaited: its identifier, protocol identifier, unit and function.",
+)
+@pytest.mark.parametrize("manner", [{}, {"matching": "lenient"}], ids=str)
+def test_bytes_between_frames_cost_nothing(manner: dict[str, Any]) -> None:
+    with stage(**manner) as scene:
+        client = scene.hand()
+        scene.puppet.script += [says_before(lambda _: b"USR-TCP232\r\n", 0.5)]
+        scene.at(0, client.ask, asks(1))
+        scene.run_to(1)
+        assert client.heard == [(at(0.5), 1, answer(scene, asks(1)))]
+        assert not scene.puppet.ended
+
+
+@contract(
+    "So are bytes that could begin the frame of nobody's response, once 50 ms have "
+    "passed without any more.",
+)
+def test_bytes_that_nothing_follows_keep_the_connection() -> None:
+    """Whatever times out, and what they announced swallows no response."""
+
+    def announces(line: Line, tid: int, body: bytes) -> None:
+        line.say(b"\x77\x77\0\0\0\x50\1\3")
+
+    with stage(timeout=2) as scene:
+        client = scene.hand()
+        scene.puppet.script += [announces, says_before(lambda _: b"\xff", 0.5)]
+        scene.at(0, client.ask, asks(1))
+        scene.at(2, client.ask, asks(2))
+        scene.run_to(3)
+        assert client.heard[-1] == (at(2.5), 2, answer(scene, asks(2)))
+        assert not scene.puppet.ended
+
+
+@contract(
+    "One whose header says another length is taken for what it is as soon as the next "
+    "response begins behind it, or once 50 ms have passed without any more.",
+)
+@pytest.mark.parametrize("manner", [{}, {"matching": "lenient"}], ids=str)
+@pytest.mark.parametrize("length", [b"\0\2", b"\0\4", b"\0\6", b"\3\0"], ids=bytes.hex)
+def test_an_exception_of_wrong_length_is_taken_after_a_silence(
+    length: bytes, manner: dict[str, Any]
+) -> None:
+    def refuses(line: Line, tid: int, body: bytes) -> None:
+        line.say(tid.to_bytes(2) + b"\0\0" + length + excuse(body, 2))
+
+    with stage(**manner) as scene:
+        client = scene.hand()
+        scene.puppet.script.append(refuses)
+        scene.at(0, client.ask, asks(1))
+        scene.at(1, client.ask, asks(2))
+        scene.run_to(2)
+        assert client.heard[0] == (at(0.05), 1, excuse(asks(1), 2))
+        assert client.heard[1].body == answer(scene, asks(2))
+        assert not scene.puppet.ended
 
 
 # ---- no correlation -------------------------------------------------------------
@@ -706,6 +825,244 @@ def test_an_exchange_in_flight_ends_normally_when_its_client_leaves() -> None:
         scene.run_to(1)
         told = [(asked.at, asked.body) for asked in scene.puppet.asked]
         assert told == [(at(0), asks(1)), (at(0.1), sets(3)), (at(0.2), asks(4))]
+
+
+RTU_TOO: dict[str, Any] = {
+    "more_listeners": (
+        ListenerSettings(host="192.168.1.250", port=502, framing=Framing.RTU),
+    )
+}
+"""A second listener, for clients that speak RTU."""
+
+
+@contract("its place, and its connection, are free once nothing is left to say to it")
+def test_an_rtu_client_that_leaves_is_let_go_of_once_it_is_owed_nothing() -> None:
+    with stage(**RTU_TOO) as scene:
+        first = scene.hand()
+        queued, followed, writing = (scene.hand(1) for _ in range(3))
+        scene.at(0, first.ask, asks(1))
+        scene.at(0.01, queued.send, with_crc(asks(2)))
+        scene.at(0.01, followed.send, with_crc(asks(1)))
+        scene.at(0.01, writing.send, with_crc(asks(3)) + with_crc(sets(4)))
+        for hand in (queued, followed, writing):
+            scene.at(0.05, hand.leave)
+        scene.run_to(0.06)
+        assert len(scene.mux.snapshot().clients) == 2
+        scene.run_to(1)
+        assert [client.port for client in scene.mux.snapshot().clients] == [
+            first.link.dialled.get_extra_info("sockname")[1]
+        ]
+        assert [asked.body for asked in scene.puppet.asked] == [asks(1), sets(4)]
+
+
+# ---- what one client may cost ---------------------------------------------------
+
+
+@contract(
+    "replies that need no device and wait behind an unanswered request | 64 a client, "
+    "or 64 KiB",
+)
+def test_a_client_whose_refusals_wait_in_line_is_read_no_further() -> None:
+    with stage(timeout=60, write_policy="deny", **RTU_TOO) as scene:
+        client = scene.hand(1)
+        scene.puppet.script.append(answers(10))
+        scene.at(0, client.send, with_crc(asks(1)))
+        flood = with_crc(sets(1)) * 2000
+        scene.at(0.1, client.send, flood)
+        scene.run_to(9)
+        [seen] = scene.mux.snapshot().clients
+        assert (seen.refused, client.heard) == (64, [])
+        assert seen.bytes_in < 6000
+        scene.run_to(100)
+        [seen] = scene.mux.snapshot().clients
+        assert seen.refused == 2000
+
+
+@contract(
+    "A client that asks again within 100 ms of being refused at once, and is refused "
+    "again, is told so 100 ms later",
+)
+@pytest.mark.parametrize("listener", [0, 1], ids=["tcp", "rtu"])
+def test_refusals_that_a_client_asks_for_again_are_delayed(
+    listener: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stage(write_policy="deny", **RTU_TOO) as scene:
+        stubborn, other = scene.hand(listener), scene.hand()
+        told: list[float] = []
+
+        def again(data: bytes) -> None:
+            told.append(scene.now)
+            scene.loop.post(scene.loop.time() + 0.001, write)
+
+        def write() -> None:
+            stubborn.send(with_crc(sets(1)) if listener else framed)
+
+        framed = scene.dialect.pack(1, sets(1))
+        monkeypatch.setattr(stubborn, "data_received", again)
+        scene.at(0, write)
+        scene.at(0.12, other.ask, sets(2), asks(3))
+        scene.run_to(0.35)
+        assert told == [at(0), at(0.101), at(0.202), at(0.303)]
+        assert [heard.at for heard in other.heard] == [at(0.12), at(0.22)]
+
+
+@contract("while 64 refusals wait, it is read no further.")
+def test_a_client_that_asks_for_many_refusals_is_read_no_further() -> None:
+    with stage(write_policy="deny") as scene:
+        client = scene.hand()
+        scene.at(0, client.ask, sets(1))
+        for number in range(1000):
+            scene.at(0.01 + number * 1e-5, client.ask, sets(1))
+        scene.run_to(0.1)
+        [seen] = scene.mux.snapshot().clients
+        assert seen.refused == 65
+        scene.run_to(3)
+        assert len(client.heard) == 1001
+
+
+@contract("At most 64 messages of one client are taken in one turn of the loop")
+@pytest.mark.parametrize(
+    ("settings", "codec", "message"),
+    [
+        ({"protocol": "iso8583"}, FramedDownstream, b"\0\0"),
+        ({"write_policy": "deny", **RTU_TOO}, RtuDownstream, with_crc(sets(1))),
+    ],
+    ids=["keepalives", "refused writes"],
+)
+def test_a_client_that_floods_leaves_others_their_turns(
+    settings: dict[str, Any],
+    codec: Any,
+    message: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: Counter[int] = Counter()
+    with stage(**settings) as scene:
+        next_event = codec.next_event
+
+        def counting(self: Any) -> Any:
+            taken[scene.loop.turns] += 1
+            return next_event(self)
+
+        monkeypatch.setattr(codec, "next_event", counting)
+        client = scene.hand(-1)
+        scene.at(0, client.send, message * 2000)
+        scene.run_to(10)
+        assert taken.total() >= 2000
+        assert max(taken.values()) <= 64
+
+
+@contract("it is echoed to its sender, at most once a second on a connection")
+def test_keepalives_that_both_sides_echo_do_not_circulate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with stage(protocol="iso8583") as scene:
+        client = scene.hand()
+        [line] = scene.puppet.lines
+        echoes: dict[str, list[float]] = {"client": [], "device": []}
+
+        def echo(peer: str, end: Endpoint, after: float) -> Callable[[bytes], None]:
+            def received(data: bytes) -> None:
+                assert data == b"\0\0"
+                echoes[peer].append(scene.now)
+                scene.loop.post(scene.loop.time() + after, end.write, data)
+
+            return received
+
+        monkeypatch.setattr(
+            line, "data_received", echo("device", line.link.accepted, 0.01)
+        )
+        monkeypatch.setattr(
+            client, "data_received", echo("client", client.link.dialled, 1.5)
+        )
+        scene.at(0, line.say, b"\0\0")
+        scene.at(0, client.send, b"\0\0" * 3)
+        scene.run_to(5)
+        assert echoes == {"client": [at(0), at(1.5), at(3), at(4.5)], "device": [at(0)]}
+
+
+# ---- who may connect ------------------------------------------------------------
+
+
+@contract("One address gets at most a quarter of `max_clients`, but at least 16.")
+@pytest.mark.parametrize(("most", "share"), [(100, 25), (40, 16), (10, 10)])
+def test_one_address_cannot_take_all_places(most: int, share: int) -> None:
+    with stage(max_clients=most) as scene:
+        greedy = [scene.hand(source="192.168.2.1") for _ in range(share + 5)]
+        other = scene.hand() if share < most else None
+        scene.run_to(1)
+        assert sum(hand.closed is None for hand in greedy) == share
+        assert len(scene.mux.snapshot().clients) == share + (other is not None)
+        greedy[0].leave()
+        scene.run_to(2)
+        again = scene.hand(source="192.168.2.1")
+        scene.run_to(3)
+        assert again.closed is None
+
+
+@contract(
+    "A change of the allowed networks closes at once whom it no longer allows; a smaller "
+    "`max_clients` closes nobody.",
+)
+def test_a_client_that_may_no_longer_connect_is_closed_at_once() -> None:
+    with stage() as scene:
+        first, second = scene.hand(), scene.hand()
+        narrower = replace(
+            scene.settings,
+            allowed_networks=(ip_network("192.168.1.2/32"),),
+            max_clients=1,
+        )
+        scene.run_to(1)
+        assert scene.run(scene.mux.apply(narrower))
+        first.ask(asks(1))
+        second.ask(asks(2))
+        scene.run_to(2)
+        assert (first.closed, second.closed) == (at(1), None)
+        assert [asked.body for asked in scene.puppet.asked] == [asks(2)]
+        assert scene.told(EventType.CLIENT_REFUSED) == [at(1)]
+
+
+POST = (
+    b"POST /%s HTTP/1.1\r\nHost: 192.168.1.250:502\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: 65536\r\n\r\n"
+)
+
+
+def body_of_a_web_page(protocol: str) -> bytes:
+    """Give what a page would POST to have this protocol's device do something."""
+    match protocol:
+        case "modbus":
+            return with_crc(sets(1)) * 1000
+        case "iso8583":  # the length that "PO" is, and then messages
+            rest = int.from_bytes(b"PO") + 2
+            return bytes(rest - len(POST % b"")) + b"\0\4take" * 100
+        case "mpu":
+            return b"0004take" * 100
+        case _:
+            return b"take\n" * 100
+
+
+@contract(
+    "Where the protocol is not HTTP, a client whose first bytes are an HTTP request line "
+    "is closed, and nothing that it sent reaches the device",
+)
+@pytest.mark.parametrize("pieces", [1, 2, 3, 16, 100, 1000])
+@pytest.mark.parametrize("target", [b"", b"a" * 2000], ids=["short", "long"])
+@pytest.mark.parametrize("protocol", ["modbus", *PLAIN])
+def test_a_web_page_s_request_reaches_no_device(
+    protocol: str, target: bytes, pieces: int
+) -> None:
+    settings = RTU_TOO if protocol == "modbus" else {}
+    with stage(protocol=protocol, **settings) as scene:
+        page = scene.hand(-1)
+        data = POST % target + body_of_a_web_page(protocol)
+        step = -(-len(data) // pieces)
+        for number in range(pieces):
+            piece = data[number * step :][:step]
+            scene.at(number * 0.001, page.send, piece)
+        scene.run_to(2)
+        assert page.closed is not None
+        assert page.closed < 1
+        assert (scene.puppet.asked, page.heard) == ([], [])
 
 
 # ---- the upstream connection ----------------------------------------------------

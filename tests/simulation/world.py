@@ -45,7 +45,7 @@ from .device import (
     Order,
     Slots,
 )
-from .dialects import Dialect, Verdict, dialect
+from .dialects import DIALECTS, Dialect, Verdict, dialect
 from .invariants import Violation, Watch
 from .loop import SimulatedLoop
 from .network import Conditions, Network
@@ -384,7 +384,7 @@ def _crowd(rng: Random) -> list[tuple[type[Client], Temper]]:
     return clients
 
 
-PROTOCOLS = ("modbus", "echo", "iso8583", "mpu")
+PROTOCOLS = tuple(DIALECTS)
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """A TCP multiplexer: one upstream connection shared by any number of clients.
 
-This package is the engine. It knows nothing of Home Assistant, needs no more than the
-standard library and h11, and also runs on its own (`tcp-multiplexer server`). What is
-named here is its whole interface.
+This package is the engine. It knows nothing of Home Assistant, needs only the standard
+library and h11, and also runs on its own (`tcp-multiplexer server`). `__all__` is its
+complete interface.
 """
 
 from .dispatch.exchange import CloseReason, Exchange, Upstream, UpstreamOwner
@@ -33,11 +33,11 @@ from .tls import TlsError, TlsListener, TlsUpstream
 
 __all__ = [  # noqa: RUF022 - grouped by what they are for
     "__version__",
-    # One multiplexer, and the requests of the program that runs it
+    # A multiplexer, and the requests of the program that runs it
     "Multiplexer",
     "RequestError",
     "Failure",
-    # How it is set up
+    # Its settings
     "Settings",
     "ListenerSettings",
     "TlsListener",
@@ -45,7 +45,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Network",
     "SettingsError",
     "TlsError",
-    # What settings can be, for forms: defaults, bounds, device profiles, protocols
+    # For forms: defaults and bounds of settings, device profiles, protocols
     "DEFAULT_NETWORKS",
     "ROWS",
     "Row",
@@ -67,12 +67,12 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "ScopeSnapshot",
     "TraceRecord",
     "Outline",
-    # An upstream of another kind than a socket: `Multiplexer(make_upstream=…)`
+    # For an upstream other than a socket: `Multiplexer(make_upstream=…)`
     "Upstream",
     "UpstreamOwner",
     "Exchange",
-    # A protocol alone, to ask a device without a multiplexer: its upstream codec turns
-    # a request into bytes, and bytes into what they mean
+    # A protocol alone, to probe a device without a multiplexer: its upstream codec
+    # encodes requests and decodes responses
     "Protocol",
     "Request",
     "Answer",

@@ -1,4 +1,4 @@
-"""`python -m tcp_multiplexer` is the console script by another name."""
+"""Runs the command line: `python -m tcp_multiplexer`."""
 
 import sys
 

@@ -1,6 +1,19 @@
-"""Bounds that are the engine's own: no owner sets them, but tests may shorten them."""
+"""Limits of the engine that are not settings; tests may lower them."""
 
 from dataclasses import dataclass
+
+ECHO_SECONDS = 1.0
+"""At most one keepalive is echoed on a connection within this time."""
+
+ADDRESS_SHARE = 4
+"""One address gets at most `max_clients` divided by this ..."""
+ADDRESS_LEAST = 16
+"""... but always at least this many clients."""
+REFUSAL_DELAY = 0.1
+"""Seconds by which further refusals to a client that keeps asking are delayed."""
+MOST_FREE_DESCRIPTORS = 64
+"""File descriptors kept free of clients, or a quarter of a low limit: for connections
+to the device, for the resolver, and for whatever else the process does."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -8,15 +21,24 @@ class Limits:
     """Times in seconds, sizes in bytes."""
 
     connect: float = 5.0
-    """One attempt to connect lasts at most so long, a TLS handshake included."""
+    """How long one attempt to connect may take, including the TLS handshake."""
     trial: float = 2.0
-    """An older connection that drops so soon after a newer was opened was dropped for
-    it; one that ends so soon after its own opening had no place at the device."""
+    """If an older connection drops this soon after a newer one was opened, the device
+    dropped it for that one; if a connection ends this soon after opening, the device
+    had no slot for it."""
     linger: float = 2.0
-    """A client that has been told our last words may go on sending for so long."""
+    """How long a client may go on sending after the last bytes were sent to it."""
     buffer: int = 64 << 20
-    """Large requests (complete or not) over all clients, and again unread responses.
-    The oldest incomplete request may exceed it, so that one can always complete."""
+    """Limit over all clients for large requests (complete or not), and again for unread
+    responses. The oldest incomplete request may exceed it, so that one can always
+    complete."""
+    messages: int = 64
+    """Messages taken from one client per iteration of the loop, so others get on."""
+    settled: int = 64
+    """Replies of a client that are ready but wait for an earlier one; above this, no
+    more is read from the client."""
+    own_replies: int = 64 << 10
+    """Bytes of those replies that did not need the device; likewise."""
 
 
 LIMITS = Limits()

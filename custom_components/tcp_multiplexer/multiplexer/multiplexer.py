@@ -1,10 +1,10 @@
-"""The multiplexer: owns the parts, and is all that the rest of the world sees of them.
+"""The multiplexer: owns the parts of the engine, and is the interface to them.
 
     client ─▶ Client ─▶ RequestQueue ─▶ Dispatcher ─▶ SocketUpstream ─▶ device
        ▲                                    │  ▲
        └──────────── the response ──────────┘  └─ UpstreamPool: the connections
 
-All of it runs in one event loop, in plain calls. The only tasks are one connection
+Everything runs in one event loop, in plain calls. The only tasks are one connection
 attempt at a time and what the owner awaits.
 """
 
@@ -48,16 +48,17 @@ if TYPE_CHECKING:
 
 
 class RequestError(Exception):
-    """A request of the host program's own got no response; `failure` says why."""
+    """A request of the host program got no response; `failure` says why."""
 
     def __init__(self, failure: Failure) -> None:
-        """Keep the cause."""
         super().__init__(failure.value.replace("_", " "))
         self.failure = failure
 
 
 class Multiplexer:
-    """Shares one upstream, or a small pool of connections to it, among clients."""
+    """Shares one connection to a device, or a small pool of them, among clients."""
+
+    _stopped = False
 
     def __init__(
         self,
@@ -69,14 +70,15 @@ class Multiplexer:
         rng: random.Random | None = None,
         limits: Limits = LIMITS,
     ) -> None:
-        """Prepare; must run in the event loop that will carry it.
+        """Construct the parts; must be called in the event loop that will run them.
 
-        `name` is what logs call the upstream, else its host and port.
-        `make_upstream` makes connections of another kind than a codec on a socket.
-        `rng` spreads the attempts to connect; give one to repeat a run exactly.
+        `paused` starts it without connecting. `name` is the upstream's name in logs, by
+        default its host and port. `make_upstream` makes connections other than a codec
+        on a socket. `rng` is the source of the reconnect jitter; pass a seeded one for
+        a reproducible run.
 
         Raises:
-            SettingsError: the probe is no message of the protocol.
+            SettingsError: the probe is not a valid message of the protocol.
 
         """
         self._settings = settings
@@ -109,7 +111,6 @@ class Multiplexer:
         )
         self._hosts: set[_Host] = set()
         self._tls: ssl.SSLContext | None = None
-        self._stopped = False
 
     def _make_dispatcher(self, timer: Timer, units: Units, name: str) -> Dispatcher:
         settings = self._settings
@@ -172,16 +173,16 @@ class Multiplexer:
 
     @property
     def paused(self) -> bool:
-        """It leaves the device alone."""
+        """Whether it is paused: it leaves the device alone."""
         return self._pool.paused
 
     @property
     def health(self) -> Health:
-        """How the upstream does."""
+        """The health of the upstream."""
         return self._pool.status
 
     async def start(self) -> None:
-        """Listen, and begin to connect; the device may be away.
+        """Start listening and connecting; the device need not be reachable.
 
         Raises:
             OSError: the local port cannot be opened.
@@ -196,7 +197,7 @@ class Multiplexer:
         self._pool.connect()
 
     async def stop(self) -> None:
-        """Free the port, every socket, timer and task. May be called again."""
+        """Close every socket, and end every timer and task; may be called again."""
         if self._stopped:
             return
         self._stopped = True
@@ -207,10 +208,10 @@ class Multiplexer:
         await asyncio.sleep(0)  # the closed sockets leave the loop
 
     async def reconnect(self, *, drain: bool = True) -> None:
-        """Close the upstream and connect anew; pending requests survive.
+        """Close the upstream connections and connect again; pending requests survive.
 
         With `drain`, exchanges in flight may finish first, up to their deadlines.
-        Gives back when the old connections are closed. Does nothing while paused.
+        Returns when the old connections are closed. Does nothing while paused.
         """
         if not self.paused:
             await self._pool.reconnect(drain=drain)
@@ -218,7 +219,7 @@ class Multiplexer:
     async def pause(self) -> None:
         """Leave the device alone until `resume`; requests are refused meanwhile.
 
-        Gives back when the connections are closed.
+        Exchanges in flight may finish. Returns when the connections are closed.
         """
         await self._pool.pause()
 
@@ -227,10 +228,10 @@ class Multiplexer:
         self._pool.resume()
 
     async def request(self, payload: bytes) -> bytes:
-        """Ask the device something, as one more client would.
+        """Send the device a request, as one more client would; return the response.
 
-        For Modbus, `payload` and the response are a unit identifier and a PDU, an
-        exception being a response; for other protocols whole messages.
+        For Modbus, `payload` and the response are a unit identifier and a PDU, and an
+        exception is a response; for other protocols they are whole messages.
 
         Raises:
             ValueError: `payload` is not exactly one valid request.
@@ -254,7 +255,10 @@ class Multiplexer:
             self._dispatcher.leave(host)
 
     def disconnect_client(self, address: str | None = None) -> int:
-        """Close the connections of a client's address, or all; give how many."""
+        """Close the client connections from `address`, or all; return how many.
+
+        `address` is with or without a port.
+        """
         clients = [
             client
             for client in self._listener.clients
@@ -265,7 +269,7 @@ class Multiplexer:
         return len(clients)
 
     def reset_statistics(self) -> None:
-        """Count from now on."""
+        """Set all counters to zero; the trace is kept."""
         self._statistics.reset(self._loop.time())
         for client in self._listener.clients:
             self._statistics.gone.add(client, -1)
@@ -273,9 +277,9 @@ class Multiplexer:
         self._statistics.clients_peak = len(self._listener.clients)
 
     async def apply(self, settings: Settings) -> bool:
-        """Go on with other settings without dropping anybody, if that can be done.
+        """Apply changed settings without dropping clients, if that is possible.
 
-        Gives False, having done nothing, when a restart is needed.
+        Returns False, and changes nothing, if a restart is needed.
         """
         changed = {
             field
@@ -293,18 +297,18 @@ class Multiplexer:
         return True
 
     def subscribe(self, listener: EventListener) -> Callable[[], None]:
-        """Call `listener` for each event (see `events`); give what ends that."""
+        """Call `listener` for each event; return a function that unsubscribes it."""
         return self._events.subscribe(listener)
 
     def snapshot(self) -> Snapshot:
-        """Give a picture of this moment."""
+        """Return the state at this moment."""
         statistics, pool, queue = self._statistics, self._pool, self._queue
         clock = self._clock
         health = pool.status
         opened = [upstream.opened_at for upstream in self._connections.open]
         waits, took = statistics.times.recent(self._loop.time())
         last = self._dispatcher.last_response
-        traffic = statistics.gone.with_those_here(self._listener.clients)
+        traffic = statistics.gone.including(self._listener.clients)
         return Snapshot(
             health=health,
             health_reason=pool.health.reason if health.value in _UNWELL else None,
@@ -348,7 +352,7 @@ class Multiplexer:
         )
 
     def trace(self) -> tuple[TraceRecord, ...]:
-        """Give the last exchanges, the oldest first."""
+        """Return the last exchanges, the oldest first."""
         clock = self._clock
         return tuple(
             TraceRecord(
@@ -356,7 +360,7 @@ class Multiplexer:
                 client,
                 request,
                 response,
-                outcome,
+                outcome.value,
                 (ended if sent is None else sent) - arrived,
                 None if sent is None else ended - sent,
             )
@@ -366,26 +370,26 @@ class Multiplexer:
         )
 
     def describe(self, record: TraceRecord) -> str:
-        """Say in one line what was asked and answered, for people."""
+        """Return request and response as one line of text, for people."""
         return self._protocol.describe(record.request, record.response)
 
     def explain(self, record: TraceRecord) -> dict[str, object]:
-        """Give what was asked and answered, by names, as the protocol knows them."""
-        told = self._protocol.explain(record.request, record.response)
-        return {"description": self.describe(record), **told}
+        """Return request and response decoded by the protocol, by names."""
+        decoded = self._protocol.explain(record.request, record.response)
+        return {"description": self.describe(record), **decoded}
 
     def outline(self, record: TraceRecord) -> Outline:
-        """Give what was asked for and how it ended, without any values."""
+        """Return what was requested and how it ended, without any values."""
         return self._protocol.outline(record.request, record.response)
 
     def pcap(self, records: Iterable[TraceRecord]) -> bytes:
-        """Give exchanges as a packet capture."""
+        """Return exchanges as a packet capture, for Wireshark."""
         device = (self._settings.host, self._settings.port)
         return to_pcap(records, device, self._protocol.on_wire)
 
     @property
     def _clock(self) -> float:
-        """What turns loop time into time of day."""
+        """Seconds to add to loop time for the time of day."""
         return time.time() - self._loop.time()
 
 
@@ -393,12 +397,11 @@ _UNWELL = frozenset(("degraded", "unreachable"))
 
 
 class _Host(Requester):
-    """The host program, for one request."""
+    """The host program, for one request; `result` gets its response."""
 
     __slots__ = ("result",)
 
     def __init__(self, result: asyncio.Future[bytes]) -> None:
-        """Resolve `result` with the response."""
         super().__init__("host")
         self.result = result
 

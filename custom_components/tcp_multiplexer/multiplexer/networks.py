@@ -1,4 +1,4 @@
-"""Addresses of peers, and the networks that they may come from."""
+"""Addresses of peers, and the networks from which they may connect."""
 
 from collections.abc import Iterable
 from ipaddress import (
@@ -14,7 +14,7 @@ type Address = IPv4Address | IPv6Address
 type Network = IPv4Network | IPv6Network
 
 HOST_ADDRESS = IPv4Address("127.0.0.1")
-"""Where the host program's own requests come from."""
+"""The address that the host program's own requests count as coming from."""
 
 DEFAULT_NETWORKS: tuple[Network, ...] = tuple(
     ip_network(text)
@@ -32,10 +32,10 @@ DEFAULT_NETWORKS: tuple[Network, ...] = tuple(
 
 
 def parse_peer(host: str) -> Address:
-    """Give a peer's address, IPv4-mapped ones as IPv4, without its scope.
+    """Return a peer's address without its scope; IPv4-mapped ones as IPv4.
 
     Raises:
-        ValueError: `host` is no address.
+        ValueError: `host` is not an address.
 
     """
     address = ip_address(host.partition("%")[0])
@@ -45,5 +45,5 @@ def parse_peer(host: str) -> Address:
 
 
 def is_in(address: Address, networks: Iterable[Network]) -> bool:
-    """Tell whether `address` lies in one of `networks`."""
+    """Return whether `address` is in one of `networks`."""
     return any(address in network for network in networks)

@@ -1,32 +1,33 @@
-"""Device profiles: what is known to work with which device, as data.
+"""Device profiles: the settings known to work with each kind of device, as data.
 
-A profile names settings and nothing else; each value stands beside its source, and
-every one can be overridden. Threads are GitHub's, as owner/repository#number; where a
-value follows from no measurement, the source says how it was judged.
+A profile only presets settings; each value has its source beside it, and each can be
+overridden. Threads are on GitHub, as owner/repository#number. If a value was not
+measured, the source says how it was judged.
 """
 
 from typing import Any, NamedTuple
 
 
 class Advice(NamedTuple):
-    """One setting and why it is so."""
+    """The value of one setting, and its source."""
 
     value: Any
     source: str
 
 
 class Profile(NamedTuple):
-    """What to set for one kind of device."""
+    """The settings for one kind of device."""
 
     title: str
+    """The kind of device, in English; forms have their own words."""
     advice: dict[str, Advice]
     protocol: str = "modbus"
     units: tuple[int, ...] = (1,)
-    """Units to ask first when finding out who the device is."""
+    """Units to ask first when identifying the device."""
     signs: tuple[str, ...] = ()
-    """Words, in lower case, all of which such a device uses of itself."""
+    """Words, in lower case, all of which such a device uses to identify itself."""
     notes: str = ""
-    """What settings cannot mend, for people."""
+    """What no setting can fix, for people."""
 
     @property
     def settings(self) -> dict[str, Any]:

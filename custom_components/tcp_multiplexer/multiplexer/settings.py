@@ -1,9 +1,8 @@
-"""Every setting of a multiplexer: one row each, and nothing else knows a default.
+"""Every setting of a multiplexer: one row each, the only place that has its default.
 
-A row says what a setting means, its default and bounds, and in which section it
-belongs. The flag of the command line and the field of the form are made from it, by
-its type. Times are seconds, sizes are bytes; a time of 0 turns the behaviour off that
-it belongs to.
+A row states what a setting means, its default and bounds, and the section to which it
+belongs. The command line's flag and the form's field are generated from it, by its
+type. Times are seconds, sizes are bytes; a time of 0 turns its feature off.
 """
 
 from collections.abc import Iterator
@@ -30,17 +29,17 @@ __all__ = [
 
 
 class WritePolicy(enum.StrEnum):
-    """What becomes of a write."""
+    """What to do with a write."""
 
     ALLOW = "allow"
     DENY = "deny"
     """Refuse it (Modbus: exception 0x01)."""
     ACKNOWLEDGE = "acknowledge"
-    """Answer it as if it had been carried out, unsent."""
+    """Answer it as if it had been carried out, without sending it."""
 
 
 class Section(enum.StrEnum):
-    """Where forms and help show a setting, in their order."""
+    """The sections of forms and help, in order."""
 
     CONNECTION = "connection"
     RECOVERY = "recovery"
@@ -52,17 +51,18 @@ class Section(enum.StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """What is said of a setting beside its name, type and default."""
+    """What is known of a setting besides its name, type and default."""
 
     section: Section | None = None
-    """None: it is set in a way of its own, such as an address."""
+    """None: forms and the command line handle it separately, such as an address."""
     help: str = ""
+    """The text in the command line's help."""
     bounds: tuple[float, float] | None = None
-    """The least and the most, of a number or of every number in a tuple."""
+    """Minimum and maximum of a number, or of every number in a tuple."""
     unit: str = ""
-    """Of a number of something other than seconds (`float`) or pieces (`int`)."""
+    """The unit of a number, if not seconds (`float`) or a plain count (`int`)."""
     live: bool = False
-    """It can change while the multiplexer runs, without dropping clients."""
+    """Whether it can be changed without a restart, which would drop clients."""
 
 
 def _row[ValueT](
@@ -74,7 +74,7 @@ def _row[ValueT](
     unit: str = "",
     live: bool = False,
 ) -> ValueT:
-    """Make a field with its row; of the type of its default, as `field` itself is."""
+    """Return a field with its row, typed as its default, like `dataclasses.field`."""
     row = Row(section=section, help=text, bounds=bounds, unit=unit, live=live)
     made: ValueT = field(default=default, metadata={"row": row})
     return made
@@ -82,10 +82,10 @@ def _row[ValueT](
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ListenerSettings:
-    """One more port by which clients may come.
+    """One more address on which to listen for clients.
 
     Raises:
-        SettingsError: there is no such framing.
+        SettingsError: the framing is unknown.
 
     """
 
@@ -93,46 +93,48 @@ class ListenerSettings:
     """The local address; None: all of IPv4 and IPv6."""
     port: int
     framing: Framing = Framing.TCP
+    """How its clients frame their messages."""
     tls: TlsListener | None = None
+    """Use TLS with its clients."""
 
     def __post_init__(self) -> None:
-        """Take a framing by its name, as entries hold it."""
+        """Convert a framing given by name, as config entries store it."""
         choice = _chosen("more_listeners", Framing, self.framing)
         object.__setattr__(self, "framing", choice)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """What one multiplexer shares, where it listens and how it behaves.
+    """The device of one multiplexer, where it listens, and how it behaves.
 
-    A choice may be handed over by its name, as entries and command lines hold it.
+    A choice may be given by its name, as config entries and command lines have it.
 
     Raises:
-        SettingsError: a value is out of its bounds.
+        SettingsError: a value is out of its bounds, unknown, or rules another out.
 
     """
 
     protocol: str = "modbus"
     """A name in `PROTOCOLS`."""
     host: str
-    """The device; a name is resolved anew at every connection attempt."""
+    """The device; a name is resolved again at every attempt to connect."""
     port: int = _row(502, bounds=(1, 65535))
     listen_host: str | None = None
     """The local address to listen on; None: all of IPv4 and IPv6."""
     listen_port: int = _row(5020, bounds=(0, 65535))
-    """0 lets the system choose (tests)."""
+    """0 lets the system choose, for tests."""
     more_listeners: tuple[ListenerSettings, ...] = ()
     tls: TlsUpstream | None = None
-    """Speak TLS with the device."""
+    """Use TLS with the device."""
 
     timeout: float = _row(
         5.0,
         Section.CONNECTION,
-        "from a request to its response, waiting included",
+        "time from a request to its response, including the wait",
         bounds=(0.1, 3600),
         live=True,
     )
-    """From the request's last byte."""
+    """Counted from the request's last byte."""
     connect_delay: float = _row(
         0.0,
         Section.CONNECTION,
@@ -143,89 +145,97 @@ class Settings:
     request_delay: float = _row(
         0.0,
         Section.CONNECTION,
-        "wait between one exchange with the device and the next",
+        "wait between two exchanges with the device",
         bounds=(0, 60),
         live=True,
     )
-    """On each connection."""
+    """Per connection; implies one request in flight."""
     connect_on_demand: bool = _row(
         False,
         Section.CONNECTION,
-        "connect with the first request, not at once",
+        "connect for the first request rather than at once",
         live=True,
     )
     idle_timeout: float = _row(
         0.0,
         Section.CONNECTION,
-        "disconnect from a device that had no request for so long",
+        "disconnect from the device after this long without requests",
         bounds=(0, 86400),
         live=True,
     )
     max_lifetime: float = _row(
         0.0,
         Section.CONNECTION,
-        "renew a connection to the device of this age",
+        "renew a connection to the device at this age",
         bounds=(0, 604800),
         live=True,
     )
-    """Between two exchanges."""
+    """Renewed between two exchanges."""
     unit_id: int = _row(
         1,
         Section.CONNECTION,
-        "Modbus: the unit to probe until a client asked one",
+        "Modbus: the unit to probe until a client has asked one",
         bounds=(0, 255),
     )
 
     reconnect_backoff: float = _row(
         1.0,
         Section.RECOVERY,
-        "first wait between attempts to connect; grows while they fail",
+        "first wait between attempts to connect; it grows while they fail",
         bounds=(0.1, 300),
         live=True,
     )
     reconnect_backoff_max: float = _row(
-        30.0, Section.RECOVERY, "longest such wait", bounds=(0.1, 3600), live=True
+        30.0,
+        Section.RECOVERY,
+        "longest wait between attempts to connect",
+        bounds=(0.1, 3600),
+        live=True,
     )
     health_check_interval: float = _row(
         30.0,
         Section.RECOVERY,
-        "probe a connected device that was silent for so long",
+        "probe a connected device that was silent for this long",
         bounds=(0, 86400),
         live=True,
     )
     probe: bytes = _row(
         b"",
         Section.RECOVERY,
-        "a whole message to probe the device with, in hexadecimal, where the protocol "
-        "has no harmless request (default: no probing)",
+        "a complete message to probe the device with, in hexadecimal, if the protocol "
+        "has no harmless request of its own (default: no probing)",
     )
 
     max_connections: int = _row(
-        1, Section.POOL, "most connections at a time", bounds=(1, 64), live=True
+        1,
+        Section.POOL,
+        "maximum number of connections to the device",
+        bounds=(1, 64),
+        live=True,
     )
     max_in_flight: int = _row(
         1,
         Section.POOL,
-        "Modbus: most requests under way at a time on one connection",
+        "Modbus: maximum number of requests in flight on one connection",
         bounds=(1, 64),
     )
     queue_size: int = _row(
         32,
         Section.POOL,
-        "most requests that wait, over all clients",
+        "maximum number of waiting requests, over all clients",
         bounds=(1, 100_000),
         live=True,
     )
-    """Each client may always place one."""
+    """Each client may always place one request."""
     on_failure: OnFailure = _row(
         OnFailure.EXCEPTION,
         Section.POOL,
-        "Modbus: what a client gets when its request has no response",
+        "Modbus: what a client gets if its request has no response",
     )
     max_body: int = _row(
         16 << 20,
         Section.POOL,
-        "HTTP: longest body, either way",
+        "HTTP: maximum body size, in either direction",
         bounds=(1024, 1 << 30),
         unit="B",
     )
@@ -239,84 +249,95 @@ class Settings:
     cache_ttl: float = _row(
         0.0,
         Section.MODBUS,
-        "answer a read with a response not older than this",
+        "reuse a response for identical reads for this long",
         bounds=(0, 3600),
         live=True,
     )
     writes_first: bool = _row(
         True, Section.MODBUS, "serve writes before reads, within bounds", live=True
     )
-    """Serve clients whose next request is a write before others."""
+    """Clients whose next request is a write are served before others."""
     write_policy: WritePolicy = _row(
         WritePolicy.ALLOW,
         Section.MODBUS,
-        "what becomes of writes; acknowledge answers them unsent",
+        "what to do with writes; acknowledge answers them without sending",
         live=True,
     )
     write_networks: tuple[Network, ...] = _row(
         (),
         Section.MODBUS,
-        "clients that may write whatever the policy (default: none)",
+        "clients that may write regardless of the policy (default: none)",
         live=True,
     )
     allowed_functions: tuple[int, ...] = _row(
         (),
         Section.MODBUS,
-        "function codes that may pass (default: all)",
+        "function codes that are allowed (default: all)",
         bounds=(1, 255),
         live=True,
     )
     allowed_units: tuple[int, ...] = _row(
         (),
         Section.MODBUS,
-        "units of the device that may be asked (default: all)",
+        "units of the device that are allowed (default: all)",
         bounds=(0, 255),
         live=True,
     )
     max_read_registers: int = _row(
         125,
         Section.MODBUS,
-        "refuse longer reads of registers without asking the device",
+        "refuse reads of more registers without asking the device",
         bounds=(1, 125),
         live=True,
     )
     unit_map: tuple[tuple[int, int], ...] = _row(
         (),
         Section.MODBUS,
-        "units that the device knows by other numbers (default: none)",
+        "units that have other numbers at the device (default: none)",
         bounds=(0, 255),
     )
     """Pairs of the unit that clients ask and the unit of the device."""
     matching: Matching = _row(
         Matching.STRICT,
         Section.MODBUS,
-        "lenient serves devices that do not echo the transaction identifier",
+        "lenient is for devices that do not echo the transaction identifier",
     )
     quiet: float = _row(
         1.0,
         Section.MODBUS,
-        "silence after a timeout, where nothing tells a late response from the next "
-        "one's: rtu and lenient",
+        "silence after a timeout with rtu and lenient, where a late response could be "
+        "taken for the next one",
         bounds=(0, 60),
     )
 
     allowed_networks: tuple[Network, ...] = _row(
         DEFAULT_NETWORKS,
         Section.ACCESS,
-        "who may connect (default: loopback, private, link-local and unique local "
-        "addresses)",
+        "networks from which clients may connect (default: loopback, private, "
+        "link-local and unique local addresses)",
         live=True,
     )
     max_clients: int = _row(
-        1000, Section.ACCESS, "most clients at a time", bounds=(1, 100_000), live=True
+        1000,
+        Section.ACCESS,
+        "maximum number of clients",
+        bounds=(1, 100_000),
+        live=True,
+    )
+    client_idle_timeout: float = _row(
+        0.0,
+        Section.ACCESS,
+        "disconnect clients that asked nothing for so long",
+        bounds=(0, 604800),
+        live=True,
     )
 
     trace_size: int = _row(
-        200, Section.RECORD, "exchanges to remember", bounds=(0, 10_000)
+        200, Section.RECORD, "exchanges to keep for the report", bounds=(0, 10_000)
     )
 
     def __post_init__(self) -> None:
-        """Check every bound, and take choices by their names."""
+        """Check everything, and convert choices given by name."""
         if self.protocol not in PROTOCOLS:
             names = ", ".join(PROTOCOLS)
             message = f"unknown protocol {self.protocol!r}; choose one of {names}"
@@ -352,7 +373,7 @@ ROWS: Final = MappingProxyType(
         if (row := each.metadata.get("row")) is not None
     }
 )
-"""The rows of all settings that have one, by the names of their fields."""
+"""The rows of all settings that have one, by the name of their field."""
 
 
 def _chosen[ChoiceT: enum.StrEnum](
@@ -376,7 +397,7 @@ def _check_bounds(name: str, row: Row, value: Any) -> None:
 
 
 def _numbers_in(value: Any) -> Iterator[float]:
-    """Yield a number, or all of those in a tuple."""
+    """Yield a number, or all numbers in a tuple."""
     if isinstance(value, tuple):
         for part in value:
             yield from _numbers_in(part)
@@ -385,13 +406,13 @@ def _numbers_in(value: Any) -> Iterator[float]:
 
 
 def make_protocol(settings: Settings) -> Protocol[Any]:
-    """Make the protocol that `settings` ask for, with what they say of it.
+    """Make the protocol that `settings` name, with its options from them.
 
     Raises:
-        SettingsError: the probe is not one whole message of the protocol.
+        SettingsError: the probe is not one complete message of the protocol.
 
     """
     try:
         return PROTOCOLS[settings.protocol](settings)
-    except ValueError as err:  # the only setting that a protocol judges itself
+    except ValueError as err:  # the probe is the only setting that a protocol parses
         raise SettingsError("probe", str(err)) from err

@@ -1,21 +1,27 @@
-"""Options of the sockets on both sides."""
+"""Options of the sockets, downstream and upstream."""
 
 import asyncio
 import contextlib
+import resource
 import socket
+from typing import Protocol as Interface
+
+from .limits import MOST_FREE_DESCRIPTORS
 
 _KEEPALIVE_IDLE = 30
-"""Seconds of silence before the system asks whether the peer is still there."""
+"""Seconds of silence before the first keepalive probe (tcp(7), TCP_KEEPIDLE)."""
 _KEEPALIVE_INTERVAL = 10
+"""Seconds between keepalive probes."""
 _KEEPALIVE_COUNT = 3
+"""Unanswered probes after which the peer is considered dead."""
 _USER_TIMEOUT_MS = 30_000
-"""How long sent data may stay unacknowledged before the connection is given up."""
+"""Milliseconds for which sent data may stay unacknowledged (RFC 5482)."""
 
 
 def set_keepalive(transport: asyncio.BaseTransport) -> None:
-    """Make the system find a dead peer within about a minute.
+    """Make the system detect a dead peer within about a minute, and disable Nagle.
 
-    Options that this system does not know are left out.
+    Options that this system does not support are skipped.
     """
     sock = transport.get_extra_info("socket")
     if sock is None:
@@ -33,3 +39,20 @@ def set_keepalive(transport: asyncio.BaseTransport) -> None:
         if option is not None:
             with contextlib.suppress(OSError):
                 sock.setsockopt(level, option, value)
+
+
+class _Described(Interface):
+    def fileno(self) -> int:
+        """Return the file descriptor."""
+
+
+def is_one_too_many(sock: _Described) -> bool:
+    """Return whether the process is about to run out of file descriptors.
+
+    A new descriptor is the lowest free one (POSIX, 2.6), so that of a socket just
+    accepted shows about how many are in use.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return False
+    return sock.fileno() >= limit - min(MOST_FREE_DESCRIPTORS, limit // 4)

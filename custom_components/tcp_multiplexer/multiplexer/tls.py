@@ -1,9 +1,9 @@
-"""TLS for either face: certificates and keys as text, contexts made of them.
+"""TLS on both sides: certificates and keys as PEM text, and the contexts made of them.
 
-Modbus/TCP Security (port 802) is Modbus/TCP within TLS with certificates on both
-sides. The role identifiers that it puts into certificates are not looked at.
+Modbus/TCP Security (port 802) is Modbus/TCP over TLS with certificates on both sides.
+The roles that it defines as a certificate extension are not evaluated.
 
-Making a context reads files, so it is to be called outside the event loop.
+Making a context reads files, so do it outside the event loop.
 """
 
 from contextlib import contextmanager
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HANDSHAKE_SECONDS = 10.0
-SHUTDOWN_SECONDS = 2.0
+HANDSHAKE_SECONDS = 10
+"""How long a client's handshake may take."""
+SHUTDOWN_SECONDS = 2
+"""How long the closing of a TLS connection may take."""
 
 
 class TlsError(ValueError):
@@ -26,16 +28,18 @@ class TlsError(ValueError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TlsUpstream:
-    """How to know the device, and how to be known by it; all of it PEM."""
+    """How to verify the device, and our own certificate for it; all of it PEM."""
 
     verify: bool = True
-    """False takes any certificate for the device's."""
+    """False accepts any certificate."""
     ca: str = ""
-    """Who vouches for the device; empty: whom this system trusts."""
+    """CA certificates to verify the device with; empty: those of this system."""
     server_name: str = ""
-    """The name in the device's certificate, if it is not the host's."""
+    """The name expected in the device's certificate; empty: the host."""
     certificate: str = ""
+    """Our certificate, for a device that requires one."""
     key: str = ""
+    """Its key; may stand in `certificate` instead."""
 
     def context(self) -> ssl.SSLContext:
         """Make the context of a TLS client.
@@ -59,12 +63,13 @@ class TlsUpstream:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TlsListener:
-    """How to be known by clients, and how to know them; all of it PEM."""
+    """Our certificate for clients, and how to verify theirs; all of it PEM."""
 
     certificate: str
     key: str = ""
+    """Its key; may stand in `certificate` instead."""
     client_ca: str = ""
-    """Who vouches for clients; empty: clients need no certificate."""
+    """CA certificates to verify clients with; empty: they need no certificate."""
 
     def context(self) -> ssl.SSLContext:
         """Make the context of a TLS server.
@@ -87,7 +92,7 @@ class TlsListener:
 
 def _load(context: ssl.SSLContext, certificate: str, key: str) -> None:
     def refuse_password() -> str:
-        message = "the key is encrypted; give one without a password"
+        message = "the key is encrypted; use one without a password"
         raise TlsError(message)
 
     try:
@@ -100,11 +105,14 @@ def _load(context: ssl.SSLContext, certificate: str, key: str) -> None:
 
 @contextmanager
 def _file(text: str) -> Iterator[str]:
-    """Lend a file that only this user can read: the ssl module takes no text."""
+    """Yield the path of a temporary file with `text`, readable by this user only.
+
+    The ssl module loads certificates and keys from files alone.
+    """
     descriptor, path = tempfile.mkstemp()
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
         yield path
     finally:
-        os.unlink(path)  # noqa: PTH108 - mkstemp gives a string
+        os.unlink(path)  # noqa: PTH108 - mkstemp returns a string

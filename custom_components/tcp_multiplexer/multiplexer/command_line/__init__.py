@@ -1,1 +1,1 @@
-"""The engine as a program of its own."""
+"""The command line: the engine as a program of its own."""

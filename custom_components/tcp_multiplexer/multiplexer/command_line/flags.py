@@ -1,10 +1,9 @@
-"""The flags of `tcp-multiplexer server`, made from the rows of `Settings`.
+"""The flags of `tcp-multiplexer server`, generated from the rows of `Settings`.
 
-A flag that is not given leaves no trace in what is parsed, so that the defaults stay
-where they belong: in `Settings`. `GO_DEFAULTS` lists only those defaults that differ in
-the Go program whose flags these are. A flag is called after its field and written as
-the field's type is; only addresses, listeners, TLS and the names in `_NAMES` are
-special.
+A flag that is not given is absent from the parsed arguments, so defaults stay in
+`Settings`. `GO_DEFAULTS` lists only those defaults that differ in the Go program whose
+flags these are. A flag is named after its field, and its value is parsed by the field's
+type; only addresses, listeners, TLS and the names in `_NAMES` are special.
 """
 
 import argparse
@@ -37,12 +36,13 @@ GO_DEFAULTS: dict[str, Any] = {
     "listen_port": 8000,
     "timeout": 60.0,
 }
+"""Defaults of the Go program that differ from those of `Settings`."""
 
 # ---- the flags -------------------------------------------------------------------
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells of bad usage in one line."""
+    """An argument parser that reports invalid usage in one line."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False, suggest_on_error=True)
@@ -58,7 +58,7 @@ _DEFAULTS: dict[str, Any] = {
 
 
 class _Group:
-    """Flags under a heading; each tells its default."""
+    """Flags under a heading; the help of each ends with its default."""
 
     def __init__(
         self, parser: argparse.ArgumentParser, title: str, text: str | None = None
@@ -90,13 +90,13 @@ _FLAGS_BY_TYPE: dict[Any, dict[str, Any]] = {
     tuple[int, ...]: {"type": numbers, "metavar": "N,..."},
     tuple[tuple[int, int], ...]: {"type": unit_pairs, "metavar": "CLIENT:DEVICE,..."},
 }
-"""How a setting of a type is written. A choice is written by its names."""
+"""How to parse a setting of each type; a choice is given by its name."""
 
 _NAMES: dict[str, tuple[str, ...]] = {
     "connect_delay": ("--delay", "--connect-delay"),
     "quiet": ("--quiet-time",),
 }
-"""Flags that are called otherwise than their fields."""
+"""Flags that are not named after their fields."""
 
 _HEADINGS = {
     Section.CONNECTION: "connection to the device",
@@ -104,27 +104,27 @@ _HEADINGS = {
     Section.POOL: "pool and queue",
     Section.MODBUS: "Modbus",
     Section.ACCESS: "access",
-    Section.RECORD: "record",
+    Section.RECORD: "trace",
 }
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Give `parser` a flag for everything that can be set."""
-    _add_places(parser)
+    """Add a flag to `parser` for everything that can be set."""
+    _add_addresses(parser)
     groups = {section: _Group(parser, _HEADINGS[section]) for section in Section}
     groups[Section.MODBUS].add(
         "--profile",
         choices=PROFILES,
         metavar="NAME",
-        help="what is known to work with a kind of device, where no other flag says "
-        f"otherwise; implies -p modbus: {', '.join(PROFILES)}",
+        help="settings known to work with a device, unless other flags override them; "
+        f"implies -p modbus; the list command describes them: {', '.join(PROFILES)}",
     )
     for field in dataclasses.fields(Settings):
         row = ROWS.get(field.name)
         if row is not None and row.section is not None:
             _add_setting(groups[row.section], field, row)
     _add_tls(parser)
-    group = _Group(parser, "log")
+    group = _Group(parser, "logging")
     group.add(
         *("-v", "--verbose"),
         action="store_true",
@@ -134,7 +134,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_setting(group: _Group, field: dataclasses.Field[Any], row: Row) -> None:
-    """Add the flag of a setting as its row and its type have it."""
+    """Add the flag of a setting, from its row and its type."""
     if isinstance(field.default, enum.StrEnum):
         options: dict[str, Any] = {"metavar": "|".join(type(field.default))}
     else:
@@ -145,12 +145,12 @@ def _add_setting(group: _Group, field: dataclasses.Field[Any], row: Row) -> None
     group.add(*names, dest=field.name, help=row.help, **options)
 
 
-def _add_places(parser: argparse.ArgumentParser) -> None:
+def _add_addresses(parser: argparse.ArgumentParser) -> None:
     group = _Group(
         parser,
         "what to share, and where",
-        "DURATION, here and below, is a number of seconds, or what Go writes: 500ms, "
-        "1s, 1m30s. Zero turns off what it belongs to.",
+        "DURATION, here and below, is a number of seconds, or in Go's notation: 500ms, "
+        "1s, 1m30s. Zero turns the feature off.",
     )
     group.add(
         *("-p", "--protocol", "--applicationProtocol"),
@@ -172,44 +172,44 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
         "--also-listen",
         action="append",
         **_LISTEN_FLAG,
-        help="one more place where clients connect; may be repeated",
+        help="an additional address where clients connect; may be repeated",
     )
     group.add(
         "--also-listen-rtu",
         action="append",
         **_LISTEN_FLAG,
-        help="the same for clients that speak Modbus RTU over TCP",
+        help="the same for clients that use Modbus RTU over TCP",
     )
     group.add(
         "--also-listen-tls",
         action="append",
         **_LISTEN_FLAG,
-        help="the same for clients that speak TLS",
+        help="the same for clients that use TLS",
     )
 
 
 def _add_tls(parser: argparse.ArgumentParser) -> None:
     group = _Group(parser, "TLS", "Certificates and keys are PEM files.")
-    group.add("--tls", action="store_true", help="speak TLS with the device")
+    group.add("--tls", action="store_true", help="use TLS with the device")
     group.add(
         "--tls-verify",
         action=argparse.BooleanOptionalAction,
-        help="check the device's certificate (default: on)",
+        help="verify the device's certificate (default: on)",
     )
     group.add(
         "--tls-ca",
         **_FILE_FLAG,
-        help="certificates of who vouches for the device (default: the system's)",
+        help="CA certificates to verify the device with (default: the system's)",
     )
     group.add(
         "--tls-server-name",
         metavar="NAME",
-        help="the name in the device's certificate (default: the target's)",
+        help="the name expected in the device's certificate (default: the target's)",
     )
     group.add(
         "--tls-certificate",
         **_FILE_FLAG,
-        help="our certificate, for a device that asks for one",
+        help="our certificate, for a device that requires one",
     )
     group.add("--tls-key", **_FILE_FLAG, help="its key")
     group.add(
@@ -221,14 +221,14 @@ def _add_tls(parser: argparse.ArgumentParser) -> None:
     group.add(
         "--listen-tls-client-ca",
         **_FILE_FLAG,
-        help="certificates of who vouches for clients (default: they need none)",
+        help="CA certificates to verify clients with (default: they need none)",
     )
 
 
 # ---- what was given --------------------------------------------------------------
 
 
-_PLACES = {
+_FLAGS_BY_FIELD = {
     "protocol": "-p",
     "host": "-t",
     "port": "-t",
@@ -239,10 +239,10 @@ _PLACES = {
 
 
 def flag_of(field: str) -> str:
-    """Name the flag that sets a field of `Settings`."""
+    """Return the flag that sets a field of `Settings`."""
     if field in _NAMES:
         return _NAMES[field][0]
-    return _PLACES.get(field) or _flag(field)
+    return _FLAGS_BY_FIELD.get(field) or _flag(field)
 
 
 def _flag(field: str) -> str:
@@ -250,11 +250,11 @@ def _flag(field: str) -> str:
 
 
 def make_settings(given: argparse.Namespace) -> Settings:
-    """Make the settings that the flags ask for.
+    """Return the settings for the flags given.
 
     Raises:
-        ValueError: flags that do not go together, or a value out of its bounds; the
-            text begins with the flag.
+        ValueError: flags are incompatible, or a value is out of its bounds; the text
+            begins with the flag.
 
     """
     values = GO_DEFAULTS | vars(given)
@@ -263,7 +263,7 @@ def make_settings(given: argparse.Namespace) -> Settings:
         advised = {"protocol": profile.protocol, **profile.settings}
         values = GO_DEFAULTS | advised | vars(given)
         if values["protocol"] != profile.protocol:
-            raise ValueError(f"--profile is for -p {profile.protocol} alone")
+            raise ValueError(f"--profile is only for -p {profile.protocol}")
     for name in ("command", "profile", "verbose", "debug"):
         values.pop(name, None)
     _check_meaning(given, values["protocol"])
@@ -281,21 +281,22 @@ def make_settings(given: argparse.Namespace) -> Settings:
 
 
 def _check_meaning(given: argparse.Namespace, protocol: str) -> None:
-    """Refuse flags that would do nothing.
+    """Check that no flag is without effect.
 
     Raises:
-        ValueError: a flag means nothing to the protocol; the text begins with it.
+        ValueError: the protocol does not use a flag; the text begins with it.
 
     """
     for field in vars(given):
         protocols = protocols_with(field)
         if protocol in PROTOCOLS and protocol not in protocols:
-            message = f"means nothing to {protocol}; use it with {', '.join(protocols)}"
+            others = ", ".join(protocols)
+            message = f"has no effect with {protocol}; use it with {others}"
             raise ValueError(f"{flag_of(field)}: {message}")
 
 
 def _take(values: dict[str, Any], prefix: str, names: Sequence[str]) -> dict[str, Any]:
-    """Remove the values whose names begin with `prefix`, and give them without it."""
+    """Remove the values named `prefix` plus one of `names`; return them by name."""
     return {
         name: values.pop(prefix + name) for name in names if prefix + name in values
     }

@@ -1,9 +1,8 @@
 """The command line: `tcp-multiplexer server`, `list` and `version`.
 
-It reads as that of the Go program of the same name did, and goes on: there is a flag
-for everything that can be set. What is logged goes to stderr, one line each; SIGUSR1
-asks for a report, which goes to stdout. Exit status: 0 after a clean stop, 2 when it
-could not start, with one line that says why.
+It is compatible with that of the Go program of the same name, and has a flag for every
+setting. Logs go to stderr, one line each. SIGUSR1 prints a report to stdout. The exit
+status is 0 after a clean stop, and 2 with one line that says why if it could not start.
 """
 
 import argparse
@@ -14,12 +13,14 @@ import logging
 import os
 import signal
 import sys
+import textwrap
 import threading
 from types import FrameType
 
 from .. import __version__
 from ..multiplexer import Multiplexer
 from ..observe.events import ClientRefusal, Event, EventType
+from ..profiles import PROFILES
 from ..protocols import PROTOCOLS
 from ..settings import Settings, SettingsError
 from .flags import Parser, add_flags, flag_of, make_settings
@@ -30,29 +31,39 @@ _GC_THRESHOLD = 50_000
 LOGGER = logging.getLogger(__name__)
 
 STOP_SECONDS = 1.5
-"""A stop that takes longer is cut short."""
+"""A stop that takes longer is cut short by exiting."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; give the exit status."""
+    """Run the command line; return the exit status."""
     given = _parser().parse_args(arguments)
     match given.command:
         case "server":
             return _server(given)
         case "list":
-            for name in PROTOCOLS:
-                print(f"* {name}")
-            print(f"\nusage for example: {PROGRAM} server -p echo")
+            _list()
         case "version":
             print(f"{PROGRAM} {__version__}")
     return 0
+
+
+def _list() -> None:
+    """Print the protocols, and the device profiles with what they cannot fix."""
+    for name in PROTOCOLS:
+        print(f"* {name}")
+    print("\ndevice profiles:")
+    for name, profile in PROFILES.items():
+        print(f"* {name}: {profile.title}")
+        for line in textwrap.wrap(profile.notes, break_on_hyphens=False):
+            print(f"    {line}")
+    print(f"\nusage for example: {PROGRAM} server -p echo")
 
 
 def _parser() -> Parser:
     parser = Parser(
         prog=PROGRAM,
         description="Share one TCP connection to a device among many clients.",
-        epilog=f"All that can be set: {PROGRAM} server --help",
+        epilog=f"All settings: {PROGRAM} server --help",
     )
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="server|list|version"
@@ -60,15 +71,15 @@ def _parser() -> Parser:
     server = commands.add_parser(
         "server",
         usage=f"{PROGRAM} server [flags]",
-        help="accept clients, and carry their requests to the device",
-        description="Accept any number of clients, and carry their requests to one "
+        help="accept clients, and pass their requests to the device",
+        description="Accept any number of clients, and pass their requests to one "
         "device over one connection, or a few. SIGUSR1 prints statistics and the last "
         "exchanges as JSON.",
         epilog=f"example: {PROGRAM} server -p modbus -t 192.168.1.22:502 -l 5020 -v",
     )
     add_flags(server)
-    commands.add_parser("list", help="name the application protocols")
-    commands.add_parser("version", help="say which version this is")
+    commands.add_parser("list", help="list the protocols and device profiles")
+    commands.add_parser("version", help="print the version")
     return parser
 
 
@@ -76,8 +87,8 @@ def _server(given: argparse.Namespace) -> int:
     try:
         settings = make_settings(given)
         level = _configure_logging(given)
-        # Nothing on the way of a request makes cycles: the collector would only look
-        # for some, over and over, among all that was imported.
+        # Serving requests makes no reference cycles, so the collector would only scan
+        # what was imported, over and over.
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD)
         asyncio.run(_serve(settings, level))
@@ -88,7 +99,7 @@ def _server(given: argparse.Namespace) -> int:
 
 
 def _configure_logging(given: argparse.Namespace) -> int:
-    """Log to stderr what was asked for; give the level of that."""
+    """Log to stderr at the level that the flags ask for; return that level."""
     level = logging.WARNING
     if "debug" in given:
         level = logging.DEBUG
@@ -97,12 +108,12 @@ def _configure_logging(given: argparse.Namespace) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     engine = __name__.removesuffix(".command_line.main")
     logging.getLogger(engine).setLevel(level)
-    LOGGER.setLevel(min(level, logging.INFO))  # the start is told in any case
+    LOGGER.setLevel(min(level, logging.INFO))  # the start is always logged
     return level
 
 
 async def _serve(settings: Settings, level: int) -> None:
-    """Run until a signal says stop.
+    """Run until SIGINT or SIGTERM.
 
     Raises:
         ValueError: it cannot start; the text says why and what to do.
@@ -136,7 +147,7 @@ async def _serve(settings: Settings, level: int) -> None:
 
 
 def _stop_signal() -> asyncio.Future[str]:
-    """Give what SIGINT or SIGTERM will end, in time; a second one kills."""
+    """Return a future of the signal, SIGINT or SIGTERM; a second signal kills."""
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[str] = loop.create_future()
     signals = (signal.SIGINT, signal.SIGTERM)
@@ -144,21 +155,21 @@ def _stop_signal() -> asyncio.Future[str]:
     def on_signal(number: int, _: FrameType | None) -> None:
         for each in signals:
             signal.signal(each, signal.SIG_DFL)
-        # Nothing may hold the exit up, such as a name that is being resolved: that
-        # runs in a thread, which Python would wait for.
+        # Nothing may delay the exit. Name resolution could: it runs in a thread, and
+        # Python waits for threads.
         timer = threading.Timer(STOP_SECONDS, os._exit, (0,))
         timer.daemon = True
         timer.start()
         loop.call_soon_threadsafe(stop.set_result, signal.Signals(number).name)
 
     for each in signals:
-        # Not the loop's own way: that would wait for a loop that is stuck.
+        # Not `loop.add_signal_handler`: that would wait for a loop that is stuck.
         signal.signal(each, on_signal)
     return stop
 
 
 def _report_on_signal(multiplexer: Multiplexer) -> None:
-    """Print a report at SIGUSR1, on systems that have it."""
+    """Print a report at SIGUSR1, on systems that have that signal."""
     number = getattr(signal, "SIGUSR1", None)
     if number is not None:
         asyncio.get_running_loop().add_signal_handler(
@@ -171,7 +182,7 @@ def _address(host: str, port: int) -> str:
 
 
 class _EventLog:
-    """Logs events that the engine itself does not log at this level."""
+    """Logs the events that the engine itself does not log at this level."""
 
     def __init__(self, target: str, level: int) -> None:
         self._target = target
@@ -192,16 +203,17 @@ class _EventLog:
             LOGGER.info("%s is %s%s", self._target, event.reason, detail)
         elif event.type is EventType.CONNECTION_FAILED:
             LOGGER.info("Could not connect to %s: %s", self._target, why)
-        elif self._level == logging.INFO:  # these the engine logs for debugging
+        elif self._level == logging.INFO:  # at DEBUG, the engine logs these itself
             if event.type is EventType.CONNECTION_OPENED:
                 LOGGER.info("Connected to %s", self._target)
             elif event.type is EventType.CONNECTION_CLOSED:
                 LOGGER.info("Disconnected from %s: %s", self._target, event.reason)
 
     def _log_refused(self, event: Event) -> None:
-        """Warn of each address once: who is refused tries again and again."""
+        """Warn once per address: refused clients keep trying."""
         first = event.client not in self._refused and len(self._refused) < 100
-        self._refused.add(event.client)
+        if first:
+            self._refused.add(event.client)
         level = logging.WARNING if first else logging.DEBUG
         reason = (event.reason or "").replace("_", " ")
         hint = (

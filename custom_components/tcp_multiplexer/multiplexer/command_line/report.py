@@ -1,31 +1,28 @@
-"""What a running server knows, for who looks into a problem: one line of JSON.
+"""The state of a running server as one line of JSON, for diagnosing a problem.
+
+It has the fields of a `Snapshot` and, as `trace`, the last exchanges. It is printed by
 
     kill -USR1 PID
-
-has it printed: everything of a `Snapshot` and, as `trace`, the last exchanges.
 """
 
 from dataclasses import asdict
-import enum
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..multiplexer import Multiplexer
 
 
 def report(multiplexer: Multiplexer) -> str:
-    """Give the state and the last exchanges of a multiplexer, as JSON."""
-    told = asdict(multiplexer.snapshot())
-    told["trace"] = [
+    """Return the state and the last exchanges of a multiplexer as JSON."""
+    state = asdict(multiplexer.snapshot())
+    state["trace"] = [
         {**record._asdict(), **multiplexer.explain(record)}
         for record in multiplexer.trace()
     ]
-    return json.dumps(told, default=_plain)
+    return json.dumps(state, default=_hex)
 
 
-def _plain(value: Any) -> str:
-    """Give what JSON has no word for: an enumeration's value, bytes in hex."""
-    if isinstance(value, enum.Enum):
-        return str(value.value)
-    return bytes(value).hex(" ")
+def _hex(data: bytes) -> str:
+    """Return bytes, for which JSON has no word, in hexadecimal."""
+    return data.hex(" ")

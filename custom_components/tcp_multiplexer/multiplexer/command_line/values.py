@@ -1,7 +1,7 @@
-"""What may stand behind a flag: durations, addresses, lists and files, read from text.
+"""Parsers for the values of flags: durations, addresses, lists and files.
 
-Each raises `argparse.ArgumentTypeError` for a text that it cannot read, with words that
-say what to write instead.
+Each raises `argparse.ArgumentTypeError` for a text that it cannot parse, and says what
+to write instead.
 """
 
 import argparse
@@ -20,23 +20,23 @@ _DURATION_PART = re.compile(rf"({_NUMBER})(ns|us|µs|ms|s|m|h)", re.ASCII)
 
 
 def duration(text: str) -> float:
-    """Read seconds from `5`, `0.5` or what Go writes: `500ms`, `1m30s`."""
+    """Return seconds from `5`, `0.5`, or Go's notation: `500ms`, `1m30s`."""
     if re.fullmatch(_NUMBER, text, re.ASCII):
         return float(text)
     if _DURATION.fullmatch(text):
         parts = _DURATION_PART.findall(text)
         return sum(float(number) * _UNITS[unit] for number, unit in parts)
-    message = f"{text!r} is no duration; write 5, 500ms, 1s or 1m30s"
+    message = f"{text!r} is not a duration; write 5, 500ms, 1s or 1m30s"
     raise argparse.ArgumentTypeError(message)
 
 
 def _split(text: str) -> tuple[str, str]:
-    """Part `host:port`; brackets go round an IPv6 address and are removed."""
+    """Split `host:port`; the brackets around an IPv6 address are removed."""
     host, _, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         return host[1:-1], port
     if ":" in host or "[" in host or "]" in host:
-        message = f"put brackets round the IPv6 address of {text!r}: [::1]:502"
+        message = f"put brackets around the IPv6 address of {text!r}: [::1]:502"
         raise argparse.ArgumentTypeError(message)
     return host, port
 
@@ -49,22 +49,22 @@ def _port(text: str, whole: str) -> int:
 
 
 def target(text: str) -> _Address:
-    """Read `host:port`."""
+    """Return host and port from `host:port`."""
     host, port = _split(text)
     if not host or not port:
-        message = f"{text!r} is no host:port; write 192.168.1.22:502 or [fd00::22]:502"
+        message = f"{text!r} is not host:port; write 192.168.1.22:502 or [fd00::22]:502"
         raise argparse.ArgumentTypeError(message)
     return host, _port(port, text)
 
 
 def listen_address(text: str) -> _Address:
-    """Read a port, or `host:port`; no host: all addresses of this machine."""
+    """Return host and port from a port or `host:port`; None: all local addresses."""
     host, port = _split(text)
     return host or None, _port(port, text)
 
 
 def networks(text: str) -> tuple[Network, ...]:
-    """Read networks or addresses, separated by commas."""
+    """Return networks from networks or addresses, separated by commas."""
     try:
         return tuple(ip_network(part.strip(), strict=False) for part in text.split(","))
     except ValueError as err:
@@ -73,16 +73,16 @@ def networks(text: str) -> tuple[Network, ...]:
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """Read numbers separated by commas."""
+    """Return numbers from text, separated by commas."""
     try:
         return tuple(int(part, 0) for part in text.split(","))
     except ValueError as err:
-        message = f"{text!r} is no list of numbers; write 3,4"
+        message = f"{text!r} is not a list of numbers; write 3,4"
         raise argparse.ArgumentTypeError(message) from err
 
 
 def unit_pairs(text: str) -> tuple[tuple[int, int], ...]:
-    """Read `client unit:device unit`, separated by commas."""
+    """Return pairs from `client unit:device unit`, separated by commas."""
     pairs = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+):(\d+)\s*", part, re.ASCII)
@@ -94,16 +94,16 @@ def unit_pairs(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def hex_bytes(text: str) -> bytes:
-    """Read bytes as hexadecimal digits."""
+    """Return bytes from hexadecimal digits."""
     try:
         return bytes.fromhex(text)
     except ValueError as err:
-        message = f"{text!r} is no row of hexadecimal digits; write 70696e670a"
+        message = f"{text!r} is not hexadecimal; write 70696e670a"
         raise argparse.ArgumentTypeError(message) from err
 
 
 def file_text(text: str) -> str:
-    """Read the text of a file."""
+    """Return the text of the file at a path."""
     try:
         return Path(text).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as err:

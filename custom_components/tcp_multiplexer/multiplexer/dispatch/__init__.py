@@ -1,1 +1,1 @@
-"""Where requests meet connections; imports neither of the two sides."""
+"""What assigns requests to connections; imports neither downstream nor upstream."""

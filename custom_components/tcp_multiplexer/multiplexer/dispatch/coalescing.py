@@ -1,14 +1,15 @@
-"""Reads that need not be asked: joined to an identical one, or remembered a while.
+"""Request coalescing: reads that join an identical one, or are answered from a cache.
 
-What must hold is that a read which starts after a write was answered never sees the
-older value. So nothing is shared across a write. A read joins an identical one only
-while no write to that scope waits or is in flight, and only if none was since the
-other was sent; a response is remembered only under the same conditions, and every
-write to a scope forgets all that was remembered of it. What the device changes by
-itself may thus be one response time old, or with a time-to-live that much older.
+The invariant: a read that starts after a write was answered never sees the older value.
+So nothing is shared across a write. A read joins an identical one only while no write
+to that scope waits or is in flight, and only if there was none since the other was
+sent. A response is cached only under the same conditions, and every write to a scope
+clears what was cached of it. A value that the device changes by itself may thus be one
+response time old, plus the time-to-live if there is one.
 
-Who joins follows a leader. The leader's end is the followers' end when there is a
-response; when there is none, the first follower whose deadline allows it leads.
+A read that joins follows the first, its leader. A response to the leader answers the
+followers too; if there is none, the first follower whose deadline allows it becomes
+the leader.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -21,38 +22,40 @@ if TYPE_CHECKING:
     from ..protocols.base import ShareKey
     from .exchange import Exchange
 
-_REMEMBERED = 4096
-"""Responses remembered of one scope, at most."""
+_CACHED = 4096
+"""Maximum number of responses cached for one scope."""
 
 
 class Coalescer:
-    """Who leads which read, and what was answered lately."""
+    """Which read leads the identical ones, and the cached responses."""
 
     def __init__(self, *, share: bool, ttl: float) -> None:
-        """Join identical reads if `share`, remember responses for `ttl` seconds."""
+        """Join identical reads if `share`; cache responses for `ttl` seconds."""
         self.share = share
         self.ttl = ttl
         self.leaders: dict[ShareKey, Exchange] = {}
-        """Reads asked and not answered, but for those that a write has made old."""
-        self._remembered: dict[Hashable, dict[ShareKey, tuple[float, Any]]] = {}
-        """Per scope, responses and until when they are fresh, the oldest first."""
+        """Unanswered reads, except those that a write has made stale."""
+        self._cache: dict[Hashable, dict[ShareKey, tuple[float, Any]]] = {}
+        """By scope: when each response expires (loop time), and the response, the
+        oldest first."""
 
     def recall(self, key: ShareKey, now: float) -> Any | None:
-        """Give a response that is still fresh."""
-        remembered = self._remembered.get(key[0])
-        if remembered is None:
+        """Return a cached response that is still fresh, or None."""
+        cached = self._cache.get(key[0])
+        if cached is None:
             return None
-        until, response = remembered.get(key, (0.0, None))
+        until, response = cached.get(key, (0.0, None))
         return response if now < until else None
 
     def leader(self, key: ShareKey) -> Exchange | None:
-        """Give the exchange that an identical read may join."""
+        """Return the exchange that an identical read may join, or None."""
         leader = self.leaders.get(key)
         if leader is None or not self.share:
             return None
         if not leader.attempts:
-            # not behind others of its requester's, nor of one that is not served
-            # (nor on its way from the queue to a connection, at this very moment)
+            # It must be its requester's next: not behind other requests, not held back
+            # with its requester, and not at this very moment on its way from the queue
+            # to a connection.
             requester = leader.requester
             pending = requester.pending
             if not pending or pending[0] is not leader or requester.held:
@@ -60,24 +63,24 @@ class Coalescer:
         return leader
 
     def wrote(self, scope: Hashable) -> None:
-        """Note that a write to `scope` was taken, or has ended."""
-        self._remembered.pop(scope, None)
+        """Note that a write to `scope` has been accepted, sent, or has ended."""
+        self._cache.pop(scope, None)
         for key, leader in tuple(self.leaders.items()):
             if key[0] == scope and leader.attempts:
                 del self.leaders[key]
 
     def answered(self, exchange: Exchange, response: Any, now: float) -> None:
-        """Remember a response, unless a write may have made it old."""
+        """Cache a response, unless a write may have made it stale."""
         key = exchange.request.share_key
         if key is not None and self.leaders.get(key) is exchange:
-            remembered = self._remembered.setdefault(key[0], {})
-            remembered.pop(key, None)
-            remembered[key] = (now + self.ttl, response)
-            if len(remembered) > _REMEMBERED:
-                del remembered[next(iter(remembered))]
+            cached = self._cache.setdefault(key[0], {})
+            cached.pop(key, None)
+            cached[key] = (now + self.ttl, response)
+            if len(cached) > _CACHED:
+                del cached[next(iter(cached))]
 
     def ended(self, exchange: Exchange) -> list[Exchange]:
-        """Note that `exchange` leads no more; give those who followed it."""
+        """Note that `exchange` no longer leads; return those that followed it."""
         key = exchange.request.share_key
         if key is not None and self.leaders.get(key) is exchange:
             del self.leaders[key]

@@ -1,9 +1,9 @@
 """The connections that are open, and which of them may carry a request now.
 
-A connection is `ready` while the next request may go out on it. What can stand in the
-way is `max_in_flight`, the pause between requests, the wait after connecting, a silence
-after a timeout, a trial (see `dispatcher`), or that it is draining: it is to be closed
-as soon as nothing is in flight on it.
+A connection is `ready` while the next request may go out on it. It is not ready while
+it carries `max_in_flight` requests, during the pause between requests, the wait after
+connecting or the silence after a timeout, during a trial (see `dispatcher`), and while
+it is draining, which means that it is closed as soon as nothing is in flight on it.
 
 `send` and `freed` run for every request.
 """
@@ -29,25 +29,25 @@ class Connections:
     ) -> None:
         self.open: list[Upstream] = []
         self.quiet_until = 0.0
-        """Nothing is sent on a new connection before (loop time): a line may still
-        carry the response to a request that was given up."""
+        """When the first request may go out on a new connection (loop time): the line
+        may still carry the response to a request that timed out."""
         self._queue = queue
         self._timer = timer
         self._units = units
         self.apply(settings)
 
     def apply(self, settings: Settings) -> None:
-        """Go on with other settings."""
+        """Apply changed settings."""
         self._request_delay = settings.request_delay
-        # with a pause between requests, there is one at a time
+        # a pause between requests implies one at a time
         self._max_in_flight = 1 if settings.request_delay else settings.max_in_flight
 
     def __iter__(self) -> Iterator[Upstream]:
-        """Return the open connections as they are now, whatever happens meanwhile."""
+        """Iterate over a copy: connections may open and close meanwhile."""
         return iter(tuple(self.open))
 
     def best(self) -> Upstream | None:
-        """Return the ready connection with the fewest requests, one on trial last."""
+        """Return the ready connection with the fewest requests; those on trial last."""
         best = None
         for upstream in self.open:
             if upstream.ready and (
@@ -59,12 +59,15 @@ class Connections:
         return best
 
     def has_room(self, upstream: Upstream) -> bool:
-        """Tell whether a connection may carry another request."""
+        """Return whether a connection may carry another request."""
         limit = 1 if upstream.on_trial else self._max_in_flight
         return len(upstream.in_flight) < limit
 
     def add(self, upstream: Upstream, connect_delay: float) -> None:
-        """Take a connection that has just been opened; `dispatch` must follow."""
+        """Add a connection that has just been opened; `dispatch` must follow.
+
+        Its first request waits for `connect_delay` seconds.
+        """
         upstream.on_trial = bool(self.open)
         self.open.append(upstream)
         not_before = max(upstream.opened_at + connect_delay, self.quiet_until)
@@ -90,7 +93,7 @@ class Connections:
             upstream.ready = False
 
     def freed(self, upstream: Upstream, now: float) -> None:
-        """See what a connection can do after one of its exchanges has ended."""
+        """Make a connection ready, or close it, after an exchange on it has ended."""
         if upstream.draining is not None or not upstream.reusable:
             upstream.ready = False
             if not upstream.in_flight:
@@ -105,7 +108,7 @@ class Connections:
                 self._make_ready(upstream)
 
     def refresh(self, upstream: Upstream, now: float) -> None:
-        """See whether a connection may be used by now; `dispatch` must follow."""
+        """Make a connection ready if it may be used by now; `dispatch` must follow."""
         if upstream.draining is None and now >= upstream.not_before:
             upstream.ready = self.has_room(upstream)
             if upstream.ready:
@@ -119,7 +122,7 @@ class Connections:
             upstream.close(reason)
 
     def await_late(self, upstream: Upstream, exchange: Exchange) -> None:
-        """Send nothing to which the response to what was just given up could belong."""
+        """Send nothing that the late response to a timed-out exchange could answer."""
         if not upstream.quiet:
             return
         until = exchange.sent + self._units.timeout + upstream.quiet
@@ -129,7 +132,7 @@ class Connections:
             self.quieten(upstream, until)
 
     def quieten(self, upstream: Upstream, until: float) -> None:
-        """Send nothing until a moment (loop time), on a new connection neither."""
+        """Send nothing until a moment (loop time), on new connections either."""
         self.quiet_until = max(self.quiet_until, until)
         upstream.not_before = self.quiet_until
         self._timer.set(until)

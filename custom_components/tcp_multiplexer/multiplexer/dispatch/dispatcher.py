@@ -1,21 +1,21 @@
-"""Where requests meet connections: the only module that decides what goes upstream.
+"""Assigns requests to connections: the only module that decides what goes upstream.
 
-State: the queue of requests that wait, and the connections that are open. Whenever
-either changes, `dispatch` is called, and only there does a request get a connection:
+State: the queue of waiting requests, and the open connections. Whenever either changes,
+`dispatch` is called, and only there is a request assigned to a connection:
 
-1. A connection is ready: the request whose turn it is goes out on it.
-2. None is ready, but another may be opened: the supply does, and the request waits.
-3. Otherwise the request waits for a connection to become ready, or its deadline.
+1. If a connection is ready, the request whose turn it is goes out on it.
+2. If none is ready but another may be opened, the supply opens it; the request waits.
+3. Otherwise the request waits until a connection becomes ready, or its deadline.
 
-An exchange ends in exactly one way: its response is handed to the requester, or its
-failure is. A request not yet sent survives whatever happens to connections. One that
-was sent is sent again only if it is `retry_safe`, once, and if no byte of its response
-had come.
+An exchange ends in exactly one way: its requester gets either the response or the
+failure. A request not yet sent survives whatever happens to connections. One that was
+sent is sent again at most once, and only if it is `retry_safe` and no byte of its
+response has arrived.
 
 An extra connection is on trial until its first response, because some devices accept
-more connections than they serve. Its trial begins with a request that may be sent
-twice, and is lost if no response has begun by half of that one's deadline, so that the
-other half is left for doing it right.
+more connections than they serve. The first request on it is one that may be sent twice.
+If no response has begun when half the time to that request's deadline is over, the
+trial is lost, and the other half is left for sending it on another connection.
 
 `submit`, `dispatch` and `answered` run for every request; where they inline what could
 be a method, measurement showed that it pays.
@@ -23,7 +23,7 @@ be a method, measurement showed that it pays.
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol as Interface, override
+from typing import TYPE_CHECKING, Any, override
 
 from ..protocols.base import Failure
 from .exchange import NOBODY, CloseReason, Exchange, Requester, UpstreamOwner
@@ -40,48 +40,21 @@ if TYPE_CHECKING:
     from .misfits import Misfits
     from .queue import RequestQueue
     from .recorder import Recorder
+    from .supply import Supply
     from .timer import Timer
     from .units import Units
 
 _TIMEOUTS_TO_RENEW = 2
-"""Timeouts in a row, without a byte between, after which a connection is renewed."""
-
-
-class Supply(Interface):
-    """What the dispatcher needs of whatever opens and judges connections."""
-
-    willing: bool
-    """The device may be asked: it is neither paused nor stopped."""
-    limit: int
-    """How many connections the device can serve at a time, as far as is known."""
-    well: bool
-    """The device is known to be healthy: a response tells nothing new about it."""
-
-    def connect(self) -> None:
-        """Open a connection, if one is wanted and may be opened now."""
-
-    def refuses(self, deadline: float) -> Failure | None:
-        """Return why nothing can be served before `deadline`, if so."""
-
-    def answered(self, now: float) -> None:
-        """Learn that the device has answered; needed only if it is not `well`."""
-
-    def unanswered(self, failure: Failure) -> None:
-        """Learn that a request got no response, for whatever reason."""
-
-    def lost(
-        self, upstream: Upstream, reason: CloseReason, detail: str, now: float
-    ) -> None:
-        """Learn that an open connection is gone."""
+"""Timeouts in a row, with no byte in between, after which a connection is renewed."""
 
 
 class Dispatcher(UpstreamOwner):
-    """Sends requests over the open connections, and hands back the responses."""
+    """Sends requests over the open connections, and hands their responses back."""
 
     supply: Supply
-    """Must be there before the first request."""
+    """Must be assigned before the first request."""
 
-    def __init__(  # noqa: PLR0917 - the parts that it joins
+    def __init__(  # noqa: PLR0917 - the parts that it connects
         self,
         settings: Settings,
         protocol: Protocol[Any],
@@ -97,7 +70,7 @@ class Dispatcher(UpstreamOwner):
         self.statistics = statistics
         self.recorder = recorder
         self.last_response: float | None = None
-        """When the device last answered; loop time."""
+        """When the device last answered (loop time)."""
         self._upstreams = connections.open
         self._connections = connections
         self._timer = timer
@@ -115,7 +88,7 @@ class Dispatcher(UpstreamOwner):
         return f"<Dispatcher: {self._queue!r}, {self._upstreams!r}>"
 
     def apply(self, settings: Settings) -> None:
-        """Go on with other settings; what is pending keeps no later deadline."""
+        """Apply changed settings; deadlines of pending requests only get earlier."""
         self._connections.apply(settings)
         self._units.timeout = settings.timeout
         self._policy = Policy(settings, self._protocol)
@@ -123,10 +96,10 @@ class Dispatcher(UpstreamOwner):
         self._coalescer.ttl = settings.cache_ttl
         self._queue.shorten(self._loop.time() + settings.timeout)
 
-    # ---- a request comes --------------------------------------------------------
+    # ---- a request arrives ------------------------------------------------------
 
     def submit(self, exchange: Exchange) -> None:
-        """Take a request; `dispatch` must follow, once for several."""
+        """Accept a request; `dispatch` must follow, once for several."""
         request = exchange.request
         if self._policy.active:
             verdict = self._policy.judge(request, exchange.requester.peer)
@@ -143,10 +116,13 @@ class Dispatcher(UpstreamOwner):
         elif request.writes is not None:
             exchange.requester.writing += 1
             self._coalescer.wrote(request.writes)
+        elif request.flaw is not None:
+            self._turn_down(exchange, Verdict.REFUSE_SIZE)
+            return
         self._place(exchange, key)
 
     def _turn_down(self, exchange: Exchange, verdict: Verdict) -> None:
-        """Answer a request that the owner's rules do not let pass."""
+        """Answer a request that the owner's rules do not let through."""
         requester = exchange.requester
         if verdict is Verdict.ACKNOWLEDGE:
             response = self._protocol.acknowledge(exchange.request)
@@ -160,7 +136,7 @@ class Dispatcher(UpstreamOwner):
         requester.failed(exchange, failure)
 
     def _place(self, exchange: Exchange, key: ShareKey | None) -> None:
-        """Let a request wait for its turn, unless that would be in vain."""
+        """Queue a request, or fail it at once if it cannot be served in time."""
         if not self._upstreams or not self.supply.willing:
             failure = self.supply.refuses(exchange.deadline)
             if failure is not None:
@@ -173,7 +149,7 @@ class Dispatcher(UpstreamOwner):
             self._timer.set(exchange.deadline)
 
     def _share(self, exchange: Exchange, key: ShareKey) -> bool:
-        """Serve a read by what is known or already asked, if that is right."""
+        """Answer a read from the cache, or join it to an identical one, if allowed."""
         requester = exchange.requester
         if requester.writing or not self.supply.willing or self._queue.writing(key[0]):
             return False
@@ -196,7 +172,10 @@ class Dispatcher(UpstreamOwner):
         return True
 
     def leave(self, requester: Requester) -> list[Exchange]:
-        """Drop what a requester that is gone had pending and nobody misses; give it."""
+        """Drop the pending requests of a requester that has left; return them.
+
+        Only those that nothing depends on are dropped; the others are still served.
+        """
         left = self._protocol.drop_reads_at_eof
         dropped = self._queue.leave(
             requester, lambda r: r.retry_safe or (left and r.writes is None)
@@ -207,12 +186,12 @@ class Dispatcher(UpstreamOwner):
         self.dispatch(self._loop.time())
         return dropped
 
-    # ---- it meets a connection --------------------------------------------------
+    # ---- it is sent -------------------------------------------------------------
 
     def dispatch(self, now: float) -> None:
-        """Send what can be sent; have a connection opened where that helps."""
+        """Send what can be sent; ask for another connection where that helps."""
         if self._within:
-            return  # called by a requester from within: the loop below goes on
+            return  # called by a requester during this very loop, which goes on
         queue, connections, upstreams = self._queue, self._connections, self._upstreams
         while queue.depth:
             upstream = upstreams[0] if len(upstreams) == 1 else connections.best()
@@ -244,7 +223,7 @@ class Dispatcher(UpstreamOwner):
         return exchange
 
     def _admit(self, requester: Requester) -> None:
-        """Let those place requests for whom there is room now; `dispatch` goes on."""
+        """Unblock the requesters for which there is room now; `dispatch` goes on."""
         self._within = True
         try:
             self._queue.relieve(requester)
@@ -256,7 +235,7 @@ class Dispatcher(UpstreamOwner):
 
     @override
     def answered(self, upstream: Upstream, exchange: Exchange, response: Any) -> None:
-        """Hand a response to who asked, after the device has its next request."""
+        """Hand a response to its requester, after the device has its next request."""
         now = self.last_response = upstream.last_received
         request, requester = exchange.request, exchange.requester
         requester.in_flight -= 1
@@ -273,7 +252,7 @@ class Dispatcher(UpstreamOwner):
             followers = coalescer.ended(exchange)
         elif request.writes is not None:
             requester.writing -= 1
-            self._coalescer.wrote(request.writes)  # nobody sees what was before it
+            self._coalescer.wrote(request.writes)  # older values are stale from here on
             self._queue.ended(exchange)
         if requester.counted:
             upstream.last_used = now
@@ -299,7 +278,7 @@ class Dispatcher(UpstreamOwner):
                 self._queue.relieve(requester)
 
     def _lead_followers(self, followers: list[Exchange]) -> None:
-        """Let the first follower that can be served lead the others."""
+        """Make the first follower that can still be served the leader of the others."""
         while followers:
             exchange = followers.pop(0)
             requester = exchange.requester
@@ -328,7 +307,7 @@ class Dispatcher(UpstreamOwner):
         self.dispatch(now)
 
     def _fail(self, exchange: Exchange, failure: Failure) -> None:
-        """Tell the requester that there will be no response, and why."""
+        """Record a failure and hand it to the requester."""
         requester = exchange.requester
         if requester.counted:
             self.recorder.failed(exchange, failure, self._loop.time())
@@ -341,7 +320,7 @@ class Dispatcher(UpstreamOwner):
         self.supply.unanswered(failure)
 
     def fail_pending(self, failure: Failure, before: float) -> None:
-        """Fail what is pending and has its deadline before `before`."""
+        """Fail the pending requests whose deadline is before `before` (loop time)."""
         for requester in self._queue.requesters():
             while requester.pending and requester.pending[0].deadline < before:
                 exchange = requester.pending[0]
@@ -353,14 +332,14 @@ class Dispatcher(UpstreamOwner):
     # ---- it gets no response ----------------------------------------------------
 
     def next_deadline(self) -> float:
-        """Give the earliest moment at which an exchange may have to be given up."""
+        """Return the earliest moment at which an exchange may time out (loop time)."""
         moments = [self._units.next_moment(), self._queue.next_deadline()]
         for upstream in self._upstreams:
             moments += [_due(upstream, e) for e in upstream.in_flight.values()]
         return min(moments)
 
     def give_up(self, now: float) -> None:
-        """Fail what has reached its deadline."""
+        """Fail the exchanges that have reached their deadline."""
         self._units.release(now)
         failure = Failure.BUSY if self._upstreams else Failure.NO_CONNECTION
         self.fail_pending(failure, before=now + 1e-9)
@@ -378,7 +357,7 @@ class Dispatcher(UpstreamOwner):
             self._misfits.timed_out(exchange, self.last_response)
         trial_lost = upstream.on_trial
         if not keep or trial_lost or upstream.timeouts_in_a_row >= _TIMEOUTS_TO_RENEW:
-            # before anything else is sent: what still comes must reach nobody
+            # first of all: a late response must reach no requester
             upstream.close(CloseReason.NO_RESPONSE)
         if trial_lost and now < exchange.deadline:
             self._queue.requeue(exchange)
@@ -390,14 +369,14 @@ class Dispatcher(UpstreamOwner):
 
     @override
     def unsolicited(self, upstream: Upstream, event: Unsolicited) -> None:
-        """Note bytes that belong to nobody."""
+        """Note bytes that belong to no request."""
         if event.lenient:
             upstream.discarded_for = next(iter(upstream.in_flight.values()), None)
         self.recorder.unsolicited(event, self._loop.time())
 
     @override
     def lost(self, upstream: Upstream, reason: CloseReason, detail: str) -> None:
-        """Ask again, or fail, what a connection that is gone leaves behind."""
+        """Send again, or fail, the exchanges in flight on a connection that is gone."""
         now = self._loop.time()
         upstream.ready = False
         unfinished = list(upstream.in_flight.values())
@@ -428,29 +407,29 @@ class Dispatcher(UpstreamOwner):
 
 
 def _may_resend(upstream: Upstream, exchange: Exchange, *, unserved: bool) -> bool:
-    """Tell whether a request may be sent again; `unserved`: no matter what came before.
+    """Return whether a request may be sent again, if there is time left.
 
-    That it is wanted, and that there is time left, is to be seen to beside.
+    `unserved` allows it even if the connection had not served any response before.
     """
     return (
         exchange.request.retry_safe
         and exchange.attempts == 1
         and not exchange.requester.gone
-        and exchange.requester.counted  # a probe asks after this connection
+        and exchange.requester.counted  # a probe is about this very connection
         and (unserved or upstream.responses > 0)
         and not upstream.begun(exchange)
     )
 
 
 def _taken_off(requester: Requester) -> None:
-    """Note that an exchange of a requester's is on no connection any more."""
+    """Note that one of a requester's exchanges is no longer on a connection."""
     requester.in_flight -= 1
     if not requester.in_flight:
         requester.upstream = None
 
 
 def _due(upstream: Upstream, exchange: Exchange) -> float:
-    """Give the moment up to which a response is awaited."""
+    """Return the moment until which a response is awaited (loop time)."""
     if upstream.on_trial and not upstream.begun(exchange):
         return upstream.trial_until
     return exchange.deadline

@@ -1,10 +1,10 @@
-"""The engine's nouns: a requester, one of its exchanges, and what carries that.
+"""The engine's nouns: a requester, its exchanges, and the connections that carry them.
 
-A `Requester` is whatever places requests: a network client, the host program, the
-health check. An `Exchange` is one of its requests with what the engine must remember
-about it. An `Upstream` is one connection to the device: what the dispatcher needs of
-it is to send an exchange, and to be told, as its `UpstreamOwner`, what came of that.
-All are plain records as far as possible; queue, dispatcher and pool move them about.
+A `Requester` is anything that makes requests: a network client, the host program, the
+health check. An `Exchange` is one of its requests with the state that the engine keeps
+for it. An `Upstream` is one connection to the device; it sends exchanges, and reports
+their outcome to its `UpstreamOwner`, the dispatcher. All are plain records as far as
+possible; queue, dispatcher and pool act on them.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 NOBODY: list[Exchange] = []
-"""Stands for no followers, so that a list is made only for those who have some."""
+"""Stands for no followers, so that a list is made only where there are some."""
 
 
 class Result(NamedTuple):
@@ -32,7 +32,7 @@ class Result(NamedTuple):
 
 
 class Exchange:
-    """One request, from its last byte received to its last word sent."""
+    """One request, from its last byte received until its response has been sent."""
 
     __slots__ = (
         "arrived",
@@ -49,20 +49,21 @@ class Exchange:
     def __init__(
         self, request: Request, requester: Requester, arrived: float, deadline: float
     ) -> None:
-        """Note who asks what, since when and until when (loop time, seconds)."""
+        """Begin with when the request arrived and when it times out (loop time)."""
         self.request = request
         self.requester = requester
         self.arrived = arrived
         self.deadline = deadline
         self.sent = 0.0
-        """When it last went upstream; means nothing while `attempts` is 0."""
+        """When it was last sent (loop time); meaningless while `attempts` is 0."""
         self.attempts = 0
+        """How often it has been sent."""
         self.turn = 0
-        """Its own, where it was put back; 0 stands for its requester's."""
+        """Its own place in the queue once it was requeued; 0: its requester's."""
         self.followers: list[Exchange] = NOBODY
-        """Identical reads that its response answers too."""
+        """Identical reads that its response answers as well."""
         self.result: Result | None = None
-        """What an ordered client has yet to be told, once its turn has come."""
+        """How it ended, kept until it is its turn where replies must be in order."""
 
     @override
     def __repr__(self) -> str:
@@ -74,9 +75,20 @@ class Exchange:
 
 
 class Requester(ABC):
-    """Whoever places requests; the queue is fair between these."""
+    """Anything that makes requests; the queue is fair between requesters.
 
-    # Slots, because an instance with more than 30 attributes is slow without.
+    Each part of its state is kept by one other part of the engine:
+
+    =====================  ======================================================
+    pending, turn, queued  the queue: what waits, and its place in line
+    joined, blocked        the queue: reads without a turn, no room for a request
+    in_flight, upstream    connections and dispatcher, while it is being served
+    writing                the dispatcher: writes from their arrival to their end
+    held, gone             the requester itself: not reading, or no longer there
+    =====================  ======================================================
+    """
+
+    # Slots, because without them access is slow to an instance's attributes beyond 30.
     __slots__ = (
         "address",
         "blocked",
@@ -94,47 +106,46 @@ class Requester(ABC):
     )
 
     counted = True
-    """Its requests count in statistics."""
+    """Whether its requests count in statistics."""
 
     def __init__(self, name: str) -> None:
-        """Start with nothing asked."""
         self.name = name
         """For logs and traces."""
         self.address: str | None = None
-        """Where it is, for events; None for a part of the program."""
+        """Its address without a port, for events; None for a part of the program."""
         self.peer: Address = HOST_ADDRESS
-        """The same, for rules."""
+        """Its address, for the owner's rules."""
         self.pending: deque[Exchange] = deque()
-        """Its requests not yet sent, in their order."""
+        """Its requests not yet sent, the oldest first."""
         self.joined = 0
-        """Its reads that follow identical ones of others."""
+        """Its reads that follow identical ones of other requesters."""
         self.writing = 0
         """Its writes not yet answered."""
         self.in_flight = 0
-        """Its requests sent and not yet ended."""
+        """Its requests sent and not yet answered or failed."""
         self.upstream: Upstream | None = None
         """The connection that carries its requests in flight."""
         self.turn = 0
-        """When it was last served, or accepted, as a count: the least goes next."""
+        """When it was last served, or joined, as a count: the lowest goes next."""
         self.queued = False
-        """It waits for its turn."""
+        """It stands in the queue's line."""
         self.blocked = False
-        """It has more to ask than the queue may hold."""
+        """It found no room for its next request."""
         self.held = False
-        """It does not take its responses, so it gets no more of them."""
+        """It does not read its responses, so it is not served until it does."""
         self.gone = False
-        """Nobody is there to be answered."""
+        """It has left: there is nothing to answer."""
 
     @abstractmethod
     def answered(self, exchange: Exchange, response: Any) -> None:
-        """Take the response to one of its requests."""
+        """Receive the response to one of its requests."""
 
     @abstractmethod
     def failed(self, exchange: Exchange, failure: Failure) -> None:
-        """Learn that one of its requests gets none."""
+        """Receive the failure of one of its requests, which gets no response."""
 
     def unblock(self) -> None:  # noqa: B027 - few are ever blocked
-        """Go on asking: the queue has room again."""
+        """Place the next request: the queue has room again."""
 
 
 class CloseReason(enum.StrEnum):
@@ -157,59 +168,64 @@ class CloseReason(enum.StrEnum):
 
 
 class UpstreamOwner(Interface):
-    """What a connection tells the pool."""
+    """What a connection reports to; in the engine, the dispatcher."""
 
     statistics: Statistics
     """Where bytes on the wire are counted."""
 
     def answered(self, upstream: Upstream, exchange: Exchange, response: Any) -> None:
-        """Hear the response to an exchange."""
+        """Take the response to an exchange."""
 
     def unanswerable(
         self, upstream: Upstream, exchange: Exchange, failure: Failure
     ) -> None:
-        """Hear that an exchange got something that cannot be passed on."""
+        """Note that the response to an exchange cannot be passed on."""
 
     def unsolicited(self, upstream: Upstream, event: Unsolicited) -> None:
-        """Hear of bytes that nobody asked for."""
+        """Note bytes that belong to no request."""
 
     def lost(self, upstream: Upstream, reason: CloseReason, detail: str) -> None:
-        """Hear that the connection is gone, whoever closed it. Told once."""
+        """Note that the connection is gone, whichever side closed it; called once."""
 
 
 class Upstream(ABC):
-    """One way to the device, open from the end of `open` until `lost`."""
+    """One connection to the device, open from the return of `open` until `lost`.
+
+    All moments are loop time.
+    """
 
     def __init__(self, owner: UpstreamOwner) -> None:
-        """Belong to a pool; nothing is opened yet."""
         self.owner = owner
         self.in_flight: dict[Request, Exchange] = {}
-        """Sent and neither answered nor given up, the oldest first."""
+        """Requests sent and neither answered nor timed out, the oldest first."""
         self.waiting: list[Requester] = []
-        """Requesters whose next request must go here, when there is place."""
+        """Requesters whose next request must go here as soon as there is room."""
         self.ready = False
-        """A request may be sent now; the pool keeps this true."""
+        """A request may be sent now; kept up to date by `Connections`."""
         self.opened_at = 0.0
         self.not_before = 0.0
         """No request may be sent earlier."""
         self.last_used = 0.0
-        """When the last exchange but a probe ended here."""
+        """When the last exchange other than a probe ended here."""
         self.last_received = 0.0
+        """When the last byte arrived, or the connection was opened."""
         self.received = False
-        """At least one byte came."""
+        """At least one byte has arrived."""
         self.responses = 0
+        """Responses received."""
         self.sent = 0
         """Requests sent."""
         self.timeouts_in_a_row = 0
-        """Requests given up since the last byte came."""
+        """Requests timed out since the last byte arrived."""
         self.discarded_for: Exchange | None = None
-        """Whose response lenient matching would have seen in the last one discarded."""
+        """The exchange that lenient matching would have given the last discarded
+        response."""
         self.on_trial = False
         """An extra connection that has not answered yet."""
         self.trial_until = 0.0
-        """When the response to the request in flight on trial must have begun."""
+        """By when the response to the request in flight must have begun."""
         self.draining: CloseReason | None = None
-        """It gets no further request and closes, for this reason, when empty."""
+        """It gets no further requests, and closes for this reason once it is empty."""
         self.reusable = True
         """False once it must not carry another request."""
 
@@ -220,7 +236,7 @@ class Upstream(ABC):
 
     @property
     def names_unit(self) -> bool:
-        """A response names its unit: `quiet` then concerns that unit alone."""
+        """Whether a response names its unit; `quiet` then applies to that unit only."""
         return False
 
     @property
@@ -243,11 +259,11 @@ class Upstream(ABC):
 
     @abstractmethod
     def begun(self, exchange: Exchange) -> bool:
-        """Tell whether a byte of its response may have come."""
+        """Return whether a byte of its response may have arrived."""
 
     @abstractmethod
     def expire(self, exchange: Exchange) -> bool:
-        """Give up waiting for a response; tell whether the connection may be kept."""
+        """Stop waiting for a response; return whether the connection may be kept."""
 
     @abstractmethod
     def close(self, reason: CloseReason, detail: str = "") -> None:

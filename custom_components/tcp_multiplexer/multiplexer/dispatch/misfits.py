@@ -1,8 +1,8 @@
 """Notices a device that does not echo transaction identifiers.
 
-Strict matching discards what it sends, so that every request times out although it was
-answered. A single response that fits by accident proves nothing: the owner is told
-after several requests in a row.
+Strict matching discards its responses, so every request times out although it was
+answered. One response that would have matched may be a coincidence, so the owner is
+told only after several requests in a row.
 """
 
 import logging
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 
 _MISFITS_TO_REPORT = 3
+"""Such requests in a row after which the owner is told."""
 
 
 class Misfits:
-    """Counts requests that lenient matching would have seen answered."""
+    """Counts timed-out requests that lenient matching would have answered."""
 
     def __init__(self, statistics: Statistics, events: Events, name: str) -> None:
         self._statistics = statistics
@@ -29,10 +30,10 @@ class Misfits:
         self._name = name
         self._in_a_row = 0
         self._sent = 0.0
-        """When the last of these was sent."""
+        """When the last of these was sent; loop time."""
 
     def timed_out(self, exchange: Exchange, last_response: float | None) -> None:
-        """Count one; what the device answered in between ends the row."""
+        """Count one; a matched response (loop time) since the last one ends the row."""
         self._statistics.would_match_leniently += 1
         if last_response is not None and last_response > self._sent:
             self._in_a_row = 0
@@ -40,8 +41,8 @@ class Misfits:
         self._sent = exchange.sent
         if self._in_a_row == _MISFITS_TO_REPORT:
             LOGGER.warning(
-                "%s answers, but not with the transaction identifiers that it is asked "
-                "with; lenient matching would pass its answers on",
+                "%s answers, but does not echo transaction identifiers; lenient "
+                "matching would pass its responses on",
                 self._name,
             )
-            self._events.tell(Event(EventType.LENIENT_WOULD_HELP))
+            self._events.emit(Event(EventType.LENIENT_WOULD_HELP))

@@ -1,7 +1,7 @@
-"""What may pass: which writes, and what the protocol's own rules say.
+"""Decides which requests may pass: by the write policy, and by the protocol's rules.
 
-The rules are the owner's; this room only applies them. Whoever asks it counts, tells
-and answers.
+The rules are the owner's. This module only applies them; counting, reporting and
+answering are up to its caller.
 """
 
 import enum
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
 
 
 class Verdict(enum.Enum):
-    """What becomes of a request."""
+    """What to do with a request."""
 
     PASS = enum.auto()
     REFUSE = enum.auto()
     REFUSE_SIZE = enum.auto()
-    """It asks for more at once than the device can take."""
+    """It asks for more at once than the owner allows."""
     ACKNOWLEDGE = enum.auto()
-    """Answer as if it had been carried out: some clients count a refusal as a fault."""
+    """Answer as if it had been carried out: some clients treat a refusal as a fault."""
 
 
 class Policy:
     """The owner's rules for requests."""
 
     def __init__(self, settings: Settings, protocol: Protocol[Any]) -> None:
-        """Apply the rules in `settings`, and of those that `protocol` knows."""
+        """Apply the rules in `settings`, including those that only `protocol` knows."""
         self._writes = settings.write_policy
         self._write_networks = settings.write_networks
         self._rules = protocol.rules(settings)
         self.active = self._rules is not None or self._writes is not WritePolicy.ALLOW
-        """There is a rule that could stop a request."""
+        """Whether any rule could stop a request."""
 
     def judge(self, request: Request, address: Address) -> Verdict:
-        """Decide on a request from `address`."""
+        """Return what to do with a request from `address`."""
         if self._rules is not None:
             failure = self._rules.judge(request.payload)
             if failure is not None:

@@ -1,25 +1,31 @@
-"""The requests that wait, and whose turn it is.
+"""The waiting requests, and whose turn it is.
 
-Fairness is between requesters, not requests: each keeps its own requests in their
-order, and of those who have one pending, the one served longest ago goes next. They
-stand in a line, each at most once. Who comes to it was as a rule served later than all
-who stand there, and goes to its end; who was not goes where it belongs.
+Fairness is between requesters, not requests: each keeps its own requests in order, and
+of the requesters with a pending request, the one served longest ago goes next. They
+stand in a line, each at most once. A requester that joins was usually served more
+recently than everyone waiting, so it goes to the end; otherwise it is inserted in
+order.
 
-Four things can keep a requester from its turn. While it has a request in flight on a
-connection that is full, it waits there (its requests must not overtake each other).
-While its next request writes to a scope that has an older write unanswered, it waits
-for that one (writes to one unit reach the device one at a time, in the order of their
-arrival over all requesters). While nothing may go to the unit of its next request, it
-waits for that (see `units`). And one that does not read its responses gets no more.
-Each waits where the event will find it that lets it go on: nobody searches.
+Four things can keep a requester from its turn:
 
-Writes go first: a requester whose next request is a write is served before those
-whose next is a read, but at most `WRITES_IN_A_ROW` times while a read waits. A person
-or a controller waits for a write; a poll comes again anyway.
+* It has a request in flight on a connection that is full. It waits for that connection,
+  because its requests must not overtake each other.
+* Its next request is a write to a scope with an older unanswered write. It waits for
+  that one: writes to a scope reach the device one at a time, in the order in which they
+  arrived over all requesters.
+* The unit of its next request is held (see `units`). It waits until that is over.
+* It does not read its responses. It gets no more until it does.
 
-The bound: a requester with nothing pending may always place one request; beyond that
-`size` bounds the requests of all. Who finds no room is `blocked` and is told, first
-come first served, when there is some.
+Each is parked where the event that unblocks it will find it, so nothing is ever
+searched.
+
+Writes go first: a requester whose next request is a write is served before those whose
+next is a read, but at most `WRITES_IN_A_ROW` times while a read waits. A person or a
+controller waits for a write; a poll is repeated anyway.
+
+The bound: a requester with nothing pending may always place one request; beyond that,
+`size` limits the requests of all. A requester that finds no room is `blocked`, and is
+unblocked when there is some, in the order of arrival.
 """
 
 from bisect import insort
@@ -34,10 +40,13 @@ if TYPE_CHECKING:
 
 
 WRITES_IN_A_ROW = 4
+"""Writes served in a row while a read waits."""
+
+type _Test = Callable[[Exchange], bool] | None
 
 
 class RequestQueue:
-    """Fair between requesters, bounded, first come first served within each."""
+    """A bounded queue, fair between requesters and in order within each."""
 
     def __init__(self, size: int, *, writes_first: bool = False) -> None:
         """Allow `size` pending requests beyond each requester's first."""
@@ -46,33 +55,35 @@ class RequestQueue:
         self.depth = 0
         """Requests pending now."""
         self.peak = 0
+        """The highest `depth` so far."""
         self.joined = 0
-        """Of these, reads that need no connection: they wait for another's response."""
+        """How many of these are followers, which need no connection of their own."""
         self._count = 0
-        """Of turns given, so that each is later than all before."""
+        """Turns given; each turn is a higher number than all before it."""
         self._line: deque[tuple[int, Requester]] = deque()
-        """Who waits for a turn, each with the count of its last, which sorts them."""
+        """The requesters waiting for a turn, sorted by their last one."""
         self._write_line: deque[tuple[int, Requester]] = deque()
-        """The line of those whose next request is a write, if these go first."""
+        """The same for those whose next request is a write, if writes go first."""
         self._writes_in_a_row = 0
         self.blocked: dict[Requester, None] = {}
-        """Requesters that found no room, in the order in which they came."""
+        """Requesters that found no room, in the order of arrival."""
         self._writes: dict[Hashable, deque[Exchange]] = {}
-        """Per scope, writes pending or in flight, the oldest first."""
+        """By scope: writes pending or in flight, the oldest first."""
         self._after_write: dict[Hashable, list[Requester]] = {}
-        """Per scope, requesters whose next request waits for an older write."""
+        """By scope: requesters whose next request waits for an older write."""
         self._barred: dict[Hashable, list[Requester]] = {}
-        """Per unit to which nothing may go, requesters whose next request would."""
+        """By held unit: requesters whose next request is for it."""
         self.late: list[Exchange] = []
-        """Dropped by `take`; whatever takes must fail them."""
+        """Requests that `take` dropped; its caller must fail them."""
         self._members: dict[Requester, None] = {}
+        """Every requester that may have pending requests, in the order of joining."""
 
     @override
     def __repr__(self) -> str:
         return f"<RequestQueue: {self.depth} pending, {len(self.blocked)} blocked>"
 
     def join(self, requester: Requester) -> None:
-        """Count a requester in; its first turn is counted from now."""
+        """Add a requester; it counts as served just now."""
         self._count += 1
         requester.turn = self._count
         self._members[requester] = None
@@ -80,7 +91,7 @@ class RequestQueue:
     def leave(
         self, requester: Requester, droppable: Callable[[Request], bool]
     ) -> list[Exchange]:
-        """Count a requester out and give its pending requests that nobody misses.
+        """Remove a requester; return its pending requests that are `droppable`.
 
         The others stay and are served in their turn.
         """
@@ -97,16 +108,16 @@ class RequestQueue:
         if not kept:
             self._forget(requester)
         else:
-            self._offer_anew(requester)
+            self._reoffer(requester)
         return dropped
 
     def _forget(self, requester: Requester) -> None:
-        """Keep no trace of somebody who is gone: turns may not be taken for hours."""
+        """Remove every trace of a requester at once: a turn may take hours to come."""
         self._members.pop(requester, None)
         self._withdraw(requester)
 
     def _withdraw(self, requester: Requester) -> None:
-        """Let a requester wait for its turn no more."""
+        """Take a requester out of the line."""
         if requester.queued:
             requester.queued = False
             for line in (self._line, self._write_line):
@@ -116,20 +127,20 @@ class RequestQueue:
                         return
 
     def has_room(self, requester: Requester) -> bool:
-        """Tell whether `requester` may place another request now."""
+        """Return whether `requester` may place another request now."""
         return self.depth < self.size or not (requester.pending or requester.joined)
 
     def block(self, requester: Requester) -> None:
-        """Remember a requester that found no room; `unblock` will be called."""
+        """Mark a requester that found no room; its `unblock` will be called."""
         requester.blocked = True
         self.blocked[requester] = None
 
     def put(self, exchange: Exchange) -> None:
-        """Place a request behind those of its requester that came before."""
+        """Queue a request behind the earlier ones of its requester."""
         requester = exchange.requester
         pending = requester.pending
         if pending and pending[-1].arrived > exchange.arrived:
-            # it followed another's until now, and came before some of these
+            # it was a follower until now, and arrived before some of these
             before = sum(other.arrived <= exchange.arrived for other in pending)
             pending.insert(before, exchange)
         else:
@@ -142,11 +153,11 @@ class RequestQueue:
         if not requester.queued:
             self.offer(requester)
         elif pending[0] is exchange:
-            # it waits for the turn of one that was dropped, perhaps of another kind
-            self._offer_anew(requester)
+            # the place in line is that of a dropped request, perhaps of another kind
+            self._reoffer(requester)
 
     def requeue(self, exchange: Exchange) -> None:
-        """Place a request that was taken before all others: it had its turn."""
+        """Put a request that had its turn back, ahead of all others."""
         requester = exchange.requester
         requester.pending.appendleft(exchange)
         self.depth += 1
@@ -154,10 +165,10 @@ class RequestQueue:
         self._members[requester] = None
         self._count += 1
         exchange.turn = -self._count
-        self._offer_anew(requester)
+        self._reoffer(requester)
 
     def offer(self, requester: Requester) -> None:
-        """Let a requester wait for its turn, if it has something to ask."""
+        """Put a requester in line, if it has something pending."""
         pending = requester.pending
         if not pending or requester.queued or requester.held:
             return
@@ -172,20 +183,15 @@ class RequestQueue:
         else:
             line.append(place)
 
-    def _offer_anew(self, requester: Requester) -> None:
-        """Let a requester wait where its next request belongs, which is another now."""
+    def _reoffer(self, requester: Requester) -> None:
+        """Move a requester to where its next request, now a different one, belongs."""
         self._withdraw(requester)
         self.offer(requester)
 
-    def take(
-        self,
-        retry_safe: bool = False,
-        too_late: Callable[[Exchange], bool] | None = None,
-    ) -> Exchange | None:
-        """Give the request whose turn it is, if any may go now; `relieve` must follow.
+    def take(self, retry_safe: bool = False, too_late: _Test = None) -> Exchange | None:
+        """Remove and return the request whose turn it is; `relieve` must follow.
 
-        With `retry_safe`, only one that may be sent twice: others keep their turn. What
-        is `too_late` is not taken, but dropped into `late`, and was not served.
+        With `retry_safe`, only what may be sent twice; what is `too_late`: to `late`.
         """
         passed: list[Requester] = []
         taken = None
@@ -234,53 +240,53 @@ class RequestQueue:
         return taken
 
     def _whose_turn(self) -> deque[tuple[int, Requester]]:
-        """Give the line to serve from: that of writes, or of all others."""
+        """Return the line to serve from: that of writes, or that of all others."""
         if not self._line or self._writes_in_a_row < WRITES_IN_A_ROW:
             return self._write_line
         return self._line
 
     def attach(self, requester: Requester) -> None:
-        """Count a read that waits for another's response."""
+        """Count a follower in."""
         requester.joined += 1
         self.joined += 1
         self.depth += 1
         self.peak = max(self.peak, self.depth)
 
     def detach(self, requester: Requester) -> None:
-        """Count such a read out; `relieve` must follow."""
+        """Count a follower out; `relieve` must follow."""
         requester.joined -= 1
         self.joined -= 1
         self.depth -= 1
 
     def writing(self, scope: Hashable) -> bool:
-        """Tell whether a write to `scope` waits or is in flight."""
+        """Return whether a write to `scope` is pending or in flight."""
         return scope in self._writes
 
     def bar(self, unit: Hashable) -> None:
-        """Let requests to a unit wait until `unbar`, and with them what is behind."""
+        """Hold requests to a unit, and those behind them, until `unbar`."""
         self._barred.setdefault(unit, [])
 
     def unbar(self, unit: Hashable) -> None:
-        """Let requests to a unit be taken again; `dispatch` must follow."""
+        """Release requests to a unit; `dispatch` must follow."""
         for requester in self._barred.pop(unit, ()):
             self.offer(requester)
 
     def drop(self, exchange: Exchange) -> None:
-        """Take a pending request out of its turn: it has been refused."""
+        """Remove a pending request that will not be sent."""
         requester = exchange.requester
         requester.pending.remove(exchange)
         self.depth -= 1
         self.ended(exchange)
         if requester.pending:
             if self._barred:
-                self.offer(requester)  # what it waited for may have been the unit
+                self.offer(requester)  # it may have waited for that request's unit
             if exchange.turn or not _same_kind(exchange, requester.pending[0]):
-                self._offer_anew(requester)
+                self._reoffer(requester)
         elif requester.gone:
             self._forget(requester)
 
     def ended(self, exchange: Exchange) -> None:
-        """Note that a request needs the device no more, so the next write may go."""
+        """Note that a request is finished: the next write to its scope may go."""
         scope = exchange.request.writes
         if scope is None:
             return
@@ -292,12 +298,12 @@ class RequestQueue:
             self.offer(requester)
 
     def admit(self) -> None:
-        """Let those go on who found no room, as far as there is some."""
+        """Unblock requesters as long as there is room."""
         while self.blocked and self.depth < self.size:
             self._unblock(next(iter(self.blocked)))
 
     def relieve(self, requester: Requester) -> None:
-        """Let one go on that has nothing pending any more: it may place one again."""
+        """Unblock a requester that has nothing pending: it may place one request."""
         if requester.blocked and not (requester.joined or requester.pending):
             self._unblock(requester)
 
@@ -307,7 +313,7 @@ class RequestQueue:
         requester.unblock()
 
     def next_deadline(self) -> float:
-        """Return the earliest deadline of those that stand first, or infinity."""
+        """Return the earliest deadline of the requesters' first requests, or inf."""
         return min(
             (
                 requester.pending[0].deadline
@@ -318,16 +324,16 @@ class RequestQueue:
         )
 
     def shorten(self, latest: float) -> None:
-        """Let no request wait beyond a moment (loop time)."""
+        """Let no deadline be later than `latest` (loop time)."""
         for requester in self._members:
             for exchange in requester.pending:
                 exchange.deadline = min(exchange.deadline, latest)
 
     def requesters(self) -> Iterator[Requester]:
-        """Give everybody who may have something pending."""
+        """Iterate over a copy of all requesters that may have something pending."""
         return iter(tuple(self._members))
 
 
 def _same_kind(one: Exchange, other: Exchange) -> bool:
-    """Tell whether both write, or neither does."""
+    """Return whether both are writes, or neither is."""
     return (one.request.writes is None) == (other.request.writes is None)

@@ -1,7 +1,7 @@
-"""Keeps the record of exchanges: counts them, traces them, tells of those refused.
+"""Records exchanges: counts and traces them, and reports those that failed.
 
-The pool decides; this room only writes down what became of each exchange, in one place
-so that no counter is forgotten and none is added to twice.
+The dispatcher decides; this module only records the outcome of each exchange, in one
+place so that no counter is missed or incremented twice.
 """
 
 import enum
@@ -23,12 +23,12 @@ LOGGER = logging.getLogger(__name__)
 
 
 class Recorder:
-    """Writes into statistics, trace, log and events what became of exchanges."""
+    """Records the outcome of exchanges in statistics, trace, log and events."""
 
     def __init__(
         self, protocol: Protocol[Any], statistics: Statistics, events: Events
     ) -> None:
-        """Write into `statistics` and `events`, in the words of `protocol`."""
+        """Record in `statistics` and `events`, as `protocol` describes exchanges."""
         self._protocol = protocol
         self._counted_by = protocol.counted_by
         self._statistics = statistics
@@ -39,7 +39,7 @@ class Recorder:
         )
         self._debug = LOGGER.isEnabledFor(logging.DEBUG)
         self.last_good: Request | None = None
-        """The last request that the device answered and that may be repeated."""
+        """The last request that the device answered and that may be sent again."""
 
     def answered(self, exchange: Exchange, response: Any, now: float) -> None:
         """Count a response that a requester gets."""
@@ -66,20 +66,20 @@ class Recorder:
         if self._counted_by is not None:
             statistics.units.failed[exchange.request.payload[self._counted_by]] += 1
         self._trace(exchange, failure, None, now)
-        self._tell(EventType.REQUEST_REFUSED, exchange, failure)
+        self._report(EventType.REQUEST_REFUSED, exchange, failure)
 
     def refused(self, exchange: Exchange, failure: Failure) -> None:
-        """Count a request that the owner's rules do not let pass."""
+        """Count a request that the owner's rules refuse."""
         statistics = self._statistics
         statistics.failures[failure] += 1
         if self._counted_by is not None:
             statistics.units.refused[exchange.request.payload[self._counted_by]] += 1
         self._trace(exchange, failure, None, exchange.arrived)
         if exchange.request.writes is None:
-            self._tell(EventType.REQUEST_REFUSED, exchange, failure)
+            self._report(EventType.REQUEST_REFUSED, exchange, failure)
         else:
             statistics.writes_refused += 1
-            self._tell_write(EventType.WRITE_REFUSED, exchange, failure)
+            self._report_write(EventType.WRITE_REFUSED, exchange, failure)
 
     def acknowledged(self, exchange: Exchange, response: Any) -> None:
         """Count a write that is answered as if it had been carried out."""
@@ -90,12 +90,12 @@ class Recorder:
                 exchange.request.payload[self._counted_by]
             ] += 1
         self._trace(exchange, TraceOutcome.ACKNOWLEDGED, response, exchange.arrived)
-        self._tell_write(
+        self._report_write(
             EventType.WRITE_ACKNOWLEDGED, exchange, TraceOutcome.ACKNOWLEDGED
         )
 
     def unsolicited(self, event: Unsolicited, now: float) -> None:
-        """Count bytes that belong to nobody."""
+        """Count bytes that belong to no request."""
         statistics = self._statistics
         if event.late:
             statistics.late_responses += 1
@@ -108,18 +108,22 @@ class Recorder:
             (now, "device", b"", data, TraceOutcome.UNSOLICITED, now, None)
         )
 
-    def _tell(self, kind: EventType, exchange: Exchange, reason: enum.StrEnum) -> None:
-        words = self._protocol.describe(exchange.request.payload, None)
-        address = exchange.requester.address
-        self._events.tell_merged(Event(kind, address, reason, words))
-
-    def _tell_write(
+    def _report(
         self, kind: EventType, exchange: Exchange, reason: enum.StrEnum
     ) -> None:
-        words = self._protocol.describe(exchange.request.payload, None)
+        description = self._protocol.describe(exchange.request.payload, None)
+        address = exchange.requester.address
+        self._events.emit_merged(Event(kind, address, reason, description))
+
+    def _report_write(
+        self, kind: EventType, exchange: Exchange, reason: enum.StrEnum
+    ) -> None:
+        description = self._protocol.describe(exchange.request.payload, None)
         writes = (self._protocol.explain_write(exchange.request),)
         address = exchange.requester.address
-        self._events.tell_merged(Event(kind, address, reason, words, writes=writes))
+        self._events.emit_merged(
+            Event(kind, address, reason, description, writes=writes)
+        )
 
     def _trace(
         self, exchange: Exchange, outcome: enum.StrEnum, response: Any, now: float

@@ -1,8 +1,8 @@
-"""One timer for whatever comes next.
+"""One timer, set to the earliest moment that matters.
 
-A timer per request costs more than the request (two heap operations and an object);
-almost none would ever expire. So there is one, set to the earliest moment that matters
-to anything. When it expires, everything looks at the clock, and it is set anew.
+A timer per request would cost more than the request (two heap operations and an
+object), and almost none would ever expire. So there is one for all of them. When it
+expires, its callback looks for everything that is due, and sets it again.
 """
 
 import asyncio
@@ -15,14 +15,14 @@ class Timer:
 
     def __init__(self, callback: Callable[[float], None] | None = None) -> None:
         self.callback = callback
-        """Must be there before the timer is set."""
+        """Must be assigned before the timer is set."""
         self._loop = asyncio.get_running_loop()
         self._handle: asyncio.TimerHandle | None = None
         self.at = inf
-        """When it expires; loop time."""
+        """When it expires (loop time); infinity while it is not set."""
 
     def set(self, at: float) -> None:
-        """Expire at `at`, or earlier if it was set so."""
+        """Expire at `at` (loop time), unless it is already set to an earlier moment."""
         if at < self.at:
             if self._handle is not None:
                 self._handle.cancel()
@@ -30,15 +30,15 @@ class Timer:
             self._handle = self._loop.call_at(at, self._expire)
 
     def cancel(self) -> None:
-        """Do not expire any more, until it is set again."""
+        """Do not expire until it is set again."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
         self.at = inf
 
     def _expire(self) -> None:
-        # The loop calls up to its clock's resolution early; asking its clock again
-        # could thus find nothing due and set the same moment over and over.
+        # The loop may call this early, by up to its clock's resolution. Reading the
+        # clock alone could thus find nothing due, and set the same moment again.
         now = max(self.at, self._loop.time())
         self._handle = None
         self.at = inf

@@ -1,12 +1,12 @@
-"""What is known of each unit of the device: how long it takes, and what may still come.
+"""What is known of each unit of the device: its response times, and late responses.
 
-A unit that has been slow is watched: its last response times tell how long a response
-is going to take, so that no request goes out with less time left than that. Units that
-always were fast cost nothing.
+A unit that has been slow is watched: its last response times predict how long the next
+response takes, so that no request is sent with less time left than that. Units that
+have always been fast cost nothing.
 
-Where a response does not say which request it answers, but which unit (RTU), a unit is
-held after one of its requests was given up: what is sent to it meanwhile could be
-answered with the late response. Other units are not concerned.
+Where a response does not identify its request but only its unit (RTU), a unit is held
+after one of its requests timed out: a late response could be taken for the response to
+whatever is sent to it meanwhile. Other units are not affected.
 """
 
 from collections import deque
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from .timer import Timer
 
 SLOW = 0.25
-"""Seconds; whatever answers within them is not watched."""
-_REMEMBERED = 16
-"""Response times of a watched unit that count."""
-_MOST_UNITS = 256
+"""Seconds; a unit that answers within them is not watched."""
+_TIMES_KEPT = 16
+"""Response times kept of a watched unit."""
+_MAX_WATCHED = 256
 
 
 class Units:
-    """Watches slow units, and holds those that may still answer late."""
+    """Watches slow units, and holds units whose late response may still come."""
 
     def __init__(self, queue: RequestQueue, timer: Timer, timeout: float) -> None:
         self.timeout = timeout
-        """Seconds after which a request is given up."""
+        """Seconds after which a request times out."""
         self.active = False
-        """Some unit is watched or held."""
+        """Whether any unit is watched or held."""
         self.watched: dict[Hashable, deque[float]] = {}
         """The last response times, in seconds, of units that have been slow."""
         self.held: dict[Hashable, float] = {}
@@ -47,23 +47,23 @@ class Units:
         """Note a response that took `took` seconds."""
         times = self.watched.get(unit)
         if times is None:
-            if took <= SLOW or len(self.watched) >= _MOST_UNITS:
+            if took <= SLOW or len(self.watched) >= _MAX_WATCHED:
                 return
-            times = self.watched[unit] = deque(maxlen=_REMEMBERED)
+            times = self.watched[unit] = deque(maxlen=_TIMES_KEPT)
         times.append(took)
         if max(times) <= SLOW:
             del self.watched[unit]
-        self._see()
+        self._update_active()
 
-    def _see(self) -> None:
+    def _update_active(self) -> None:
         self.active = bool(self.watched or self.held)
 
     def too_late(self, now: float, exchange: Exchange) -> bool:
-        """Tell whether a request's response could not come before its deadline.
+        """Return whether the response to a request would come after its deadline.
 
-        It may not be sent before, or has less time left than a response takes: the
-        median of what was seen, but never more than half the timeout, because some
-        requests must go out, or nothing new would ever be seen.
+        So it is if its unit is held until then, or if less time is left than a response
+        takes. That is estimated as the median of the times kept, but at most half the
+        timeout: if no request were sent, the estimate could never improve.
         """
         unit, deadline = exchange.request.unit, exchange.deadline
         if self.held.get(unit, 0.0) > deadline:
@@ -81,13 +81,13 @@ class Units:
         self.active = True
 
     def release(self, now: float) -> None:
-        """Let units be asked again for which it is time; `dispatch` must follow."""
+        """Release the units whose time is up; `dispatch` must follow."""
         for unit, until in tuple(self.held.items()):
             if until <= now:
                 del self.held[unit]
                 self._queue.unbar(unit)
-        self._see()
+        self._update_active()
 
     def next_moment(self) -> float:
-        """Return when `release` has something to do next (loop time)."""
+        """Return when `release` next has something to do (loop time), or infinity."""
         return min(self.held.values(), default=inf)

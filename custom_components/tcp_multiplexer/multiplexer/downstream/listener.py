@@ -1,21 +1,27 @@
 """The listening sockets: accepts or refuses clients, and knows those who are there."""
 
 import asyncio
+from collections import Counter
 import contextlib
 import logging
+from math import inf
 from typing import TYPE_CHECKING, Any, override
 
-from ..limits import LIMITS, Limits
+from ..limits import ADDRESS_LEAST, ADDRESS_SHARE, LIMITS, Limits
 from ..networks import is_in
 from ..observe.events import ClientRefusal, Event, EventType
 from ..settings import ListenerSettings
-from ..tls import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS
+from ..sockets import is_one_too_many
 from .client import Client, ClientOwner
 from .memory import Memory
 
 if TYPE_CHECKING:
+    from asyncio.trsock import TransportSocket
+    import ssl
+
     from ..dispatch.dispatcher import Dispatcher
     from ..dispatch.queue import RequestQueue
+    from ..networks import Address
     from ..observe.events import Events
     from ..observe.statistics import Statistics
     from ..protocols.base import Protocol
@@ -24,6 +30,10 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 
 _BACKLOG = 1024
+"""Connections that the system holds until they are accepted."""
+_IDLE_STEP = 1.0
+"""Seconds between two looks at all clients, at least."""
+_WARN_SECONDS = 600
 _ACCEPT_TURNS = 3
 """Turns of the loop between asyncio's accepting a connection and `connection_made`."""
 
@@ -50,19 +60,29 @@ class Listener(ClientOwner):
         self.memory = Memory(settings.timeout, limits.buffer)
         self.clients: dict[Client, None] = {}
         """In the order in which they came, so that a run can be repeated exactly."""
+        self._addresses: Counter[Address] = Counter()
+        """How many of them come from each address."""
         self._statistics = statistics
         self._events = events
         self._stopping = False
-        """Nobody is accepted any more, though a handshake may yet come to its end."""
+        """Nobody is accepted any more."""
         self._servers: list[asyncio.Server] = []
         self._loop = asyncio.get_running_loop()
         self._gone: asyncio.Future[None] | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._warned: set[str] = set()
+        self._warn_again = 0.0
+        """When to warn next that file descriptors run out."""
 
     def apply(self, settings: Settings) -> None:
-        """Go on with other settings; clients that are here stay."""
+        """Go on with other settings; clients that may still connect stay."""
         self.settings = settings
         self.memory.timeout = settings.timeout
+        for client in tuple(self.clients):
+            if not is_in(client.peer, settings.allowed_networks):
+                self._refuse(client, ClientRefusal.NOT_ALLOWED)
+                client.abort()
+        self._close_idle()
 
     async def start(self) -> None:
         """Listen.
@@ -81,20 +101,19 @@ class Listener(ClientOwner):
             raise
 
     async def _listen(self, listener: ListenerSettings) -> None:
-        options: dict[str, Any] = {}
+        tls: ssl.SSLContext | None = None
         if listener.tls is not None:
-            options = {
-                "ssl": await self._loop.run_in_executor(None, listener.tls.context),
-                "ssl_handshake_timeout": HANDSHAKE_SECONDS,
-                "ssl_shutdown_timeout": SHUTDOWN_SECONDS,
-            }
+            tls = await self._loop.run_in_executor(None, listener.tls.context)
         server = await self._loop.create_server(
-            lambda: Client(self, self.protocol.downstream(listener.framing)),
+            lambda: Client(self, self.protocol.downstream(listener.framing), tls),
             listener.host,
             listener.port,
-            backlog=_BACKLOG,
-            **options,
+            backlog=0,  # asyncio accepts one more than this in a turn of the loop
         )
+        with contextlib.suppress(NotImplementedError):  # loops without sockets
+            for sock in server.sockets:
+                with sock.dup() as same:
+                    same.listen(_BACKLOG)
         self._servers.append(server)
 
     @property
@@ -127,49 +146,92 @@ class Listener(ClientOwner):
     async def stop(self) -> None:
         """Close the port and every client, whatever they do."""
         self._stopping = True
-        servers = tuple(self._servers)
         self._close_servers()
         self.memory.stop()
+        self._wait_for_idle(inf)
         for client in tuple(self.clients):
             client.abort()
         if self.clients:
             self._gone = self._loop.create_future()
             await self._gone
-        if any(listener.tls for listener in self.settings.more_listeners):
-            for server in servers:
-                server.abort_clients()  # those whose handshake is not done
+
+    # ---- clients that ask nothing ------------------------------------------------
+
+    def _wait_for_idle(self, at: float) -> None:
+        """Look at `at` which clients have been idle for too long; never if infinite."""
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+        if at < inf:
+            self._idle_timer = self._loop.call_at(at, self._close_idle)
+
+    def _close_idle(self) -> None:
+        """Close the clients that have been idle for too long, and wait for the next."""
+        now, limit = self._loop.time(), self.settings.client_idle_timeout
+        due = inf
+        for client in tuple(self.clients) if limit else ():
+            since = client.idle_since
+            at = now if since is None else since + limit
+            if since is not None and at <= now:
+                client.close_idle()
+            else:
+                due = min(due, at)
+        self._wait_for_idle(max(due, now + _IDLE_STEP))
 
     # ---- clients come and go ----------------------------------------------------
 
     @override
-    def admit(self, client: Client) -> bool:
+    def admit(self, client: Client, sock: TransportSocket | None) -> bool:
         if self._stopping:
             return False
-        reason = self._refuses(client)
+        reason = self._refuses(client, sock)
         if reason is not None:
-            self._statistics.clients_refused += 1
-            LOGGER.debug("Client %s refused: %s", client.name, reason)
-            self._tell(EventType.CLIENT_REFUSED, client, reason)
+            self._refuse(client, reason)
             return False
         self.clients[client] = None
+        self._addresses[client.peer] += 1
         self._statistics.clients_peak = max(
             self._statistics.clients_peak, len(self.clients)
         )
         self.queue.join(client)
+        if self._idle_timer is None and self.settings.client_idle_timeout:
+            now = self._loop.time()
+            self._wait_for_idle(now + self.settings.client_idle_timeout)
         LOGGER.info("Client %s connected", client.name)
         self._tell(EventType.CLIENT_CONNECTED, client)
         return True
 
-    def _refuses(self, client: Client) -> ClientRefusal | None:
+    def _refuses(
+        self, client: Client, sock: TransportSocket | None
+    ) -> ClientRefusal | None:
         if not is_in(client.peer, self.settings.allowed_networks):
             return ClientRefusal.NOT_ALLOWED
-        if len(self.clients) >= self.settings.max_clients:
+        most = self.settings.max_clients
+        if len(self.clients) >= most:
             return ClientRefusal.TOO_MANY_CLIENTS
+        share = max(most // ADDRESS_SHARE, ADDRESS_LEAST)
+        if self._addresses[client.peer] >= share:
+            return ClientRefusal.TOO_MANY_FROM_ADDRESS
+        if sock is not None and is_one_too_many(sock):
+            return ClientRefusal.TOO_MANY_OPEN_FILES
         return None
+
+    def _refuse(self, client: Client, reason: ClientRefusal) -> None:
+        self._statistics.clients_refused += 1
+        level = logging.DEBUG
+        now = self._loop.time()
+        if reason is ClientRefusal.TOO_MANY_OPEN_FILES and now >= self._warn_again:
+            self._warn_again = now + _WARN_SECONDS
+            level = logging.WARNING
+        LOGGER.log(level, "Client %s refused: %s", client.name, reason)
+        self._tell(EventType.CLIENT_REFUSED, client, reason)
 
     @override
     def forget(self, client: Client) -> None:
         del self.clients[client]
+        self._addresses[client.peer] -= 1
+        if not self._addresses[client.peer]:
+            del self._addresses[client.peer]
         self._statistics.gone.add(client)
         self.memory.forget(client)
         if self._gone is not None and not self.clients and not self._gone.done():
@@ -179,7 +241,7 @@ class Listener(ClientOwner):
     def _tell(
         self, kind: EventType, client: Client, reason: ClientRefusal | None = None
     ) -> None:
-        self._events.tell_merged(Event(kind, client.address, reason))
+        self._events.emit_merged(Event(kind, client.address, reason))
 
     @override
     def complain(self, client: Client, reason: str) -> None:

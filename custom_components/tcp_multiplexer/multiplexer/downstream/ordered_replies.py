@@ -13,6 +13,8 @@ from ..dispatch.exchange import Exchange
 from ..protocols.base import Close
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from ..protocols.base import DownstreamCodec, Reply
 
 
@@ -35,23 +37,45 @@ class Said(NamedTuple):
 class OrderedReplies:
     """The line in which one client's replies wait."""
 
-    __slots__ = ("_codec", "_line")
+    __slots__ = ("_codec", "_line", "own")
 
     def __init__(self, codec: DownstreamCodec[Any]) -> None:
         self._codec = codec
         self._line: deque[Exchange | Reply | Close] = deque()
+        self.own = 0
+        """Bytes in line that needed no device."""
 
-    def __bool__(self) -> bool:
-        """Tell whether anything waits."""
-        return bool(self._line)
+    def __len__(self) -> int:
+        """Return how many wait."""
+        return len(self._line)
 
     def append(self, item: Exchange | Reply | Close) -> None:
         """Give a request, or what is said without asking the device, its place."""
         self._line.append(item)
+        if not isinstance(item, Exchange):
+            self.own += len(item.data)
 
     def clear(self) -> None:
         """Say nothing more."""
         self._line.clear()
+        self.own = 0
+
+    def abandon(
+        self, dropped: Collection[Exchange], pending: Collection[Exchange]
+    ) -> None:
+        """Keep no place for what will have no outcome: its client has left.
+
+        That is what was dropped, and reads that followed another client's: they were
+        never sent, and wait for no turn of their own.
+        """
+        self._line = deque(
+            item
+            for item in self._line
+            if not isinstance(item, Exchange)
+            or item.result is not None
+            or item in pending
+            or (item.attempts and item not in dropped)
+        )
 
     def pop(self) -> Said | None:
         """Return what is to be said next, if that is known."""
@@ -62,10 +86,12 @@ class OrderedReplies:
             if item.result is None:
                 return None
             said = self._reply(item)
-        elif isinstance(item, Close):
-            said = Said(item.data, Then.LINGER if item.data else Then.CLOSE)
         else:
-            said = Said(item.data)
+            then = Then.KEEP
+            if isinstance(item, Close):
+                then = Then.LINGER if item.data else Then.CLOSE
+            said = Said(item.data, then)
+            self.own -= len(item.data)
         self._line.popleft()
         return said
 

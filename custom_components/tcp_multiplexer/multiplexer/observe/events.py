@@ -1,8 +1,8 @@
-"""What the engine tells the outside, as it happens, without a call per request.
+"""Events: what the engine reports as it happens, without a call per request.
 
-Changes of the upstream are told one by one: backoff keeps them rare. What clients
-cause may come a thousand times a second, so the same kind of event about the same
-client is told at once and then merged, to one a second with a count.
+Changes of the upstream are reported one by one: backoff keeps them rare. Clients can
+cause thousands of events a second. The first of a kind about a client is delivered at
+once; later ones are merged into at most one a second, with a count.
 """
 
 import asyncio
@@ -14,13 +14,15 @@ import logging
 LOGGER = logging.getLogger(__name__)
 
 MERGE_SECONDS = 1.0
-_WRITES_TOLD = 20
+"""How long events of a kind are held back and merged after one was delivered."""
+_WRITES_KEPT = 20
+"""Writes that a merged event lists, at most."""
 _MERGED_KINDS = 1024
-"""Kinds of events merged at a time; what exceeds them is merged without a client."""
+"""Kinds merged at a time, at most; beyond that, events are merged over all clients."""
 
 
 class EventType(enum.Enum):
-    """What may happen."""
+    """What can happen; says what the other fields of an `Event` mean."""
 
     UPSTREAM_LOST = "upstream_lost"
     """An outage begins: the device cannot be reached, or does not answer."""
@@ -28,48 +30,52 @@ class EventType(enum.Enum):
     """The first good response after an outage."""
     CONNECTION_OPENED = "connection_opened"
     CONNECTION_CLOSED = "connection_closed"
-    """`reason` is a `CloseReason`; `detail` "no data" if no byte ever came on it."""
+    """`reason` is a `CloseReason`; `detail` is "no data" if no byte ever arrived."""
     CONNECTION_FAILED = "connection_failed"
-    """An attempt to connect came to nothing; `detail` says why."""
+    """An attempt to connect failed; `detail` says why."""
     LENIENT_WOULD_HELP = "lenient_would_help"
     """The device does not seem to echo transaction identifiers: three requests in a row
-    timed out while lenient matching would have passed a response on."""
+    timed out although lenient matching would have passed a response on."""
     HEALTH_CHANGED = "health_changed"
-    """`reason` is the new `Health`; `detail` the last error."""
+    """`reason` is the new `Health`; `detail` is the last error, if not healthy."""
     CLIENT_CONNECTED = "client_connected"
     CLIENT_DISCONNECTED = "client_disconnected"
     CLIENT_REFUSED = "client_refused"
     """`reason` is a `ClientRefusal`."""
     WRITE_REFUSED = "write_refused"
-    """The owner's rules do not let a write pass; `reason` is a `Failure`, `writes` says
-    which writes."""
+    """The owner's rules refused a write; `reason` is a `Failure`, `writes` says which
+    writes."""
     WRITE_ACKNOWLEDGED = "write_acknowledged"
-    """A write was answered as if carried out, and not sent; `writes` tells which."""
+    """A write was answered as if carried out, but not sent; `writes` says which."""
     REQUEST_REFUSED = "request_refused"
     """The request got no response; `reason` is a `Failure`."""
 
 
 class ClientRefusal(enum.StrEnum):
-    """Why a client was turned away."""
+    """Why a client was refused."""
 
     NOT_ALLOWED = "not_allowed"
     TOO_MANY_CLIENTS = "too_many_clients"
+    TOO_MANY_FROM_ADDRESS = "too_many_from_address"
+    TOO_MANY_OPEN_FILES = "too_many_open_files"
+    """The process is about to run out of file descriptors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened, or several alike within a second."""
+    """One thing that happened, or several of a kind within a second."""
 
     type: EventType
     client: str | None = None
     """The client's address, without its port."""
     reason: enum.StrEnum | None = None
-    """A member of what its type names; `TraceOutcome.ACKNOWLEDGED` of a write."""
+    """Of the enumeration that `type` names; `TraceOutcome` for WRITE_ACKNOWLEDGED."""
     detail: str | None = None
-    """For people; of several merged events, the last one's."""
+    """For people; the last one's if several are merged."""
     count: int = 1
+    """How many events this one stands for."""
     writes: tuple[Mapping[str, object], ...] = ()
-    """What the writes in question would have changed; of many merged, the first."""
+    """What the writes would have changed, by names; the first ones if merged."""
 
 
 type EventListener = Callable[[Event], None]
@@ -77,19 +83,18 @@ type _Kind = tuple[EventType, str | None, enum.StrEnum | None]
 
 
 class Events:
-    """Tells events to those who subscribed."""
+    """Delivers events to the subscribed listeners."""
 
     def __init__(self) -> None:
-        """Have no listeners yet."""
         self._listeners: list[EventListener] = []
         self._merging: dict[_Kind, tuple[float, Event | None]] = {}
-        """Until when the like of what was told is held back, and what is; the earliest
-        first."""
+        """By kind: until when its events are held back (loop time), and the merged one,
+        the earliest first."""
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     def subscribe(self, listener: EventListener) -> Callable[[], None]:
-        """Call `listener` for each event; give what ends that."""
+        """Call `listener` for each event; return a function that unsubscribes it."""
         self._listeners.append(listener)
 
         def unsubscribe() -> None:
@@ -98,17 +103,17 @@ class Events:
 
         return unsubscribe
 
-    def tell(self, event: Event) -> None:
-        """Tell an event now."""
+    def emit(self, event: Event) -> None:
+        """Deliver an event now; errors of listeners are logged."""
         for listener in tuple(self._listeners):
             try:
                 listener(event)
             except Exception:
-                # A listener's fault must not stop the traffic.
+                # A faulty listener must not stop the traffic.
                 LOGGER.exception("A listener failed on %s", event)
 
-    def tell_merged(self, event: Event) -> None:
-        """Tell an event now, unless one like it was told within the last second."""
+    def emit_merged(self, event: Event) -> None:
+        """Deliver an event now, or merge it if one of its kind was a moment ago."""
         if self._closed:
             return
         kind = (event.type, event.client, event.reason)
@@ -121,14 +126,14 @@ class Events:
                 event = replace(
                     event,
                     count=earlier.count + event.count,
-                    writes=(earlier.writes + event.writes)[:_WRITES_TOLD],
+                    writes=(earlier.writes + event.writes)[:_WRITES_KEPT],
                 )
             self._merging[kind] = (until, event)
             return
         loop = asyncio.get_running_loop()
         self._merging[kind] = (loop.time() + MERGE_SECONDS, None)
         self._arm()
-        self.tell(event)
+        self.emit(event)
 
     def _arm(self) -> None:
         if self._timer is None and self._merging:
@@ -137,8 +142,8 @@ class Events:
             self._timer = loop.call_at(until, self._flush, until)
 
     def _flush(self, at: float) -> None:
-        """Tell what was held back for a second, and hold its like back for another."""
-        now = max(at, asyncio.get_running_loop().time())  # loops may ring early
+        """Deliver the events that are due, and hold their kind back again."""
+        now = max(at, asyncio.get_running_loop().time())  # loops may call early
         self._timer = None
         due = []
         while self._merging:
@@ -151,10 +156,10 @@ class Events:
                 due.append(event)
         self._arm()
         for event in due:
-            self.tell(event)
+            self.emit(event)
 
     def close(self) -> None:
-        """Tell what was held back, then nothing more."""
+        """Deliver what was held back, and merge nothing from now on."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -162,4 +167,4 @@ class Events:
         waiting, self._merging = self._merging, {}
         for _, event in waiting.values():
             if event is not None:
-                self.tell(event)
+                self.emit(event)

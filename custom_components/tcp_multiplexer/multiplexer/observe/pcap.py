@@ -1,11 +1,11 @@
-"""Exchanges as a packet capture, for Wireshark.
+"""Writes exchanges as a packet capture, for Wireshark.
 
-The multiplexer sees messages, not packets, so the packets are made up: raw IP (link
-type 101), one TCP segment a message, from the client to the device and back, numbered
-as TCP numbers them so that Wireshark puts them together. Times are those of the
-exchange. What was refused or never answered shows as a request alone.
+The multiplexer sees messages, not packets, so the packets are synthetic: raw IP (link
+type 101) with one TCP segment per message, from the client to the device and back, with
+consistent sequence numbers so that Wireshark can follow the streams. Timestamps are
+those of the exchange. A request that was refused or never answered appears alone.
 
-Format: draft-ietf-opsawg-pcap, with nanoseconds.
+Format: draft-ietf-opsawg-pcap, with nanosecond timestamps.
 """
 
 from collections import defaultdict
@@ -32,10 +32,10 @@ def to_pcap(
     device: tuple[str, int],
     frame: Callable[[bytes, int], bytes],
 ) -> bytes:
-    """Write `records` as a capture of traffic with `device` (address, port).
+    """Return `records` as a capture file of traffic with `device` (host, port).
 
-    `frame(payload, number)` gives what a payload looks like on the wire, `number`
-    being the exchange's. A device that is a name, not an address, shows as 192.0.2.1.
+    `frame(payload, number)` returns a payload as it is on the wire; `number` counts
+    exchanges. A device given by name appears as 192.0.2.1 (RFC 5737).
     """
     parts = [
         struct.pack("<IHHiIII", _MAGIC_NANOSECONDS, 2, 4, 0, 0, _SNAPLEN, _LINKTYPE_RAW)
@@ -69,7 +69,7 @@ def to_pcap(
 
 
 def _endpoint(name: str) -> tuple[Address, int]:
-    """Give address and port of a client as traces name it."""
+    """Return the address and port of a client from its name in a trace."""
     host, _, port = name.rpartition(":")
     if not port.isdecimal():
         return _HOST, 0
@@ -96,7 +96,7 @@ def _packet(
     acknowledged: int,
     data: bytes,
 ) -> bytes:
-    """Give an IP packet with one TCP segment."""
+    """Return an IP packet with one TCP segment."""
     addresses = source[0].packed + target[0].packed
     size = 20 + len(data)
     pseudo = addresses + struct.pack(">II", size, _TCP)
@@ -112,7 +112,7 @@ def _packet(
 
 
 def _checksum(data: bytes) -> int:
-    """Give the Internet checksum (RFC 1071)."""
+    """Return the Internet checksum (RFC 1071)."""
     words: tuple[int, ...] = struct.unpack(
         f">{(len(data) + 1) // 2}H", data + b"\0" * (len(data) % 2)
     )

@@ -1,7 +1,8 @@
-"""One immutable picture of a multiplexer: what is shown, logged and diagnosed.
+"""The state of a multiplexer at one moment: what entities, logs and diagnostics show.
 
-Counters run from the start, or from the last `reset_statistics`; `*_seconds` are
-seconds, `bytes_*` are bytes on the wire. Times of day are seconds since the epoch.
+Counters count from the start, or from the last `reset_statistics`. `*_seconds` are
+seconds; `bytes_*` are bytes of the application protocol. Times of day are seconds
+since the epoch.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 
 class Health(enum.StrEnum):
-    """How the upstream does, judged by the traffic itself."""
+    """The health of the upstream, judged by the traffic itself."""
 
     HEALTHY = "healthy"
     DEGRADED = "degraded"
@@ -19,32 +20,35 @@ class Health(enum.StrEnum):
     UNREACHABLE = "unreachable"
     """Connecting fails, or connections end without a response."""
     IDLE = "idle"
-    """No connection, on purpose: nobody asks."""
+    """Not connected, because nothing is requested."""
     PAUSED = "paused"
 
 
 class TraceOutcome(enum.StrEnum):
-    """How an exchange ended, where it did not fail."""
+    """How an exchange ended if it did not fail."""
 
     ANSWERED = "answered"
     ACKNOWLEDGED = "acknowledged"
-    """Answered as if it had been carried out, by the owner's rules."""
+    """Answered as if carried out, by the owner's rules."""
     UNSOLICITED = "unsolicited"
-    """A response that nobody asked for."""
+    """A response that belongs to no request."""
 
 
 class TraceRecord(NamedTuple):
-    """One exchange that has ended, payloads cut to what people can read."""
+    """One exchange that has ended; its payloads are cut to a readable length."""
 
     time: float
+    """When it ended (time of day)."""
     client: str
     """Address and port, or the name of the part of the program that asked."""
     request: bytes
     response: bytes | None
     outcome: str
-    """An `TraceOutcome`, or the `Failure`."""
+    """The value of a `TraceOutcome` or of a `Failure`, as plain text."""
     wait_seconds: float
+    """From the request's last byte to its sending, or to the end if never sent."""
     response_seconds: float | None
+    """From sending to the end; None if never sent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,39 +58,44 @@ class ClientSnapshot:
     address: str
     port: int
     since: float
+    """When it connected (time of day)."""
     requests: int
     responses: int
     failures: int
     refused: int
     pending: int
+    """Requests that wait to be sent."""
     last_request: float | None
+    """When its last request arrived (time of day)."""
     bytes_in: int
     bytes_out: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScopeSnapshot:
-    """What was asked of one scope (Modbus: a unit), over all clients, and has ended."""
+    """The finished requests to one scope (Modbus: a unit), over all clients."""
 
     requests: int
     responses: int
     failures: int
     refused: int
     functions: Mapping[int, int]
+    """Requests by function code."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Snapshot:
-    """Everything at one moment."""
+    """The complete state at one moment."""
 
     health: Health
     health_reason: str | None
-    """For people: the last error of an upstream that is not healthy."""
+    """The last error while the upstream is degraded or unreachable, for people."""
     connections: int
     """Open upstream connections."""
     connected_since: float | None
-    """When the oldest open upstream connection was opened."""
+    """When the oldest open upstream connection was opened (time of day)."""
     last_response: float | None
+    """When the device last answered (time of day)."""
     listen_addresses: tuple[tuple[str, int], ...]
 
     clients: tuple[ClientSnapshot, ...]
@@ -98,9 +107,9 @@ class Snapshot:
     requests: int
     responses: int
     exceptions: int
-    """Of the responses, those in which the device said no."""
+    """How many of the responses are exceptions."""
     failures: Mapping[str, int]
-    """Requests not answered, by `Failure` value."""
+    """Unanswered requests by `Failure` value."""
     timeouts: int
     reads_shared: int
     """Reads answered by the response to an identical one of another client."""
@@ -109,26 +118,26 @@ class Snapshot:
     writes_refused: int
     """Writes refused by the owner's rules."""
     writes_acknowledged: int
-    """Writes answered as if carried out, and not sent, by the owner's rules."""
+    """Writes answered as if carried out, but not sent, by the owner's rules."""
     late_responses: int
     unsolicited_responses: int
     would_match_leniently: int
-    """Requests timed out while a response was discarded that lenient matching would
-    have passed on."""
+    """Timed-out requests for which a response was discarded that lenient matching
+    would have passed on."""
     invalid_requests: int
-    """Bytes from clients that were no request: discarded, or their client closed."""
+    """Invalid data from clients: discarded, or the connection was closed."""
     clients_refused: int
     connection_attempts: int
     reconnects: int
-    """Upstream connections opened after the first."""
+    """Upstream connections opened after the first one."""
     bytes_from_clients: int
     bytes_to_clients: int
     bytes_from_upstream: int
     bytes_to_upstream: int
 
     response_seconds_median: float | None
-    """From sending to the response, over the last ten minutes; of more than 1,000
-    exchanges in that time, the last 1,000. None: there were none."""
+    """From sending to the response, over the last ten minutes, but at most the last
+    1,000 exchanges. None if there were none."""
     response_seconds_p95: float | None
     wait_seconds_median: float | None
     """From the request's last byte to its sending, over the same exchanges."""
@@ -136,4 +145,4 @@ class Snapshot:
 
     units: Mapping[int, ScopeSnapshot]
     since: float
-    """When counting began."""
+    """When counting began (time of day)."""

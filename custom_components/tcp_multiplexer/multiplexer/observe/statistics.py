@@ -1,8 +1,8 @@
-"""Counting: what passed, what failed, how long it took, and the last exchanges.
+"""Counters, response times, and the trace of the last exchanges.
 
-The counters are plain attributes, because the hot path adds to several of them for
-each request. Times within are loop time; `Multiplexer.snapshot` turns them into times
-of day.
+The counters are plain attributes, because the hot path increments several of them for
+each request. Moments are loop time; `Multiplexer.snapshot` converts them to times of
+day.
 """
 
 from collections import Counter, defaultdict, deque
@@ -17,30 +17,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 WINDOW_SECONDS = 600.0
-"""How far back waits and response times are judged: a device that sleeps has none."""
+"""The age up to which exchanges count in waits and response times."""
 WINDOW_EXCHANGES = 1000
-"""Most exchanges in that window: of a busy device, the last ones."""
+"""Maximum number of exchanges in that window; the last ones count."""
 PAYLOAD_KEPT = 512
-"""Bytes of a payload that a trace keeps."""
+"""Bytes of a payload that the trace keeps."""
 
 
 class UnitCounters:
-    """What was asked of each unit, by what came of it.
+    """Counts the requests to each unit by their outcome.
 
-    By unit and function, as they stand in a request, so that one look-up counts both.
+    The keys are unit and function as the two bytes in a request, so that one look-up
+    counts both.
     """
 
     __slots__ = ("acknowledged", "answered", "failed", "refused")
 
     def __init__(self) -> None:
-        """Start at nothing."""
         self.answered: defaultdict[bytes, int] = defaultdict(int)
         self.acknowledged: defaultdict[bytes, int] = defaultdict(int)
         self.failed: defaultdict[bytes, int] = defaultdict(int)
         self.refused: defaultdict[bytes, int] = defaultdict(int)
 
     def snapshot(self) -> dict[int, ScopeSnapshot]:
-        """Give the counters of each unit as they are now."""
+        """Return the counters of each unit."""
         functions: defaultdict[int, Counter[int]] = defaultdict(Counter)
         for table in (self.answered, self.acknowledged, self.failed, self.refused):
             for (unit, function), count in table.items():
@@ -70,8 +70,8 @@ def _by_unit(table: dict[bytes, int]) -> Counter[int]:
 type TraceEntry = tuple[
     float, str, bytes, bytes | None, enum.StrEnum, float, float | None
 ]
-"""When it ended, who asked, request, response, outcome, when it came, when it was
-sent: a bare tuple, because one is made for each request."""
+"""When it ended, the requester's name, request, response, outcome, when it arrived, and
+when it was sent: a plain tuple, because one is made for each request."""
 
 
 class Times:
@@ -81,18 +81,18 @@ class Times:
 
     def __init__(self) -> None:
         self.count = 0
-        """How many there ever were; whatever adds to `exchanges` adds one here."""
+        """Total number; incremented with each entry in `exchanges`."""
         self.exchanges: deque[tuple[float, float, float]] = deque(
             maxlen=WINDOW_EXCHANGES
         )
-        """When each arrived, was sent and was answered. Bare tuples: to keep one costs
-        the hot path less than to compute with it."""
+        """When each arrived, was sent and was answered. Plain tuples: keeping one costs
+        the hot path less than computing with it."""
 
     def recent(self, now: float) -> tuple[list[float], list[float]]:
-        """Return waits and response times, in seconds and sorted.
+        """Return the waits and the response times, in seconds, each sorted.
 
-        They are those of the last `WINDOW_EXCHANGES` exchanges that were answered
-        within `WINDOW_SECONDS` before `now`.
+        They are those of the last `WINDOW_EXCHANGES` exchanges, as far as they were
+        answered within `WINDOW_SECONDS` before `now`.
         """
         begin = now - WINDOW_SECONDS
         recent = [times for times in self.exchanges if times[2] >= begin]
@@ -102,7 +102,7 @@ class Times:
 
 
 class Counts(Interface):
-    """What something that counts its own traffic shows."""
+    """What statistics needs of a client that counts its own traffic."""
 
     requests: int
     bytes_in: int
@@ -110,24 +110,23 @@ class Counts(Interface):
 
 
 class Traffic:
-    """What clients count themselves, summed up over all that ever came."""
+    """Sums of what clients count themselves."""
 
     __slots__ = ("bytes_in", "bytes_out", "requests")
 
     def __init__(self) -> None:
-        """Start at nothing."""
         self.requests = 0
         self.bytes_in = 0
         self.bytes_out = 0
 
     def add(self, client: Counts, sign: int = 1) -> None:
-        """Add what a client that is gone has counted; -1: leave out what it has."""
+        """Add what a client has counted, or subtract it with a `sign` of -1."""
         self.requests += sign * client.requests
         self.bytes_in += sign * client.bytes_in
         self.bytes_out += sign * client.bytes_out
 
-    def with_those_here(self, clients: Iterable[Counts]) -> Traffic:
-        """Give the sum with clients that are still counting."""
+    def including(self, clients: Iterable[Counts]) -> Traffic:
+        """Return the sum of this and of clients that are still connected."""
         total = Traffic()
         total.add(self)
         for client in clients:
@@ -139,15 +138,15 @@ class Statistics:
     """The counters of one multiplexer, since the start or the last reset."""
 
     def __init__(self, trace_size: int, now: float) -> None:
-        """Start counting at `now` (loop time)."""
+        """Start counting at `now`, and keep the last `trace_size` exchanges."""
         self.trace: deque[TraceEntry] = deque(maxlen=trace_size)
         self.reset(now)
 
     def reset(self, now: float) -> None:
-        """Begin again; the trace and what is connected stay."""
+        """Start counting again at `now`; the trace is kept."""
         self.since = now
         self.gone = Traffic()
-        """Of clients that are gone, less what others had counted before a reset."""
+        """Of clients that left, minus what those here had counted before a reset."""
         self.exceptions = 0
         self.failures: dict[Failure, int] = dict.fromkeys(Failure, 0)
         self.timeouts = 0
@@ -170,7 +169,7 @@ class Statistics:
 
 
 def percentile(values: list[float], share: float) -> float | None:
-    """Give the nearest-rank percentile of sorted `values`; None of nothing."""
+    """Return the nearest-rank percentile of sorted `values`, or None without any."""
     if not values:
         return None
     return values[max(0, ceil(share * len(values)) - 1)]

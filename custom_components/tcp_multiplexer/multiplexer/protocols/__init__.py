@@ -1,4 +1,4 @@
-"""The application protocols, by the names that users give them."""
+"""The application protocols, by name."""
 
 from typing import Any
 
@@ -20,10 +20,10 @@ PROTOCOLS: dict[str, type[Protocol[Any]]] = {
         EchoProtocol,
     )
 }
-"""The registry: an entry here is all that forms and the command line need."""
+"""The registry; forms and the command line offer what is registered here."""
 
 
 def protocols_with(field: str) -> tuple[str, ...]:
-    """Return the protocols to which a setting means something, all of them or some."""
+    """Return the names of the protocols that use a setting, which may be all."""
     named = tuple(name for name, cls in PROTOCOLS.items() if field in cls.settings)
     return named or tuple(PROTOCOLS)

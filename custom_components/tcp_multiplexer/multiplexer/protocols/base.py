@@ -1,19 +1,19 @@
-"""What a protocol is: two codecs, one for each face, and the messages they share.
+"""What a protocol is: a codec for each side, and the messages that they exchange.
 
-The rules of this floor: bytes in, messages out. Nothing here reads a socket, a
-clock or a setting; time, where framing needs it, is handed in. A codec belongs to
-exactly one connection and is thrown away with it.
+Codecs do no I/O: bytes in, messages out. Nothing here reads a socket or a clock; where
+framing needs the time, it is passed in. A codec belongs to exactly one connection and
+is discarded with it.
 
-The way of a request:
+The path of a request:
 
     client bytes ─ DownstreamCodec.receive_data / next_event ─▶ Request
     Request      ─ UpstreamCodec.send ─▶ bytes for the device
     device bytes ─ UpstreamCodec.feed ─▶ Answer(request, response)
     response     ─ DownstreamCodec.reply ─▶ bytes for the client
 
-`ResponseT` is the protocol's own idea of a response (plain `bytes` for all but
-HTTP); the engine carries it from one codec to the other without looking inside,
-except that `bytes(response)` must work, for traces.
+`ResponseT` is the protocol's type of a response (plain `bytes` for all but HTTP). The
+engine passes it from one codec to the other without looking inside, but
+`bytes(response)` must work, for traces.
 """
 
 from abc import ABC, abstractmethod
@@ -29,9 +29,9 @@ class Failure(enum.StrEnum):
     """Why a request gets no response from the device."""
 
     NO_CONNECTION = "no_connection"
-    """No upstream connection before the deadline."""
+    """There was no upstream connection before the deadline."""
     CONNECTION_LOST = "connection_lost"
-    """The connection ended after the request was sent, and it may not be resent."""
+    """The connection ended after the request was sent, and it must not be resent."""
     NO_RESPONSE = "no_response"
     """Sent, but the device did not answer before the deadline."""
     INVALID_RESPONSE = "invalid_response"
@@ -39,24 +39,25 @@ class Failure(enum.StrEnum):
     BUSY = "busy"
     """Still queued at the deadline: the device is slower than its clients."""
     PAUSED = "paused"
-    """The multiplexer was told to leave the device alone."""
+    """The multiplexer is paused: it leaves the device alone."""
     REFUSED = "refused"
-    """A rule of the owner's does not let this request pass."""
+    """One of the owner's rules forbids this request."""
     TOO_LARGE = "too_large"
-    """It asks for more at once than the owner lets the device be asked."""
+    """It asks for more at once than the owner allows, or for a quantity that the
+    protocol does not know."""
 
     @property
     def is_rule(self) -> bool:
-        """The owner decided it, so the client is told whatever `on_failure` says."""
+        """Whether a rule decided it; `on_failure` then does not apply."""
         return self in {Failure.REFUSED, Failure.TOO_LARGE}
 
 
 type ShareKey = bytes
-"""What a request reads; its first byte is the scope, as in `Request.writes`."""
+"""Identifies what a request reads; the first byte is the scope (`Request.writes`)."""
 
 
 class Request:
-    """One complete request, in the form that does not depend on who asked."""
+    """One complete request, in a form that does not depend on the client."""
 
     __slots__ = (
         "context",
@@ -77,36 +78,52 @@ class Request:
         *,
         expects_reply: bool = True,
     ) -> None:
-        """Keep what a codec read; nothing is checked here."""
+        """Store what a codec has decoded, unchecked."""
         self.payload = payload
-        """What the device has to see, without a connection's own numbering."""
+        """The content for the device, without the numbering of a connection."""
         self.context = context
-        """The downstream codec's own memory: how to address the reply."""
+        """Private to the downstream codec: how to address the reply."""
         self.retry_safe = retry_safe
-        """May be sent twice without changing anything at the device."""
+        """Whether sending it twice does the same as sending it once."""
         self.share_key = share_key
-        """Requests of equal key may be answered by one response. None: never."""
+        """Requests with the same key may share one response. None: never."""
         self.writes = writes
-        """The scope that it changes (Modbus: the unit), or None for a read."""
+        """The scope that it changes (Modbus: the unit); None for a read."""
         self.expects_reply = expects_reply
-        """False where devices on a serial line stay silent (a broadcast)."""
+        """False for a broadcast, to which devices on a serial line do not respond."""
+
+    flaw: Failure | None = None
+    """Why it must not be sent, whatever the owner's rules. What has one neither reads
+    nor writes: `share_key` and `writes` are None."""
 
     @property
     def unit(self) -> Hashable | None:
-        """The part of the device that is asked, where a protocol has parts."""
+        """The unit that is asked, if the protocol has units."""
         return None
 
 
 class Reply(NamedTuple):
-    """Downstream: bytes for the client that need no upstream, in their turn."""
+    """Downstream: a reply that needs no upstream, sent when it is its turn.
+
+    `keepalive` marks the echo of one: at most one a second leaves on a connection, or
+    it would circulate for ever with a peer that echoes it too.
+    """
 
     data: bytes
+    keepalive: bool = False
+
+
+class Progress(NamedTuple):
+    """Downstream: part of a message was read, and more of it is there to be read.
+
+    It means nothing, but that others may have their turn first.
+    """
 
 
 class Ignored(NamedTuple):
-    """Downstream: something that was discarded as the specification asks.
+    """Downstream: something that was discarded, as the specification requires.
 
-    `reply` is what its sender is told at once, if anything.
+    `reply` is sent to the client at once, if it is not empty.
     """
 
     reason: str
@@ -114,21 +131,21 @@ class Ignored(NamedTuple):
 
 
 class Close(NamedTuple):
-    """Either face: the connection cannot go on. `data` are the last words."""
+    """Either side: the connection must be closed, after sending `data`."""
 
     reason: str
     data: bytes = b""
 
 
 class Answer[ResponseT](NamedTuple):
-    """Upstream: the response to `request`, complete."""
+    """Upstream: the complete response to `request`."""
 
     request: Request
     response: ResponseT
 
 
 class Failed(NamedTuple):
-    """Upstream: `request` was answered, but with nothing that can be passed on."""
+    """Upstream: the response to `request` cannot be passed on."""
 
     request: Request
     failure: Failure
@@ -136,10 +153,10 @@ class Failed(NamedTuple):
 
 
 class Unsolicited(NamedTuple):
-    """Upstream: bytes that belong to nobody: late, doubled or never asked for.
+    """Upstream: bytes that belong to no request: late, duplicate or unsolicited.
 
-    `late` marks the response of a request that had timed out, `lenient` one that
-    lenient matching would have taken for the answer to the oldest one in flight.
+    `late` marks the response to a request that had timed out; `lenient` marks one that
+    lenient matching would have taken for the response to the oldest request in flight.
     """
 
     reason: str
@@ -149,32 +166,32 @@ class Unsolicited(NamedTuple):
 
 
 class SendBack(NamedTuple):
-    """Upstream: bytes that the device is owed at once (a keepalive's echo)."""
+    """Upstream: bytes to send to the device at once; `keepalive` as in `Reply`."""
 
     data: bytes
+    keepalive: bool = False
 
 
-type DownstreamEvent = Request | Reply | Ignored | Close
+type DownstreamEvent = Request | Reply | Progress | Ignored | Close
 type UpstreamEvent[ResponseT] = (
     Answer[ResponseT] | Failed | Unsolicited | SendBack | Close
 )
 
 
 class DownstreamCodec[ResponseT](ABC):
-    """Faces one client: its bytes to requests, responses to its bytes.
+    """The codec for one client: decodes its requests, encodes responses for it.
 
-    Call `receive_data` with what arrived, then `next_event` until it gives None.
-    The engine may stop asking in between (back-pressure): what was received stays
-    in the codec and the next `next_event` goes on where it stopped. After a `Close`
-    nothing more may be asked.
+    Call `receive_data` with what arrived, then `next_event` until it returns None. The
+    engine may stop in between (back-pressure): what was received stays in the codec,
+    and the next `next_event` continues from there. After a `Close`, call nothing more.
     """
 
     __slots__ = ()
 
     ordered: bool = True
-    """The client must get its replies in the order of its requests."""
+    """Whether the client must get its replies in the order of its requests."""
     must_close: bool = False
-    """True when the connection has to be closed after the reply just written."""
+    """True once the connection must be closed after the last reply."""
 
     @property
     @abstractmethod
@@ -183,157 +200,159 @@ class DownstreamCodec[ResponseT](ABC):
 
     @abstractmethod
     def receive_data(self, data: bytes) -> None:
-        """Take bytes from the client; never raises, whatever they are."""
+        """Take bytes from the client; never raises, whatever they contain."""
 
     @abstractmethod
     def next_event(self) -> DownstreamEvent | None:
-        """Give the next message, or None when more bytes are needed."""
+        """Return the next message, or None if more bytes are needed."""
 
     def fast_request(self, data: bytes) -> Request | None:  # noqa: ARG002
-        """Give the request that `data` is, whole and alone, as it is as a rule.
+        """Return the request if `data` is exactly one, which is the usual case.
 
-        The short way past `receive_data` and `next_event`, where a codec has one. None
-        says that nothing was taken: `data` must go the long way.
+        The fast path past `receive_data` and `next_event`, where a codec has one. None
+        means that nothing was consumed: `data` must go through these.
         """
         return None
 
     @abstractmethod
     def reply(self, request: Request, response: ResponseT) -> bytes:
-        """Give the bytes that answer `request`.
+        """Return the bytes that answer `request`.
 
-        Called in the order of requests where the codec is `ordered`.
+        Called in the order of the requests if the codec is `ordered`.
         """
 
     @abstractmethod
     def refuse(self, request: Request, failure: Failure) -> bytes | None:
-        """Give the bytes that tell the client why not; None: close instead."""
+        """Return the bytes that tell the client of a failure; None: close instead."""
 
     def eof(self) -> Ignored | None:
-        """Note that the client sends no more; tell of an unfinished message."""
+        """Note that the client sends no more; return an unfinished message, if any."""
         if self.buffered:
             return Ignored("unfinished message at end of stream")
         return None
 
 
 class UpstreamCodec[ResponseT](ABC):
-    """Faces one upstream connection: requests to its bytes, its bytes to answers."""
+    """The codec for one upstream connection: encodes requests, decodes responses."""
 
     __slots__ = ()
 
     framed_by_silence: bool = False
-    """`deadline` and `tick` matter."""
+    """Whether silence delimits frames: `deadline` and `tick` must be called."""
     names_unit: bool = False
-    """A response names its unit: `quiet` then concerns that unit alone."""
+    """Whether a response names its unit; `quiet` then applies to that unit only."""
     quiet: float = 0.0
-    """After a timeout, send nothing for so many seconds: a late response must not
-    be taken for the next one's. What arrives meanwhile is discarded."""
+    """Seconds for which nothing may be sent after a timeout, because a late response
+    could be taken for the next one. What arrives meanwhile is discarded."""
 
     reusable: bool = True
     """False once this connection must not carry another request."""
 
     @abstractmethod
     def send(self, request: Request) -> bytes:
-        """Give the bytes that ask `request` on this connection and await its answer."""
+        """Return the bytes of `request` on this connection; expect its response."""
 
     @abstractmethod
     def feed(self, data: bytes) -> list[UpstreamEvent[ResponseT]]:
-        """Take bytes from the device, give what they mean; never raises."""
+        """Take bytes from the device; return the events in them; never raises."""
 
     def fast_answer(
         self,
         data: bytes,  # noqa: ARG002
     ) -> tuple[Request, ResponseT] | None:
-        """Give the answer that `data` is, whole and alone, as it is as a rule.
+        """Return request and response if `data` is exactly one response, as usual.
 
-        The short way past `feed`, where a codec has one. None says that nothing was
-        taken: `data` must go the long way.
+        The fast path past `feed`, where a codec has one. None means that nothing was
+        consumed: `data` must go through `feed`.
         """
         return None
 
     @abstractmethod
     def begun(self, request: Request) -> bool:
-        """Tell whether a byte of the response to `request` may have arrived."""
+        """Return whether a byte of the response to `request` may have arrived."""
 
     @abstractmethod
     def expire(self, request: Request) -> bool:
-        """Await `request` no longer; tell whether the connection may be kept."""
+        """Stop expecting a response; return whether the connection may be kept."""
 
     def eof(self) -> list[UpstreamEvent[ResponseT]]:
-        """Note that the device sends no more; give what that completes."""
+        """Note that the device sends no more; return what that completes."""
         return []
 
     def deadline(self, now: float) -> float | None:  # noqa: ARG002
-        """When `tick` wants to be called if nothing arrives (framing by silence).
+        """Return when to call `tick` if nothing arrives by then; None: never.
 
-        Asked after each `send`, `feed` and `tick`, at that moment.
+        Called after each `send`, `feed` and `tick`. `now` and the result are loop time.
         """
         return None
 
     def tick(self, now: float) -> list[UpstreamEvent[ResponseT]]:  # noqa: ARG002
-        """Note that it is `now` and nothing arrived; give what that completes."""
+        """Note that nothing arrived until `now`; return what that completes."""
         return []
 
 
 class Outline(NamedTuple):
-    """An exchange without the values in it, for those whose business these are not."""
+    """An exchange without the values in it, for diagnostics that others may read."""
 
     asked: Mapping[str, int]
     answered: Mapping[str, int]
 
 
 class Rules(ABC):
-    """The owner's rules for requests, as far as a protocol's own words go in them."""
+    """The owner's rules that refer to the content of a protocol's requests."""
 
     @abstractmethod
     def judge(self, payload: bytes) -> Failure | None:
-        """Say why a request does not pass; None: it does."""
+        """Return why a request may not pass, or None if it may."""
 
 
 class Protocol[ResponseT](ABC):
-    """One application protocol: how to make its codecs, and its manners."""
+    """One application protocol: makes its codecs, and states its properties."""
 
     name: str
-    """What entries and command lines call it."""
+    """Its name in config entries and on the command line."""
     title: str
-    """What people call it, in every language."""
+    """Its name for people, the same in every language."""
     settings: frozenset[str] = frozenset()
-    """Names of `Settings` that mean something to it, and nothing to some others."""
+    """Names of those `Settings` that it uses and some other protocol does not."""
     framings: Mapping[Framing, str] = MappingProxyType({})
-    """The framings that it knows on either side, with what people call them. None:
-    there is but one, and nobody needs to name it."""
+    """The framings that it supports on either side, with their names for people. Empty:
+    there is only one, which needs no name."""
     correlated: bool = False
-    """Responses name their request: several may be in flight on a connection."""
+    """Whether responses name their request; several may then be in flight at once."""
     drop_reads_at_eof: bool = False
-    """A client that closes its side has left, rather than finished asking."""
+    """Whether a client that closes its side has left, rather than sent all requests."""
     retry_needs_served: bool = False
-    """Resend only what was lost on a connection that had served an exchange before."""
+    """Whether to resend only what was lost on a connection that had responded."""
     read_while_held: int = 0
-    """Bytes to go on reading from a client held back, so that its close is seen."""
+    """Bytes to go on reading from a held client, so that its close is noticed."""
 
+    is_http: bool = False
+    """A client may begin as a browser does; others that do are closed."""
     has_units: bool = False
-    """A payload is a unit identifier and a Modbus PDU."""
+    """Whether a payload is a unit identifier and a Modbus PDU."""
     counted_by: slice | None = None
-    """Where the two bytes of a payload are that requests are counted by: unit and
-    function. None: they are not worth counting apart."""
+    """The two bytes of a payload, unit and function, by which requests are counted.
+    None: they are only counted in total."""
 
     @classmethod
     def check(cls, options: ProtocolOptions) -> None:
-        """Check that settings go together.
+        """Check that the settings are compatible with each other.
 
         Raises:
-            SettingsError: they do not.
+            SettingsError: they are not.
 
         """
         if not cls.correlated:
             check_one_in_flight(options, cls.name)
 
     def __init__(self, options: ProtocolOptions) -> None:
-        """Keep the options; a protocol belongs to one multiplexer."""
+        """Store the options; a protocol belongs to one multiplexer."""
         self.options = options
 
     @abstractmethod
     def downstream(self, framing: Framing = Framing.TCP) -> DownstreamCodec[ResponseT]:
-        """Make the codec for a newly accepted client, one of `framings`."""
+        """Make the codec for a newly accepted client with one of `framings`."""
 
     @abstractmethod
     def upstream(self) -> UpstreamCodec[ResponseT]:
@@ -341,7 +360,7 @@ class Protocol[ResponseT](ABC):
 
     @abstractmethod
     def request(self, payload: bytes) -> Request:
-        """Make a request of the host program's own.
+        """Make a request of the host program.
 
         Raises:
             ValueError: `payload` is not exactly one valid request.
@@ -349,23 +368,23 @@ class Protocol[ResponseT](ABC):
         """
 
     def rules(self, options: ProtocolOptions) -> Rules | None:  # noqa: ARG002
-        """Make what judges requests by these options; None: nothing needs judging."""
+        """Make the rules in these options; None: there are none."""
         return None
 
     def is_exception(self, response: ResponseT) -> bool:  # noqa: ARG002
-        """Tell whether the device said no, in the protocol's own way."""
+        """Return whether a response is an error in the protocol's terms."""
         return False
 
     def acknowledge(self, request: Request) -> ResponseT | None:  # noqa: ARG002
-        """Make up the response to a write that will not be carried out, if it can."""
+        """Return the response to a write as if carried out; None: it cannot be made."""
         return None
 
     def explain_write(self, request: Request) -> dict[str, object]:  # noqa: ARG002
-        """Give what a write would have changed, by names, for an event."""
+        """Return what a write would have changed, by names, for an event."""
         return {}
 
     def probe(self, last_good: Request | None) -> Request | None:  # noqa: ARG002
-        """Give a harmless request that shows whether the device lives, if any."""
+        """Return a harmless request that shows whether the device responds, or None."""
         return None
 
     def outline(
@@ -373,7 +392,7 @@ class Protocol[ResponseT](ABC):
         payload: bytes,  # noqa: ARG002
         response: bytes | None,  # noqa: ARG002
     ) -> Outline:
-        """Give what was asked for and how it ended, by names and without values."""
+        """Return what was requested and how it ended, by names and without values."""
         return Outline({}, {})
 
     def explain(
@@ -381,28 +400,28 @@ class Protocol[ResponseT](ABC):
         payload: bytes,  # noqa: ARG002
         response: bytes | None,  # noqa: ARG002
     ) -> dict[str, object]:
-        """Give what was asked and answered, by names."""
+        """Return request and response decoded, by names."""
         return {}
 
     def on_wire(self, payload: bytes, number: int) -> bytes:  # noqa: ARG002
-        """Give a traced payload as it looks on the wire, for a capture."""
+        """Return a traced payload as it is on the wire, for a capture."""
         return payload
 
     def describe(self, payload: bytes, response: bytes | None) -> str:
-        """Say in one line what was asked and answered, for people."""
+        """Return request and response as one line of text, for people."""
         asked = f"{len(payload)} bytes {payload[:32].hex(' ')}"
         if response is None:
             return asked
         return f"{asked} -> {len(response)} bytes {response[:32].hex(' ')}"
 
 
-def check_one_in_flight(options: ProtocolOptions, manner: str) -> None:
-    """Check that no more is in flight than responses can be told apart.
+def check_one_in_flight(options: ProtocolOptions, what: str) -> None:
+    """Check that only one request may be in flight on a connection.
 
     Raises:
-        SettingsError: there may be more; `manner` says what tells nothing apart.
+        SettingsError: there may be more; `what` names what does not allow that.
 
     """
     if options.max_in_flight > 1:
-        message = f"{manner} can have only 1 request in flight at a time"
+        message = f"{what} can have only 1 request in flight at a time"
         raise SettingsError("max_in_flight", message)

@@ -1,8 +1,8 @@
 r"""Lines: messages that end with a newline, as an echo server speaks them.
 
 A message is everything up to and including `\n`; a `\r` before it is data. What
-follows the last newline when a client stops sending is no message: it is dropped, and
-told of.
+follows the last newline when a client stops sending is not a message: it is dropped and
+reported.
 """
 
 from typing import override
@@ -10,18 +10,18 @@ from typing import override
 from .framed import FramedProtocol, Framer, FramingError
 
 MAX_LINE = 64 << 10
-"""The longest line, its newline included, in bytes."""
+"""The longest line in bytes, including its newline."""
 
 
 class LineFramer(Framer):
-    """Cuts a stream at its newlines."""
+    """Splits a stream at its newlines."""
 
     __slots__ = ("_searched",)
 
     def __init__(self) -> None:
         super().__init__()
         self._searched = 0
-        """So many of the buffered bytes are known to hold no newline."""
+        """How many of the buffered bytes are known not to contain a newline."""
 
     @override
     def next_message(self) -> bytes | None:
@@ -48,7 +48,7 @@ class EchoProtocol(FramedProtocol):
 
     @override
     def describe(self, payload: bytes, response: bytes | None) -> str:
-        """Show the lines themselves, cut to what people can read."""
+        """Return the lines themselves, cut to a readable length."""
         asked = _readable(payload)
         return asked if response is None else f"{asked} -> {_readable(response)}"
 

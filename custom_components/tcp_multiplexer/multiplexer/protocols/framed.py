@@ -110,7 +110,7 @@ class Framer(ABC):
 
 
 class FramedDownstream(DownstreamCodec[bytes]):
-    """Faces one client: a message is a request, a keepalive comes straight back."""
+    """Faces one client: a message is a request, a keepalive comes back."""
 
     __slots__ = ("_framer",)
 
@@ -137,7 +137,7 @@ class FramedDownstream(DownstreamCodec[bytes]):
         if isinstance(message, BadFrame):
             return Ignored(message.reason, message.reply)
         if self._framer.is_keepalive(message):
-            return Reply(message)
+            return Reply(message, keepalive=True)
         return Request(message)
 
     @override
@@ -177,7 +177,7 @@ class FramedUpstream(UpstreamCodec[bytes]):
                 if isinstance(message, BadFrame):
                     events += _discarded(message)
                 elif framer.is_keepalive(message):
-                    events.append(SendBack(message))
+                    events.append(SendBack(message, keepalive=True))
                 elif self._pending is None or self._early:
                     events += self._unasked(message)
                     return events

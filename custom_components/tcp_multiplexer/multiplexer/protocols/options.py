@@ -1,8 +1,8 @@
-"""What protocols read of the settings of their multiplexer.
+"""The settings that protocols read.
 
-`Settings` has every one of these, under the same name, with its default and bounds;
-a protocol is handed the settings themselves. Choices are enumerations of strings,
-because entries and command lines hold strings.
+`Settings` has each of these under the same name, with its default and bounds; a
+protocol gets the settings themselves. Choices are string enumerations, because config
+entries and command lines hold strings.
 """
 
 import enum
@@ -10,7 +10,7 @@ from typing import Protocol as Interface
 
 
 class SettingsError(ValueError):
-    """A setting is out of its bounds; `field` names it, the text says what to do."""
+    """A setting is not valid; `field` names it, and the text says what to do."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")
@@ -19,7 +19,7 @@ class SettingsError(ValueError):
 
 
 class Framing(enum.StrEnum):
-    """How messages are framed, where a protocol knows several ways."""
+    """How messages are framed, if a protocol knows several ways."""
 
     TCP = "tcp"
     """As the protocol frames them on TCP."""
@@ -31,24 +31,26 @@ class Matching(enum.StrEnum):
     """How a response is matched to its request."""
 
     STRICT = "strict"
+    """By the transaction identifier."""
     LENIENT = "lenient"
     """For devices that do not echo the transaction identifier."""
 
 
 class OnFailure(enum.StrEnum):
-    """What a client gets when its request has no response."""
+    """What a client gets if its request has no response."""
 
     EXCEPTION = "exception"
     """A gateway exception."""
     CLOSE = "close"
+    """Its connection is closed."""
 
 
 class ProtocolOptions(Interface):
-    """The settings that some protocol reads."""
+    """The settings that at least one protocol reads."""
 
     @property
     def host(self) -> str:
-        """The device, for protocols that name it in their messages."""
+        """The device's host, for protocols that name it in their messages."""
 
     @property
     def port(self) -> int:
@@ -56,31 +58,31 @@ class ProtocolOptions(Interface):
 
     @property
     def max_connections(self) -> int:
-        """Connections to the device at a time."""
+        """The maximum number of connections to the device."""
 
     @property
     def max_in_flight(self) -> int:
-        """Requests in flight on one connection."""
+        """The maximum number of requests in flight on one connection."""
 
     @property
     def probe(self) -> bytes:
-        """The message to probe with, where the protocol has no harmless one."""
+        """The message to probe with, if the protocol has no harmless one of its own."""
 
     @property
     def max_body(self) -> int:
-        """The longest body, either way, in bytes."""
+        """The maximum body size in either direction, in bytes."""
 
     @property
     def framing(self) -> Framing:
-        """How the device frames."""
+        """How the device frames messages."""
 
     @property
     def matching(self) -> Matching:
-        """How responses are matched."""
+        """How responses are matched to requests."""
 
     @property
     def quiet(self) -> float:
-        """Seconds of silence after a timeout, where responses name no request."""
+        """Seconds of silence after a timeout, if responses name no request."""
 
     @property
     def on_failure(self) -> OnFailure:
@@ -96,12 +98,12 @@ class ProtocolOptions(Interface):
 
     @property
     def allowed_units(self) -> tuple[int, ...]:
-        """Units of the device that may be asked; none named: all."""
+        """Units of the device that are allowed; empty: all."""
 
     @property
     def allowed_functions(self) -> tuple[int, ...]:
-        """Function codes that may pass; none named: all."""
+        """Function codes that are allowed; empty: all."""
 
     @property
     def max_read_registers(self) -> int:
-        """The most registers that one request may read."""
+        """The maximum number of registers that one request may read."""

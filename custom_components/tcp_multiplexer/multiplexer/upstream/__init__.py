@@ -1,1 +1,1 @@
-"""The device side: when connections are opened, kept, renewed and closed."""
+"""The device side: opens, keeps, renews and closes connections to the device."""

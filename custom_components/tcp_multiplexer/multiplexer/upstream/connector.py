@@ -14,7 +14,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 class Connector:
-    """The attempt that is under way, if there is one."""
+    """Makes one attempt to connect at a time."""
 
     def __init__(
         self, make_upstream: Callable[[], Upstream], statistics: Statistics, name: str
@@ -27,21 +27,21 @@ class Connector:
 
     @property
     def busy(self) -> bool:
-        """An attempt is under way."""
+        """Whether an attempt is under way."""
         return self._task is not None
 
     def begin(
         self, opened: Callable[[Upstream], None], failed: Callable[[str], None]
     ) -> None:
-        """Open a connection; call `opened` with it, or `failed` with the reason."""
+        """Start an attempt; it calls `opened`, or `failed` with the reason."""
         loop = asyncio.get_running_loop()
         self._task = loop.create_task(self._open(opened, failed))
 
     async def _open(
         self, opened: Callable[[Upstream], None], failed: Callable[[str], None]
     ) -> None:
-        # A connection just closed is gone only after a turn of the loop, and a device
-        # with one slot must see that one's end before this one's beginning.
+        # A connection just closed is gone only after an iteration of the loop, and a
+        # device with one slot must see its end before the next connection begins.
         await asyncio.sleep(0)
         self._statistics.connection_attempts += 1
         upstream = self._make_upstream()
@@ -51,7 +51,7 @@ class Connector:
         except (OSError, ValueError) as err:
             reason = str(err) or type(err).__name__
         except Exception as err:
-            # a resolver or a host program's link at fault: there must be a next attempt
+            # A faulty resolver or `make_upstream` must not prevent the next attempt.
             LOGGER.exception("Connecting to %s failed in an unexpected way", self._name)
             reason = type(err).__name__
         self._task = None
@@ -61,7 +61,7 @@ class Connector:
             failed(reason)
 
     async def cancel(self) -> None:
-        """Give the attempt up; return once nothing of it is left."""
+        """Cancel the attempt, if there is one; return once it has ended."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()

@@ -1,57 +1,64 @@
-"""How the upstream does, judged by the traffic itself.
+"""Judges the health of the upstream by the traffic itself.
 
-Real exchanges are the best probe. Degraded are at least `BAD` unanswered ones among
-the last `WINDOW` (an exception is an answer). Only the positions of the last failures
-need to be known for that, so that a good exchange costs one addition.
+Real exchanges are the best probe. The upstream is degraded when at least `BAD` of the
+last `WINDOW` exchanges were unanswered (an exception is an answer). Only the positions
+of the last failures are kept for that, so a good exchange costs one addition.
 
-An outage begins with the first connection that could not be opened, or ended without
-a response though it had been asked or had hardly begun. It ends with the first good
-response, not with the mere connect: some devices accept and stay silent. Meanwhile
-attempts come after a fifth of the time that the device has been away, which is
-exponential, within bounds, and spread by a jitter that only shortens.
+An outage begins with the first connection that could not be opened, or that ended
+without a response although a request had been sent on it, or very soon after opening.
+It ends with the first good response, not with the connection: some devices accept
+connections and stay silent. The wait before each attempt is a fifth of the time since
+the outage began, which makes it exponential; it is bounded, and jitter only shortens
+it.
 """
 
 from collections import deque
 import random
 
 WINDOW = 20
+"""Exchanges by which the upstream is judged."""
 BAD = 2
+"""Unanswered ones among these that make it degraded."""
 _SHARE = 5
+"""The wait before an attempt is the time since the outage began, divided by this."""
 _JITTER = 0.2
+"""The largest share by which jitter shortens a wait."""
 
 
 class HealthTracker:
-    """The upstream's recent past, and when to try it next."""
+    """Tracks recent failures, and when to connect next; moments are loop time."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._count = 0
-        """Exchanges that ended, as far as they matter to `_failures`."""
+        """Exchanges that have ended, counted as far as `_failures` needs it."""
         self._failures: deque[int] = deque(maxlen=BAD)
+        """The numbers of the last exchanges that failed, by that count."""
         self.outage_since: float | None = None
+        """When the outage began, if there is one."""
         self.next_attempt = 0.0
-        """No connection is opened earlier (loop time)."""
+        """No connection is opened earlier."""
         self.reason: str | None = None
-        """For people: the last thing that went wrong."""
+        """The last error, for people."""
 
     @property
     def failed_lately(self) -> bool:
-        """One of the last `WINDOW` exchanges got no answer."""
+        """Whether one of the last `WINDOW` exchanges got no answer."""
         return bool(self._failures)
 
     @property
     def degraded(self) -> bool:
-        """At least `BAD` of the last `WINDOW` exchanges got no answer."""
+        """Whether at least `BAD` of the last `WINDOW` exchanges got no answer."""
         return len(self._failures) == BAD and self._count - self._failures[0] < WINDOW
 
     def answered(self) -> None:
-        """Count an exchange that the device answered; needed if it `failed_lately`."""
+        """Count an answered exchange; needed only while `failed_lately`."""
         self._count += 1
         if self._failures and self._count - self._failures[-1] >= WINDOW:
             self._failures.clear()
 
     def failed(self, reason: str) -> None:
-        """Count an exchange that the device did not answer."""
+        """Count an unanswered exchange."""
         self._count += 1
         self._failures.append(self._count)
         self.reason = reason
@@ -59,7 +66,10 @@ class HealthTracker:
     def attempt_failed(
         self, now: float, reason: str, backoff: float, backoff_max: float
     ) -> bool:
-        """Count a connection that came to nothing; tell whether that is news."""
+        """Count a failed attempt; return whether an outage begins with it.
+
+        The next one waits between `backoff` and `backoff_max` seconds.
+        """
         news = self.outage_since is None
         since = now if self.outage_since is None else self.outage_since
         self.outage_since = since
@@ -69,7 +79,7 @@ class HealthTracker:
         return news
 
     def recovered(self, now: float) -> float | None:
-        """Note a good response; give how long the outage lasted, if there was one."""
+        """Note a good response; return how long the outage lasted (s), or None."""
         if self.outage_since is None:
             return None
         lasted = now - self.outage_since
@@ -78,6 +88,6 @@ class HealthTracker:
         return lasted
 
     def forget(self) -> None:
-        """Begin anew: somebody asked for a fresh connection."""
+        """Forget failures and backoff: a new connection was asked for."""
         self._failures.clear()
         self.next_attempt = 0.0

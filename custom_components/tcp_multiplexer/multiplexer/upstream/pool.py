@@ -1,21 +1,21 @@
 """The connections to one device: when they are opened, kept, renewed and closed.
 
-At most one is being opened at a time. The first is opened at the start, or where
-`connect_on_demand` is set with the first request; further ones when all that are open
-are busy and requests wait. What goes over them is the dispatcher's business.
+At most one is being opened at a time. The first is opened at the start or, with
+`connect_on_demand`, for the first request. Further ones are opened when all open ones
+are busy and requests wait. What is sent over them is up to the dispatcher.
 
 An extra connection is on trial until its first response (see `dispatch.dispatcher`). A
 lost trial shrinks the pool, until the next `reconnect`.
 
-One timer wakes the pool at the earliest moment at which time alone changes something.
+One timer wakes the pool at the earliest moment at which something is due.
 """
 
 import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, override
 
-from ..dispatch.dispatcher import Supply
 from ..dispatch.exchange import CloseReason
+from ..dispatch.supply import Supply
 from ..limits import LIMITS
 from ..observe.events import Event, EventType
 from ..observe.snapshot import Health
@@ -48,6 +48,7 @@ _OWN_REASONS = frozenset(
         CloseReason.SPENT,
     )
 )
+"""Reasons for which the multiplexer itself closes a connection of a healthy device."""
 
 _DEVICE_FAILURES = frozenset(
     (Failure.CONNECTION_LOST, Failure.NO_RESPONSE, Failure.INVALID_RESPONSE)
@@ -58,7 +59,7 @@ _DEVICE_FAILURES = frozenset(
 class UpstreamPool(Supply):
     """Opens, judges and closes the connections to one device."""
 
-    def __init__(  # noqa: PLR0917 - the parts that it joins
+    def __init__(  # noqa: PLR0917 - the parts that it connects
         self,
         settings: Settings,
         protocol: Protocol[Any],
@@ -96,12 +97,12 @@ class UpstreamPool(Supply):
         self._loop = asyncio.get_running_loop()
         self._stopped = False
         self._connect_now = not settings.connect_on_demand
-        """Open a connection though nobody asks."""
+        """Open a connection even if no request waits."""
         self._opened_before = False
         self._closed: asyncio.Future[None] | None = None
-        """Resolved when the next connection is gone, or need not go any more."""
+        """Resolved when the next connection is gone, or when closing is called off."""
         self._reported = self.status
-        """The last `status` that was reported."""
+        """The `status` last reported."""
         self.well = False
         timer.callback = self._on_timer
 
@@ -149,21 +150,21 @@ class UpstreamPool(Supply):
         self._opened_before = True
         self._connect_now = not self._settings.connect_on_demand
         LOGGER.debug("Connected to %s", self._name)
-        self._events.tell(Event(EventType.CONNECTION_OPENED))
+        self._events.emit(Event(EventType.CONNECTION_OPENED))
         self._connections.add(upstream, self._settings.connect_delay)
         self._timer.set(self._next_moment())
         self._report_health()
         self._dispatcher.dispatch(self._loop.time())
 
     def _open_failed(self, reason: str) -> None:
-        self._events.tell(Event(EventType.CONNECTION_FAILED, detail=reason))
+        self._events.emit(Event(EventType.CONNECTION_FAILED, detail=reason))
         if self._connections.open:
             self._shrink(reason)
         else:
             self._attempt_failed(reason)
 
     def _attempt_failed(self, reason: str) -> None:
-        """Wait for the next attempt, and let nobody wait for it in vain."""
+        """Schedule the next attempt; fail the requests that it comes too late for."""
         settings = self._settings
         news = self.health.attempt_failed(
             self._loop.time(),
@@ -173,7 +174,7 @@ class UpstreamPool(Supply):
         )
         if news:
             LOGGER.info("%s is unavailable: %s", self._name, reason)
-            self._events.tell(Event(EventType.UPSTREAM_LOST, detail=reason))
+            self._events.emit(Event(EventType.UPSTREAM_LOST, detail=reason))
         self._report_health()
         self._dispatcher.fail_pending(
             Failure.NO_CONNECTION, before=self.health.next_attempt
@@ -184,14 +185,12 @@ class UpstreamPool(Supply):
     def lost(
         self, upstream: Upstream, reason: CloseReason, detail: str, now: float
     ) -> None:
-        """Do without a connection that is gone; replace it where one is wanted."""
+        """Remove a connection that is gone; replace it where one is wanted."""
         self._connections.open.remove(upstream)
         self._prober.lost(upstream)
         LOGGER.debug("Disconnected from %s: %s %s", self._name, reason.value, detail)
-        told = "" if upstream.received else "no data"
-        self._events.tell(
-            Event(EventType.CONNECTION_CLOSED, None, reason, detail or told)
-        )
+        shown = detail or ("" if upstream.received else "no data")
+        self._events.emit(Event(EventType.CONNECTION_CLOSED, None, reason, shown))
         self._judge_loss(upstream, reason, detail or reason.value, now)
         self.connect()
         self._wake_closers()
@@ -216,24 +215,24 @@ class UpstreamPool(Supply):
             if upstream.sent or now - upstream.opened_at < self._trial_seconds:
                 self._attempt_failed(detail)
             else:
-                # it was never asked: it waits for the next request like an idle one
+                # No request was sent on it: like an idle one, it comes back on demand.
                 self._connect_now = False
 
     def _shrink(self, detail: str) -> None:
-        """Ask no more of the device than it has shown to bear."""
+        """Limit the pool to the connections that the device can evidently serve."""
         limit = max(1, len(self._connections.open))
         if limit < self.limit:
             text = "%s cannot serve %d connections (%s); using %d"
             LOGGER.info(text, self._name, self.limit, detail, limit)
             self.limit = limit
 
-    # ---- what the owner may ask -------------------------------------------------
+    # ---- what the owner controls ------------------------------------------------
 
     async def reconnect(self, *, drain: bool) -> None:
-        """Close every connection and open one anew.
+        """Close every connection and open a new one.
 
         With `drain`, exchanges in flight may finish first. Pending requests survive.
-        Gives back when the old connections are closed.
+        Returns when the old connections are closed.
         """
         self.limit = self._settings.max_connections
         self.health.forget()
@@ -243,7 +242,10 @@ class UpstreamPool(Supply):
         self.connect()
 
     async def pause(self) -> None:
-        """Close every connection once its exchanges are finished, and open none."""
+        """Close every connection once its exchanges have finished, and open none.
+
+        Returns when they are closed. Pending requests fail.
+        """
         if not self.paused:
             self.paused = True
             self.willing = False
@@ -254,7 +256,7 @@ class UpstreamPool(Supply):
         await self._close_all(CloseReason.PAUSED, drain=True)
 
     def resume(self) -> None:
-        """Connect again."""
+        """Open connections again."""
         if not self.paused:
             return
         self.paused = False
@@ -271,7 +273,7 @@ class UpstreamPool(Supply):
         self.connect()
 
     async def stop(self) -> None:
-        """Close everything at once and fail what is unfinished."""
+        """Close every connection at once, and fail all requests."""
         self._stopped = True
         self.willing = False
         await self._connector.cancel()
@@ -281,7 +283,7 @@ class UpstreamPool(Supply):
         self._timer.cancel()
 
     def apply(self, settings: Settings) -> None:
-        """Go on with other settings; connections stay."""
+        """Apply changed settings; connections stay open as far as these allow."""
         now = self._loop.time()
         self._settings = settings
         self.limit = settings.max_connections
@@ -308,7 +310,7 @@ class UpstreamPool(Supply):
             await asyncio.shield(self._closed)
 
     def _wake_closers(self) -> None:
-        """Let those who wait for connections to close look again."""
+        """Wake `_close_all` to check again."""
         if self._closed is not None:
             self._closed.set_result(None)
             self._closed = None
@@ -325,7 +327,7 @@ class UpstreamPool(Supply):
             self._timer.set(self._next_moment())
 
     def _look_after(self, upstream: Upstream, now: float) -> None:
-        """Do what time asks of a connection."""
+        """Do what is due on a connection."""
         if upstream.draining is not None:
             return
         duty = due(upstream, self._settings, now, busy=self._busy(upstream))
@@ -348,7 +350,7 @@ class UpstreamPool(Supply):
             self._prober.probe(upstream, request, now, self._settings.timeout)
 
     def _next_moment(self) -> float:
-        """Return the earliest moment at which there may be something to do."""
+        """Return the earliest moment at which something may be due (loop time)."""
         now = self._loop.time()
         moments = [self._timer.at, self._dispatcher.next_deadline()]
         for upstream in self._connections.open:
@@ -362,11 +364,11 @@ class UpstreamPool(Supply):
             moments.append(self.health.next_attempt)
         return min(moments)
 
-    # ---- how the upstream does --------------------------------------------------
+    # ---- the health of the upstream ---------------------------------------------
 
     @property
     def status(self) -> Health:
-        """How the upstream does."""
+        """The health of the upstream."""
         if self.paused:
             return Health.PAUSED
         if self.health.outage_since is not None:
@@ -383,7 +385,7 @@ class UpstreamPool(Supply):
         lasted = self.health.recovered(now)
         if lasted is not None:
             LOGGER.info("%s is back after %.0f s", self._name, lasted)
-            self._events.tell(Event(EventType.UPSTREAM_BACK))
+            self._events.emit(Event(EventType.UPSTREAM_BACK))
         self._report_health()
 
     @override
@@ -399,4 +401,4 @@ class UpstreamPool(Supply):
         if status is not self._reported:
             self._reported = status
             reason = self.health.reason if status is not Health.HEALTHY else None
-            self._events.tell(Event(EventType.HEALTH_CHANGED, None, status, reason))
+            self._events.emit(Event(EventType.HEALTH_CHANGED, None, status, reason))

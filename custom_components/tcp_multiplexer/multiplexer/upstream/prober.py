@@ -1,7 +1,7 @@
-"""The health check: asks the device something harmless when nobody else has.
+"""The health check: sends the device a harmless request when no client has sent one.
 
-A probe is a request like any other: it waits its turn in the queue, and its response
-says what every response says. It never opens a connection.
+A probe is a request like any other: it waits its turn in the queue, and its outcome
+counts like any other's towards health. It never opens a connection.
 """
 
 from typing import TYPE_CHECKING, Any, override
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Prober(Requester):
-    """Places probes, and wants no response."""
+    """Makes probes, and ignores their responses."""
 
     __slots__ = ("_queue",)
 
@@ -29,14 +29,17 @@ class Prober(Requester):
     def probe(
         self, upstream: Upstream, request: Request, now: float, timeout: float
     ) -> None:
-        """Ask `request` on `upstream`, unless an earlier probe is unanswered."""
+        """Queue `request` for `upstream`, unless an earlier probe is unanswered.
+
+        It times out `timeout` seconds after `now` (loop time).
+        """
         if self.pending or self.in_flight:
             return
         self.upstream = upstream
         self._queue.put(Exchange(request, self, now, now + timeout))
 
     def lost(self, upstream: Upstream) -> None:
-        """Withdraw a probe that waits for a connection which is gone."""
+        """Drop a probe that waits for a connection that is gone."""
         if self.upstream is upstream and self.pending:
             self._queue.drop(self.pending[0])
             self.upstream = None

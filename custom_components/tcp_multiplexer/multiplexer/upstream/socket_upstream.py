@@ -1,14 +1,15 @@
 """The usual kind of upstream connection: a protocol's upstream codec on a TCP socket.
 
-It decides nothing: whether to retry or to give up is the dispatcher's business, whether
-to reopen the pool's.
+It decides nothing: retries and timeouts are up to the dispatcher, reopening to the
+pool.
 """
 
 import asyncio
+from math import inf
 from typing import TYPE_CHECKING, Any, cast, override
 
 from ..dispatch.exchange import CloseReason, Upstream
-from ..limits import LIMITS
+from ..limits import ECHO_SECONDS, LIMITS
 from ..protocols.base import Answer, Close, Failed, SendBack, Unsolicited
 from ..sockets import set_keepalive
 from ..tls import SHUTDOWN_SECONDS
@@ -34,7 +35,10 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         tls: ssl.SSLContext | None = None,
         server_name: str = "",
     ) -> None:
-        """Speak `codec` to `address`; `batch` joins what one turn of the loop sends."""
+        """Connect to `address` (host, port) within `connect_seconds`.
+
+        `batch` joins what is sent in one iteration of the loop into one write.
+        """
         super().__init__(owner)
         self._statistics = owner.statistics
         self._codec = codec
@@ -50,11 +54,13 @@ class SocketUpstream(Upstream, asyncio.Protocol):
                 "server_hostname": server_name or address[0],
                 "ssl_shutdown_timeout": SHUTDOWN_SECONDS,
             }
-        self._framed_by_silence = codec.framed_by_silence
         self._tick: asyncio.TimerHandle | None = None
         self._out: list[bytes] = []
+        self._echoed = -inf
+        """When a keepalive of the device was last echoed (loop time)."""
         self._open = False
-        self._told = False
+        self._ended = False
+        """It is of no more use: nothing that arrives later counts."""
 
     @property
     @override
@@ -82,14 +88,14 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         except BaseException:
             self._abandon()
             raise
-        if self._told:
+        if self._ended:
             message = "the device closed the connection as soon as it was open"
             raise ConnectionAbortedError(message)
         self._open = True
         self.opened_at = self.last_used = self.last_received = self._loop.time()
 
     def _abandon(self) -> None:
-        self._told = True
+        self._ended = True
         if self._transport is not None:
             self._transport.abort()
 
@@ -105,7 +111,7 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         self.in_flight[request] = exchange
         self.sent += 1
         self._statistics.bytes_to_upstream += len(data)
-        if self._framed_by_silence:
+        if self._codec.framed_by_silence:
             self._set_tick()
         if not self._batch:
             self._transport.write(data)  # type: ignore[union-attr]
@@ -115,13 +121,13 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         self._out.append(data)
 
     def _flush(self) -> None:
-        if self._transport is not None and not self._told:
+        if self._transport is not None and not self._ended:
             self._transport.write(b"".join(self._out))
         self._out.clear()
 
     @override
     def data_received(self, data: bytes) -> None:
-        if self._told:
+        if self._ended:
             return
         self.received = True
         self.timeouts_in_a_row = 0
@@ -134,16 +140,16 @@ class SocketUpstream(Upstream, asyncio.Protocol):
             self.owner.answered(self, self.in_flight.pop(request), response)
             return
         self._handle(self._codec.feed(data))
-        if self._framed_by_silence:
+        if self._codec.framed_by_silence or self._tick is not None:
             self._set_tick()
 
     def _set_tick(self) -> None:
-        """Ask the codec again when silence may have ended a frame."""
+        """Call the codec again when silence may have ended a frame."""
         if self._tick is not None:
             self._tick.cancel()
             self._tick = None
         at = self._codec.deadline(self._loop.time())
-        if at is not None and not self._told:
+        if at is not None and not self._ended:
             self._tick = self._loop.call_at(at, self._on_tick)
 
     def _on_tick(self) -> None:
@@ -154,7 +160,8 @@ class SocketUpstream(Upstream, asyncio.Protocol):
 
     def _handle(self, events: list[UpstreamEvent[Any]]) -> None:
         if not self._codec.reusable or (events and type(events[-1]) is Close):
-            self.reusable = False  # what is answered first must free nothing for others
+            # before an answer below could make it ready for another request
+            self.reusable = False
         for event in events:
             kind = type(event)
             if kind is Answer:
@@ -167,20 +174,24 @@ class SocketUpstream(Upstream, asyncio.Protocol):
             elif isinstance(event, Unsolicited):
                 self.owner.unsolicited(self, event)
             elif isinstance(event, SendBack):
-                self._write_back(event.data)
+                self._send_back(event)
             elif isinstance(event, Close):
                 self.close(CloseReason.INVALID_DATA, event.reason)
-            if self._told:
+            if self._ended:
                 return
 
-    def _write_back(self, data: bytes) -> None:
+    def _send_back(self, event: SendBack) -> None:
+        if event.keepalive:
+            if self.last_received - self._echoed < ECHO_SECONDS:
+                return
+            self._echoed = self.last_received
         if self._transport is not None:
-            self._statistics.bytes_to_upstream += len(data)
-            self._transport.write(data)
+            self._statistics.bytes_to_upstream += len(event.data)
+            self._transport.write(event.data)
 
     @override
     def eof_received(self) -> bool:
-        if not self._told:
+        if not self._ended:
             self.reusable = False
             self.last_received = self._loop.time()
             self._handle(self._codec.eof())
@@ -209,17 +220,17 @@ class SocketUpstream(Upstream, asyncio.Protocol):
     @override
     def close(self, reason: CloseReason, detail: str = "") -> None:
         if self._transport is not None:
-            # abort, not close: nothing that is still unsent may reach the device
-            # after its requester has been told that it failed
+            # abort, not close: a request still unsent must not reach the device after
+            # its requester has been told that it failed
             self._transport.abort()
         self._end(reason, detail)
 
     def _end(self, reason: CloseReason, detail: str) -> None:
-        """Tell the owner, once, at the moment when the connection is of no more use."""
+        """Report the end to the owner, once, as soon as the connection is unusable."""
         if self._tick is not None:
             self._tick.cancel()
             self._tick = None
-        if not self._told:
-            self._told = True
+        if not self._ended:
+            self._ended = True
             if self._open:
                 self.owner.lost(self, reason, detail)

@@ -1,7 +1,7 @@
-"""What time alone asks of an open connection: to be renewed, closed or probed.
+"""When an open connection is due to be renewed, closed or probed.
 
-Pure functions of the connection, the settings and the moment. A connection is `busy`
-while something is in flight on it, or while requests wait anywhere.
+Pure functions of the connection, the settings and the moment (loop time). A connection
+is `busy` while something is in flight on it, or while any request waits.
 """
 
 import enum
@@ -17,17 +17,17 @@ class Duty(enum.Enum):
     """What is to be done about a connection."""
 
     RENEW = enum.auto()
-    """It has reached its greatest age (`max_lifetime`)."""
+    """It has reached its maximum age, `max_lifetime`."""
     CLOSE = enum.auto()
-    """It was not used for so long that it is closed (`idle_timeout`)."""
+    """It has been unused for `idle_timeout`."""
     PROBE = enum.auto()
-    """It was silent for so long that it is probed (`health_check_interval`)."""
+    """It has been silent for `health_check_interval`."""
 
 
 def due(
     upstream: Upstream, settings: Settings, now: float, *, busy: bool
 ) -> Duty | None:
-    """Return what is due now, if anything is."""
+    """Return what is due now, or None."""
     if settings.max_lifetime and now >= upstream.opened_at + settings.max_lifetime:
         return Duty.RENEW
     if busy:

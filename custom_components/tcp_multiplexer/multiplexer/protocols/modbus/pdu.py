@@ -7,6 +7,7 @@ PDU, as requests carry it; response payloads likewise.
 from typing import override
 
 from ..base import Failure, Outline, Request
+from .quantities import MAX_REGISTERS, is_possible
 
 EXCEPTION_BIT = 0x80
 
@@ -36,6 +37,8 @@ _READ_DEVICE_IDENTIFICATION = 0x0E
 _READS = frozenset((1, 2, 3, 4, 7, 0x0B, 0x0C, 0x11, 0x14, 0x18))
 # The event counter and log change by being asked; a FIFO may be emptied by reading.
 _PLAIN_READS = frozenset((1, 2, 3, 4))
+_QUANTITIES = frozenset(count.to_bytes(2) for count in range(1, MAX_REGISTERS + 1))
+"""Those that any of these may have; bits may be more."""
 _RETRY_SAFE = _READS - {0x0B, 0x0C, 0x18}
 # Diagnostics that only return something (6.8): echo, register and the counters.
 _HARMLESS_DIAGNOSTICS = frozenset((0, 2, *range(11, 19)))
@@ -93,15 +96,38 @@ class ModbusRequest(Request):
         return self.payload[0]
 
 
+class PlainRead(ModbusRequest):
+    """A request of functions 1 to 4, as nearly all are: made in half the time."""
+
+    __slots__ = ()
+
+    def __init__(self, payload: bytes, context: object) -> None:
+        """Keep what a codec read."""
+        self.payload = self.share_key = payload
+        self.context = context
+        self.retry_safe = self.expects_reply = True
+        self.writes = None
+
+
+class ImpossibleRequest(ModbusRequest):
+    """A request for a quantity beyond those of the specification."""
+
+    __slots__ = ()
+
+    flaw = Failure.TOO_LARGE
+
+
 def modbus_request(payload: bytes, context: object) -> Request:
     """Make a request of a unit identifier and a PDU.
 
     What writes to unit 0 is a broadcast, to which devices on a serial line are silent.
     """
-    if payload[1] in _PLAIN_READS:  # as a rule
-        return ModbusRequest(payload, context, True, payload)
+    if payload[1] in _PLAIN_READS and payload[4:] in _QUANTITIES:  # as a rule
+        return PlainRead(payload, context)
     retry_safe = is_retry_safe(payload)
     writes = payload[0] if is_write(payload) else None
+    if not is_possible(payload):
+        return ImpossibleRequest(payload, context, expects_reply=writes != 0)
     return ModbusRequest(
         payload,
         context,
@@ -116,10 +142,6 @@ def exception_response(payload: bytes, failure: Failure) -> bytes:
     """Give the unit and PDU of the exception that tells `failure`."""
     code = _EXCEPTION_CODES[failure]
     return bytes((payload[0], payload[1] | EXCEPTION_BIT, code))
-
-
-MAX_REGISTERS = 125
-"""The most that one request may read (6.3)."""
 
 
 def registers_read(payload: bytes) -> int:
@@ -159,10 +181,31 @@ def byte_count(payload: bytes) -> int | None:
 
 
 def may_answer(payload: bytes, response: bytes) -> bool:
-    """Tell whether function and byte count of `response` fit the request `payload`."""
+    """Tell whether `response` fits the request `payload`, whatever its unit.
+
+    By its function, the byte count of what was read, and what it confirms.
+    """
     if response[1] != payload[1]:
         return response[1] == payload[1] | EXCEPTION_BIT
-    return byte_count(payload) in {None, *response[2:3]}
+    return byte_count(payload) in {None, *response[2:3]} and not confirms_another(
+        payload, response
+    )
+
+
+# Where that ends what a confirmation repeats of its request: address, and value,
+# quantity or masks (6.5, 6.6, 6.11, 6.12, 6.15, 6.16).
+_REPEATED = {5: 6, 6: 6, 0x0F: 6, 0x10: 6, 0x15: 256, 0x16: 8}
+
+
+def confirms_another(payload: bytes, response: bytes) -> bool:
+    """Return whether `response` confirms another write than the request `payload`.
+
+    One that is too short to name what was written confirms no other.
+    """
+    if response[1] != payload[1]:
+        return False
+    end = _REPEATED.get(payload[1], 0)
+    return not payload[2:end].startswith(response[2:end])
 
 
 # The responses that repeat their request, and those that repeat address and quantity.

@@ -14,9 +14,10 @@ from ..base import (
     check_one_in_flight,
 )
 from ..options import Framing, Matching, ProtocolOptions, SettingsError
+from .lenient import LenientUpstream
+from .matching import ModbusUpstream, Transactions
 from .pdu import (
     EXCEPTION_BIT,
-    MAX_REGISTERS,
     describe,
     explain,
     explain_write,
@@ -25,16 +26,9 @@ from .pdu import (
     registers_read,
     success_response,
 )
+from .quantities import MAX_REGISTERS
 from .rtu import RtuDownstream, RtuUpstream
-from .tcp import (
-    MAX_LENGTH,
-    MIN_LENGTH,
-    LenientUpstream,
-    ModbusDownstream,
-    ModbusUpstream,
-    Transactions,
-    frame_of,
-)
+from .tcp import MAX_LENGTH, MIN_LENGTH, ModbusDownstream, frame_of
 from .units import UnitMap
 
 

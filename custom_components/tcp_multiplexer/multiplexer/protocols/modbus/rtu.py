@@ -35,6 +35,7 @@ from ..options import OnFailure
 from .pdu import (
     EXCEPTION_BIT,
     byte_count,
+    confirms_another,
     exception_response,
     modbus_request,
     success_response,
@@ -237,6 +238,8 @@ class RtuUpstream(UpstreamCodec[bytes]):
             if length <= size - at:
                 if not is_frame(buffer[at : at + length]):
                     self._spoiled = True
+                    continue
+                if confirms_another(payload, buffer[at : at + length - 2]):
                     continue
                 if begun is not None and not silent:
                     self._silence_tells = True

@@ -1,0 +1,35 @@
+"""The interface between the dispatcher and the pool, which it does not import."""
+
+from typing import TYPE_CHECKING, Protocol as Interface
+
+if TYPE_CHECKING:
+    from ..protocols.base import Failure
+    from .exchange import CloseReason, Upstream
+
+
+class Supply(Interface):
+    """What the dispatcher needs of the pool, which opens and judges connections."""
+
+    willing: bool
+    """Whether requests may be sent: it is neither paused nor stopped."""
+    limit: int
+    """How many connections the device can serve at once, as far as is known."""
+    well: bool
+    """Whether the device is known to be healthy, so that a response is no news."""
+
+    def connect(self) -> None:
+        """Open a connection, if one is wanted and may be opened now."""
+
+    def refuses(self, deadline: float) -> Failure | None:
+        """Return why nothing can be served before `deadline` (loop time), or None."""
+
+    def answered(self, now: float) -> None:
+        """Note that the device has answered; needed only while it is not `well`."""
+
+    def unanswered(self, failure: Failure) -> None:
+        """Note that a request got no response, for whatever reason."""
+
+    def lost(
+        self, upstream: Upstream, reason: CloseReason, detail: str, now: float
+    ) -> None:
+        """Note that an open connection is gone."""
