@@ -299,16 +299,17 @@ Ctrl-C stops all of it.""",
     )
 
 
-async def main(host: str, port: int | None, folder: Path) -> int:
+async def main(host: str, port: int | None, listen: int | None, folder: Path) -> int:
     """Start everything, say so, and stop it in order; give the exit code."""
     stop = asyncio.Event()
     for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
 
-    if port and port != free_port(host, port):
-        raise SystemExit(f"script/develop: port {port} is taken: choose another")
+    for address, wanted in ((host, port), ("127.0.0.1", listen)):
+        if wanted and wanted != free_port(address, wanted):
+            raise SystemExit(f"script/develop: port {wanted} is in use: choose another")
     port = port or free_port(host, 8123, 8124, 8125)
-    listen = free_port("127.0.0.1", 5020, 5021, 5022)
+    listen = listen or free_port("127.0.0.1", 5020, 5021, 5022)
     upstream = free_port("127.0.0.1", 1502, 1503, 1504)
     fill(folder, host, port, listen, upstream)
     onboarding = json.loads((folder / ".storage/onboarding").read_text())
@@ -349,6 +350,7 @@ if __name__ == "__main__":
         description="Run a Home Assistant that shares a simulated inverter.",
     )
     parser.add_argument("--port", type=int, help="of Home Assistant's pages")
+    parser.add_argument("--listen", type=int, help="the port for your Modbus clients")
     parser.add_argument(
         "--host", default="127.0.0.1", help="its address; 0.0.0.0: reachable for others"
     )
@@ -360,5 +362,12 @@ if __name__ == "__main__":
     )
     arguments = parser.parse_args()
     sys.exit(
-        asyncio.run(main(arguments.host, arguments.port, arguments.folder.resolve()))
+        asyncio.run(
+            main(
+                arguments.host,
+                arguments.port,
+                arguments.listen,
+                arguments.folder.resolve(),
+            )
+        )
     )

@@ -44,7 +44,7 @@ INFORMATION = ReadDeviceInformationResponse(
 MEI = bytes((0x2B,)) + INFORMATION.encode()
 
 
-class Device:
+class IdentifyingDevice:
     """Answers as its registers and its identification say; other units are silent."""
 
     def __init__(
@@ -106,7 +106,7 @@ class Device:
 @pytest.mark.parametrize("base", [40000, 50000, 0])
 async def test_sunspec(base: int) -> None:
     """The common model is found wherever it may stand."""
-    found = await identify(Device(registers={base: SOLAREDGE}).ask, [1])
+    found = await identify(IdentifyingDevice(registers={base: SOLAREDGE}).ask, [1])
     assert found == Identity(
         unit=1,
         manufacturer="SolarEdge",
@@ -119,7 +119,7 @@ async def test_sunspec(base: int) -> None:
 
 
 async def test_identification_needs_no_registers() -> None:
-    device = Device(identification=MEI, registers={40000: SOLAREDGE})
+    device = IdentifyingDevice(identification=MEI, registers={40000: SOLAREDGE})
     found = await identify(device.ask, [1])
     assert found == Identity(
         unit=1, manufacturer="SMA", model="STP 60-10", version="3.10"
@@ -133,7 +133,7 @@ async def test_identification_needs_no_registers() -> None:
     [b"\xab\1", b"\x2b", b"\x2b\x0e\2\x83\0\0\1\0\xff", b"\x2b\x0e\2\x83\0\0\0", b"\0"],
 )
 async def test_any_answer_is_somebody(identification: bytes) -> None:
-    found = await identify(Device(identification=identification).ask, [1])
+    found = await identify(IdentifyingDevice(identification=identification).ask, [1])
     assert found == Identity(unit=1)
     assert found.profile is None
 
@@ -156,7 +156,7 @@ def test_words_suggest_a_profile(
 
 async def test_the_unit_is_found_on_one_connection() -> None:
     """The expected unit is silent: the profile's is asked next, then the usual ones."""
-    device = Device(unit=3, identification=MEI)
+    device = IdentifyingDevice(unit=3, identification=MEI)
     async with device.serve() as port:
         settings = Settings(host="127.0.0.1", port=port, timeout=0.2)
         met = await ask_device(settings, (71,))
@@ -168,7 +168,7 @@ async def test_the_unit_is_found_on_one_connection() -> None:
 
 
 async def test_a_device_without_a_unit_that_answers_is_silent() -> None:
-    device = Device(unit=99)
+    device = IdentifyingDevice(unit=99)
     async with device.serve() as port:
         settings = Settings(host="127.0.0.1", port=port, timeout=0.1)
         with pytest.raises(DeviceError) as caught:
@@ -179,7 +179,7 @@ async def test_a_device_without_a_unit_that_answers_is_silent() -> None:
 async def test_the_dialog_proposes_what_it_found(
     hass: HomeAssistant, device_registry: dr.DeviceRegistry
 ) -> None:
-    device = Device(registers={40000: SOLAREDGE, 0: bytes(4)})
+    device = IdentifyingDevice(registers={40000: SOLAREDGE, 0: bytes(4)})
     async with device.serve() as port:
         dialog = Dialog(hass)
         await dialog.start()
@@ -211,7 +211,7 @@ async def test_the_dialog_proposes_what_it_found(
 
 
 async def test_a_unit_that_was_found_is_kept(hass: HomeAssistant) -> None:
-    async with Device(unit=247, registers={0: bytes(4)}).serve() as port:
+    async with IdentifyingDevice(unit=247, registers={0: bytes(4)}).serve() as port:
         dialog = Dialog(hass)
         await dialog.start()
         page = await dialog.send(
@@ -236,7 +236,7 @@ class Inverter(ModbusDevice):
 
     def __init__(self) -> None:
         super().__init__()
-        self.said = Device(registers={40000: SOLAREDGE})
+        self.said = IdentifyingDevice(registers={40000: SOLAREDGE})
 
     @override
     def answer(self, request: bytes) -> bytes:
@@ -352,7 +352,7 @@ async def test_another_device_is_not_taken_for_the_one_before(
 
 async def test_units_that_answer_are_asked_first() -> None:
     """Nobody waits for a silent unit while another one is known to answer."""
-    device = Device(unit=7, registers={0: bytes(8), 40000: SOLAREDGE})
+    device = IdentifyingDevice(unit=7, registers={0: bytes(8), 40000: SOLAREDGE})
     async with device.serve() as port:
         multiplexer = Multiplexer(
             Settings(host="127.0.0.1", port=port, listen_port=0, timeout=0.3)
@@ -368,7 +368,7 @@ async def test_units_that_answer_are_asked_first() -> None:
 
 
 async def test_units_of_a_device_in_use_in_the_usual_order() -> None:
-    device = Device(unit=3, identification=MEI)
+    device = IdentifyingDevice(unit=3, identification=MEI)
     async with device.serve() as port:
         multiplexer = Multiplexer(
             Settings(

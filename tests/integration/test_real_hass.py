@@ -71,11 +71,16 @@ def has_solaredge_modbus(environment: Path) -> bool:
 
 @pytest.fixture
 async def demo(release: str, tmp_path: Path) -> AsyncGenerator[Demo]:
-    """Return the demo, running."""
+    """Return the demo, running.
+
+    Its ports are random: those that it would choose may be taken, by another run of
+    these tests, before its Home Assistant listens.
+    """
     process = await asyncio.create_subprocess_exec(
         ROOT / "script" / "develop",
         *("--homeassistant", release),
-        *("--port", str(free_port()), "--folder", str(tmp_path)),
+        *("--port", str(free_port()), "--listen", str(free_port())),
+        *("--folder", str(tmp_path)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=PIPE,
     )

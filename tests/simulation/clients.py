@@ -48,7 +48,7 @@ class Temper:
     """All its requests have the same identifier."""
 
 
-class Client(asyncio.Protocol):
+class SimulatedClient(asyncio.Protocol):
     """A patient client: asks, waits for the answer, asks again."""
 
     def __init__(
@@ -219,7 +219,7 @@ class Client(asyncio.Protocol):
                 self.end.close()
 
 
-class Leaver(Client):
+class Leaver(SimulatedClient):
     """Gives up after a while, closes, and comes back."""
 
     @override
@@ -229,7 +229,7 @@ class Leaver(Client):
         self.within(patience, self.leave)
 
 
-class Vanisher(Client):
+class Vanisher(SimulatedClient):
     """Is suddenly gone, in the middle of a request, and nobody tells."""
 
     @override
@@ -247,7 +247,7 @@ class Vanisher(Client):
         self.end.abort()
 
 
-class HalfCloser(Client):
+class HalfCloser(SimulatedClient):
     """Asks a few things, says that this was all, and waits for the answers."""
 
     @override
@@ -267,7 +267,7 @@ class HalfCloser(Client):
         pass
 
 
-class SlowReader(Client):
+class SlowReader(SimulatedClient):
     """Asks much, and reads now and then."""
 
     @override
@@ -292,7 +292,7 @@ class SlowReader(Client):
             self.within(self.rng.uniform(0.01, 0.3), self._doze)
 
 
-class Dribbler(Client):
+class Dribbler(SimulatedClient):
     """Sends its requests in dribs and drabs, at times byte by byte."""
 
     @override
@@ -305,7 +305,7 @@ class Dribbler(Client):
             self.within(index * pause, partial(self.end.write, piece))
 
 
-class Staller(Client):
+class Staller(SimulatedClient):
     """Begins a request and never ends it."""
 
     @override
@@ -330,7 +330,7 @@ class Staller(Client):
         return super().may_ask() and not self.asker.offended
 
 
-class Babbler(Client):
+class Babbler(SimulatedClient):
     """Sends what is no request."""
 
     @override
@@ -363,7 +363,7 @@ class Babbler(Client):
         return super().may_ask() and not self.asker.offended
 
 
-class Intruder(Client):
+class Intruder(SimulatedClient):
     """Comes from a network that is not allowed."""
 
     @override

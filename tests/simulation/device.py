@@ -130,7 +130,7 @@ class Manners:
     """A connection that was silent for so long gives up its slot."""
 
 
-class Device:
+class SimulatedDevice:
     """Memory, connections and faults."""
 
     def __init__(
@@ -250,7 +250,7 @@ class Device:
 class DeviceConnection(asyncio.Protocol):
     """One connection that the device accepted."""
 
-    def __init__(self, device: Device, link: Link) -> None:
+    def __init__(self, device: SimulatedDevice, link: Link) -> None:
         """Begin with nothing received."""
         self.device = device
         self.loop = device.loop

@@ -5,7 +5,7 @@ from typing import override
 
 from custom_components.tcp_multiplexer.multiplexer import Event, EventType
 
-from .clients import Client, Leaver, Temper
+from .clients import Leaver, SimulatedClient, Temper
 from .device import HOST, PORT
 from .dialects import Verdict
 from .network import Link
@@ -38,7 +38,7 @@ class NoEcho(asyncio.Protocol):
 
 def crowd(world: World) -> None:
     """Let some clients come and ask all the time."""
-    for number, kind in enumerate((Client, Client, Leaver), 1):
+    for number, kind in enumerate((SimulatedClient, SimulatedClient, Leaver), 1):
         world.client(kind, number, Temper(think=(0.1, 1.0)))
 
 

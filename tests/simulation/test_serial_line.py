@@ -15,7 +15,7 @@ import pytest
 
 from tests.engine.serial_line import acceptable, with_crc
 
-from .clients import Client, HalfCloser, Leaver, SlowReader, Temper
+from .clients import HalfCloser, Leaver, SimulatedClient, SlowReader, Temper
 from .device import HOST, PORT
 from .dialects import Verdict
 from .network import Link, ProgramEndpoint
@@ -149,7 +149,14 @@ def test_a_bad_line_behind_the_engine(seed: int) -> None:
     ) as world:
         line = SerialServer(world, world.rng("line"))
         world.start()
-        crowd = (Client, Client, Client, Leaver, HalfCloser, SlowReader)
+        crowd = (
+            SimulatedClient,
+            SimulatedClient,
+            SimulatedClient,
+            Leaver,
+            HalfCloser,
+            SlowReader,
+        )
         for number, kind in enumerate(crowd, 1):
             depth = 8 if kind is SlowReader else 1
             world.client(kind, number, Temper(depth=depth, think=(0.0, 0.05)))

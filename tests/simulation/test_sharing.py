@@ -8,7 +8,7 @@ from typing import Any, override
 
 import pytest
 
-from .clients import Client, Temper
+from .clients import SimulatedClient, Temper
 from .device import Manners, Order
 from .dialects import Ask, read_cell, write_cell
 from .invariants import Question
@@ -21,7 +21,7 @@ _MANNERS = Manners(service=(SERVICE, SERVICE), order=Order.GLOBAL)
 _EAGER = Temper(think=(0.0, 0.0))
 
 
-class Scripted(Client):
+class Scripted(SimulatedClient):
     """A client whose questions are thought of for it."""
 
     @override

@@ -25,11 +25,11 @@ from custom_components.tcp_multiplexer.multiplexer import (
 
 from .clients import (
     Babbler,
-    Client,
     Dribbler,
     HalfCloser,
     Intruder,
     Leaver,
+    SimulatedClient,
     SlowReader,
     Staller,
     Temper,
@@ -39,10 +39,10 @@ from .device import (
     MODBUS_FAULTS,
     PLAIN_FAULTS,
     UNLIMITED,
-    Device,
     Fault,
     Manners,
     Order,
+    SimulatedDevice,
     Slots,
 )
 from .dialects import DIALECTS, Dialect, Verdict, dialect
@@ -92,7 +92,9 @@ class World(AbstractContextManager["World"]):
         self.loop = SimulatedLoop(self.rng("loop"), stall=stall)
         self.network = Network(self.loop, self.rng("network"), conditions)
         self.network.names["device"] = ["10.0.0.2"]
-        self.device = Device(self.network, self.dialect, self.rng("device"), manners)
+        self.device = SimulatedDevice(
+            self.network, self.dialect, self.rng("device"), manners
+        )
         self.watch = Watch(self.network, self.dialect, self.settings)
         self.device.on_link = self.watch.upstream
         self.winding_down = False
@@ -149,7 +151,9 @@ class World(AbstractContextManager["World"]):
         """Let time pass."""
         self.loop.run_for(seconds)
 
-    def client[C: Client](self, kind: type[C], number: int, temper: Temper) -> C:
+    def client[C: SimulatedClient](
+        self, kind: type[C], number: int, temper: Temper
+    ) -> C:
         """Let a client come, from an address of its own."""
         source = f"192.168.1.{number}" if kind is not Intruder else f"8.8.8.{number}"
         client = kind(self, self.rng(f"client {number}"), source, temper)
@@ -352,10 +356,10 @@ class Life(World):
         self.watch.answered(question, answer)
 
 
-def _crowd(rng: Random) -> list[tuple[type[Client], Temper]]:
+def _crowd(rng: Random) -> list[tuple[type[SimulatedClient], Temper]]:
     """Draw the clients of a life."""
-    crowd: list[tuple[type[Client], int]] = [
-        (Client, rng.randint(2, 5)),
+    crowd: list[tuple[type[SimulatedClient], int]] = [
+        (SimulatedClient, rng.randint(2, 5)),
         (Leaver, rng.randint(1, 3)),
         (Dribbler, rng.randint(0, 1)),
         (HalfCloser, rng.randint(0, 2)),
@@ -373,12 +377,12 @@ def _crowd(rng: Random) -> list[tuple[type[Client], Temper]]:
                 depth = 1
             elif kind is SlowReader:
                 depth = rng.choice((8, _DEEPEST))
-            elif kind is not Client:
+            elif kind is not SimulatedClient:
                 depth = min(depth, 8)
             temper = Temper(
                 depth=depth,
                 think=rng.choice(((0.0, 0.0), (0.0, 0.02), (0.05, 0.3))),
-                constant=kind is Client and depth == 1 and rng.random() < 0.2,
+                constant=kind is SimulatedClient and depth == 1 and rng.random() < 0.2,
             )
             clients.append((kind, temper))
     return clients
