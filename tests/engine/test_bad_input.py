@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from custom_components.tcp_multiplexer.multiplexer import Event, EventType, Health
+from custom_components.tcp_multiplexer.multiplexer import Event, EventType
 
 from .conftest import Connect, Multiplex
 from .devices import (
@@ -191,13 +191,14 @@ async def test_frame_that_was_cut_closes_its_connection_with_one_line(
     assert "a frame was cut short" in lines[0].getMessage()
 
 
-async def test_device_that_greets_is_not_believed(
+async def test_greeting_of_the_device_is_passed_over(
     device: Device, multiplex: Multiplex, connect: Connect
 ) -> None:
     device.greeting = b"login: "
-    multiplexer = await multiplex(reconnect_backoff=60, reconnect_backoff_max=60)
-    await until(lambda: multiplexer.health is Health.UNREACHABLE)
-    assert multiplexer.snapshot().health_reason == "not a Modbus/TCP frame"
+    multiplexer = await multiplex()
+    client = await connect(multiplexer)
+    await until(lambda: multiplexer.snapshot().unsolicited_responses == 1)
+    assert await client.ask(read(7)) == values(7)
     assert multiplexer.snapshot().connection_attempts == 1
 
 
