@@ -1000,8 +1000,8 @@ def test_one_address_cannot_take_all_places(most: int, share: int) -> None:
 
 
 @contract(
-    "A change of the allowed networks closes at once whom it no longer allows; a smaller "
-    "`max_clients` closes nobody.",
+    "A change of the allowed networks immediately closes those that it no longer allows; a "
+    "smaller `max_clients` closes none.",
 )
 def test_a_client_that_may_no_longer_connect_is_closed_at_once() -> None:
     with stage() as scene:
