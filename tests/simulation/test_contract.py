@@ -1395,6 +1395,36 @@ def test_an_upstream_that_was_silent_for_so_long_is_probed() -> None:
         ]
 
 
+@contract("What the owner's rules forbid by now is not repeated.")
+def test_a_probe_asks_nothing_that_the_rules_forbid_by_now() -> None:
+    with stage(health_check_interval=10, unit_id=7) as scene:
+        client = scene.hand()
+        scene.at(0, client.ask, asks(1, unit=9))
+        scene.run_to(1)
+        settings = scene.mux.settings
+        scene.run(scene.mux.apply(replace(settings, allowed_units=(7,))))
+        scene.run_to(12)
+        assert [asked.body for asked in scene.puppet.asked] == [
+            asks(1, unit=9),
+            bytes((7, 3, 0, 0, 0, 1)),
+        ]
+        scene.run(scene.mux.apply(replace(settings, allowed_units=(8,))))
+        scene.run_to(60)
+        assert len(scene.puppet.asked) == 2
+
+
+@contract("A broadcast clears those of every unit.")
+def test_a_broadcast_clears_what_is_cached_of_every_unit() -> None:
+    with stage(framing="rtu", cache_ttl=60) as scene:
+        client = scene.hand()
+        scene.at(0, client.ask, asks(1, unit=5))
+        scene.at(1, client.ask, asks(1, unit=5))  # cached
+        scene.at(2, client.ask, sets(9, unit=0))
+        scene.at(3, client.ask, asks(1, unit=5))
+        scene.run_to(5)
+        assert [asked.at for asked in scene.puppet.asked] == [at(0), at(2), at(3)]
+
+
 @contract("do not count against `idle_timeout`")
 def test_probes_do_not_count_against_idle_timeout() -> None:
     with stage(settled=0, health_check_interval=1, idle_timeout=4.5) as scene:

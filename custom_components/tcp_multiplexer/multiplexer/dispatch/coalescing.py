@@ -19,7 +19,7 @@ from .exchange import NOBODY
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from ..protocols.base import ShareKey
+    from ..protocols.base import Request, ShareKey
     from .exchange import Exchange
 
 _CACHED = 4096
@@ -62,11 +62,18 @@ class Coalescer:
                 return None
         return leader
 
-    def wrote(self, scope: Hashable) -> None:
-        """Note that a write to `scope` has been accepted, sent, or has ended."""
-        self._cache.pop(scope, None)
+    def wrote(self, request: Request) -> None:
+        """Note that a write has been accepted, sent, or has ended.
+
+        A broadcast, to which nothing replies, writes to every scope.
+        """
+        scope, everywhere = request.writes, not request.expects_reply
+        if everywhere:
+            self._cache.clear()
+        else:
+            self._cache.pop(scope, None)
         for key, leader in tuple(self.leaders.items()):
-            if key[0] == scope and leader.attempts:
+            if leader.attempts and (everywhere or key[0] == scope):
                 del self.leaders[key]
 
     def answered(self, exchange: Exchange, response: Any, now: float) -> None:

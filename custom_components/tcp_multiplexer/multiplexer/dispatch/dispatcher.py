@@ -81,7 +81,7 @@ class Dispatcher(UpstreamOwner):
         self._units = units
         self._loop = asyncio.get_running_loop()
         self._within = False
-        self._policy = Policy(settings, protocol)
+        self.policy = Policy(settings, protocol)
 
     @override
     def __repr__(self) -> str:
@@ -91,7 +91,7 @@ class Dispatcher(UpstreamOwner):
         """Apply changed settings; deadlines of pending requests only get earlier."""
         self._connections.apply(settings)
         self._units.timeout = settings.timeout
-        self._policy = Policy(settings, self._protocol)
+        self.policy = Policy(settings, self._protocol)
         self._coalescer.share = settings.share_reads
         self._coalescer.ttl = settings.cache_ttl
         self._queue.shorten(self._loop.time() + settings.timeout)
@@ -101,8 +101,8 @@ class Dispatcher(UpstreamOwner):
     def submit(self, exchange: Exchange) -> None:
         """Accept a request; `dispatch` must follow, once for several."""
         request = exchange.request
-        if self._policy.active:
-            verdict = self._policy.judge(request, exchange.requester.peer)
+        if self.policy.active:
+            verdict = self.policy.judge(request, exchange.requester.peer)
             if verdict is not Verdict.PASS:
                 self._turn_down(exchange, verdict)
                 return
@@ -115,7 +115,7 @@ class Dispatcher(UpstreamOwner):
                 return
         elif request.writes is not None:
             exchange.requester.writing += 1
-            self._coalescer.wrote(request.writes)
+            self._coalescer.wrote(request)
         elif request.flaw is not None:
             self._turn_down(exchange, Verdict.REFUSE_SIZE)
             return
@@ -157,9 +157,7 @@ class Dispatcher(UpstreamOwner):
             now = exchange.arrived
             response = self._coalescer.recall(key, now)
             if response is not None:
-                self.statistics.reads_cached += 1
-                exchange.sent, exchange.attempts = now, 1
-                self.recorder.answered(exchange, response, now)
+                self.recorder.served_from_cache(exchange, response, now)
                 requester.answered(exchange, response)
                 return True
         leader = self._coalescer.leader(key)
@@ -199,13 +197,15 @@ class Dispatcher(UpstreamOwner):
                 if len(upstreams) < self.supply.limit:
                     self.supply.connect()
                 return
-            take = self._take_in_time if self._units.active else queue.take
-            exchange = take(upstream.on_trial)
+            if self._units.active:
+                exchange = self._take_in_time(upstream.on_trial)
+            else:
+                exchange = queue.take(upstream.on_trial)
             if exchange is None:
                 return
             requester = exchange.requester
             if exchange.request.writes is not None:
-                self._coalescer.wrote(exchange.request.writes)
+                self._coalescer.wrote(exchange.request)
             connections.send(requester.upstream or upstream, exchange, now)
             if queue.blocked:
                 self._admit(requester)
@@ -235,7 +235,6 @@ class Dispatcher(UpstreamOwner):
 
     @override
     def answered(self, upstream: Upstream, exchange: Exchange, response: Any) -> None:
-        """Hand a response to its requester, after the device has its next request."""
         now = self.last_response = upstream.last_received
         request, requester = exchange.request, exchange.requester
         requester.in_flight -= 1
@@ -252,7 +251,7 @@ class Dispatcher(UpstreamOwner):
             followers = coalescer.ended(exchange)
         elif request.writes is not None:
             requester.writing -= 1
-            self._coalescer.wrote(request.writes)  # older values are stale from here on
+            self._coalescer.wrote(request)  # older values are stale from here on
             self._queue.ended(exchange)
         if requester.counted:
             upstream.last_used = now
@@ -271,9 +270,7 @@ class Dispatcher(UpstreamOwner):
             requester = exchange.requester
             self._queue.detach(requester)
             if not requester.gone:
-                self.statistics.reads_shared += 1
-                exchange.sent, exchange.attempts = exchange.arrived, 1
-                self.recorder.answered(exchange, response, now)
+                self.recorder.coalesced(exchange, response, now)
                 requester.answered(exchange, response)
                 self._queue.relieve(requester)
 
@@ -312,7 +309,7 @@ class Dispatcher(UpstreamOwner):
             self.recorder.failed(exchange, failure, self._loop.time())
         if exchange.request.writes is not None:
             requester.writing -= 1
-            self._coalescer.wrote(exchange.request.writes)
+            self._coalescer.wrote(exchange.request)
         requester.failed(exchange, failure)
         if exchange.request.share_key is not None:
             self._lead_followers(self._coalescer.ended(exchange))
@@ -375,7 +372,6 @@ class Dispatcher(UpstreamOwner):
 
     @override
     def lost(self, upstream: Upstream, reason: CloseReason, detail: str) -> None:
-        """Send again, or fail, the exchanges in flight on a connection that is gone."""
         now = self._loop.time()
         upstream.ready = False
         unfinished = list(upstream.in_flight.values())

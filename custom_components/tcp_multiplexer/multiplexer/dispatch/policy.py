@@ -7,7 +7,7 @@ answering are up to its caller.
 import enum
 from typing import TYPE_CHECKING, Any
 
-from ..networks import is_in
+from ..networks import HOST_ADDRESS, is_in
 from ..protocols.base import Failure
 from ..settings import WritePolicy
 
@@ -55,3 +55,7 @@ class Policy:
         if self._writes is WritePolicy.ACKNOWLEDGE:
             return Verdict.ACKNOWLEDGE
         return Verdict.REFUSE
+
+    def permits(self, request: Request) -> bool:
+        """Return whether the program itself may send a request, such as a probe."""
+        return self.judge(request, HOST_ADDRESS) is Verdict.PASS

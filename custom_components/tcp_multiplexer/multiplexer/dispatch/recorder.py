@@ -45,8 +45,9 @@ class Recorder:
         """Count a response that a requester gets."""
         statistics = self._statistics
         request = exchange.request
-        if self._counted_by is not None:
-            statistics.units.answered[request.payload[self._counted_by]] += 1
+        counted_by = self._counted_by
+        if counted_by is not None:
+            statistics.units.answered[request.payload[counted_by]] += 1
         if self._is_exception(response):
             statistics.exceptions += 1
         elif request.retry_safe:
@@ -56,6 +57,18 @@ class Recorder:
         times.exchanges.append((exchange.arrived, exchange.sent, now))
         if self._traces:
             self._trace(exchange, TraceOutcome.ANSWERED, response, now)
+
+    def coalesced(self, exchange: Exchange, response: Any, now: float) -> None:
+        """Count a read that the response to an identical one answers."""
+        self._statistics.reads_shared += 1
+        exchange.sent, exchange.attempts = exchange.arrived, 1
+        self.answered(exchange, response, now)
+
+    def served_from_cache(self, exchange: Exchange, response: Any, now: float) -> None:
+        """Count a read that a remembered response answers."""
+        self._statistics.reads_cached += 1
+        exchange.sent, exchange.attempts = now, 1
+        self.answered(exchange, response, now)
 
     def failed(self, exchange: Exchange, failure: Failure, now: float) -> None:
         """Count a request that gets no response."""

@@ -345,9 +345,11 @@ class UpstreamPool(Supply):
 
     def _probe(self, upstream: Upstream, now: float) -> None:
         upstream.last_received = now  # the next one is due an interval from now
-        request = self._protocol.probe(self._dispatcher.recorder.last_good)
-        if request is not None:
-            self._prober.probe(upstream, request, now, self._settings.timeout)
+        for last_good in (self._dispatcher.recorder.last_good, None):
+            request = self._protocol.probe(last_good)
+            if request is not None and self._dispatcher.policy.permits(request):
+                self._prober.probe(upstream, request, now, self._settings.timeout)
+                return
 
     def _next_moment(self) -> float:
         """Return the earliest moment at which something may be due (loop time)."""
