@@ -83,6 +83,7 @@ def test_every_kind_of_fault_is_demanded(protocol: str) -> None:
         Fault.DUPLICATE,
         Fault.UNSOLICITED,
         Fault.EXCEPTION,
+        Fault.NOISE,
     }
     assert kinds == set(Fault) - (set() if protocol == "modbus" else only_modbus)
 
