@@ -1,6 +1,6 @@
 """One client: a downstream codec on an accepted socket.
 
-What it reads becomes exchanges; it never waits for one, it is told. Where the codec
+What it reads becomes exchanges. It never waits for one: it is called. Where the codec
 is `ordered`, what it has to say waits in line until all that came before it is said.
 
 A client may not fill memory. One that asks more than the queue takes, or does not
@@ -89,7 +89,7 @@ class Client(ClientConnection):
         self._refusals.cancel()
 
     def _leave(self) -> None:
-        """Ask nothing more on behalf of somebody who is not there."""
+        """Ask nothing more for a client that is gone."""
         if not self.gone:
             self.gone = True
             dropped = self._dispatcher.leave(self)
@@ -130,7 +130,7 @@ class Client(ClientConnection):
             self._read()
 
     def _may_begin(self, data: bytes) -> bool:
-        """Tell whether what came first may be taken for the protocol's messages."""
+        """Return whether what came first may be taken for the protocol's messages."""
         self._beginning = begun = (self._beginning or b"") + data
         is_http = begins_http(begun)
         if is_http is None:
@@ -179,7 +179,7 @@ class Client(ClientConnection):
             self._dispatcher.dispatch(now)
 
     def _must_wait(self) -> bool:
-        """Tell whether what it has been answered must be on its way first."""
+        """Return whether what it has been answered must be on its way first."""
         limits = self._listener.limits
         if self.held or len(self._refusals) >= limits.settled:
             return True

@@ -1,4 +1,4 @@
-"""The listening sockets: accepts or refuses clients, and knows those who are there."""
+"""The listening sockets: accepts or refuses clients, and keeps track of them."""
 
 import asyncio
 from collections import Counter
@@ -132,7 +132,7 @@ class Listener(ClientOwner):
         self._servers.clear()
 
     async def stop_accepting(self) -> None:
-        """Take in who is being accepted, and nobody else.
+        """Complete the accepts that are under way, and begin no more.
 
         asyncio accepts a connection in several turns of the loop, and loses it, open,
         if its server is closed meanwhile.

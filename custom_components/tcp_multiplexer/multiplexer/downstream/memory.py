@@ -65,7 +65,7 @@ class Memory:
                 client.read_on()
 
     def has_room(self, client: Holder) -> bool:
-        """Tell whether a large message of the client's may grow.
+        """Return whether a large message of the client's may grow.
 
         Where all memory is in messages that are incomplete, the oldest must grow, or
         none would ever be complete.

@@ -38,7 +38,7 @@ class Refusals:
         return len(self._delayed)
 
     def repeats(self, exchange: Exchange, now: float, served: int) -> bool:
-        """Tell whether a request was refused at once, right after such a refusal.
+        """Return whether a request was refused at once, right after such a refusal.
 
         `served` is how many responses the client has got: one in between is no
         repetition.

@@ -77,7 +77,7 @@ class Framer(ABC):
 
     @abstractmethod
     def next_message(self) -> bytes | BadFrame | None:
-        """Give the next message, or None when more bytes are needed.
+        """Return the next message, or None when more bytes are needed.
 
         Raises:
             FramingError: what comes next cannot be a message, and nobody knows where
@@ -86,7 +86,7 @@ class Framer(ABC):
         """
 
     def is_keepalive(self, message: bytes) -> bool:  # noqa: ARG002
-        """Tell whether `message` says nothing and only wants to be echoed."""
+        """Return whether `message` says nothing and only wants to be echoed."""
         return False
 
     @property

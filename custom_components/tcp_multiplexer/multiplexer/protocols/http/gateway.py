@@ -4,7 +4,7 @@ The strategy: a message is passed on once it is complete. Its length is known by
 so it goes on without a transfer coding. That is what makes the framing of one side
 harmless to the other (RFC 9112 §11.2), gives an HTTP/1.0 client a response that came
 chunked, and keeps a client connected when the device ends its response by closing.
-The modules beside this one read and write; here is who says what to whom.
+The modules beside this one parse and serialise; this one decides what to send where.
 
 What the gateway does on the way (sections of RFC 9110 unless another is named):
 
@@ -176,7 +176,7 @@ class _Downstream(DownstreamCodec[HttpResponse]):
         return Close("answered here, as the request was not to go further", head.answer)
 
     def _take_head(self) -> RequestHead | None:
-        """Give the next head, once it is there.
+        """Return the next head, once it is there.
 
         Raises:
             MessageError: the request is refused.
@@ -300,7 +300,7 @@ class _Upstream(UpstreamCodec[HttpResponse]):
         return [self._answer(request, head, self._reader.take_all())]
 
     def _read_answer(self, request: Request) -> Answer[HttpResponse] | None:
-        """Give the answer, once all of it is there.
+        """Return the answer, once all of it is there.
 
         Raises:
             MessageError: it cannot be passed on.

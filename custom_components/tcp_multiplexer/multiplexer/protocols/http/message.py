@@ -119,7 +119,7 @@ def members(fields: Iterable[Field], name: bytes) -> set[bytes]:
 def passed_on(
     fields: Fields, version: bytes, length: int | None, *without: bytes
 ) -> Fields:
-    """Give the fields that go further: hop-by-hop ones out, Via in.
+    """Return the fields that go further: hop-by-hop ones out, Via in.
 
     Args:
         fields: The fields as they came.
@@ -157,13 +157,13 @@ def next_event(connection: h11.Connection) -> object:
 
 
 def persists(fields: Fields, *, http_1_0: bool) -> bool:
-    """Tell whether its sender wants the connection to go on (RFC 9112 §9.3)."""
+    """Return whether its sender wants the connection to go on (RFC 9112 §9.3)."""
     options = members(fields, b"connection")
     return b"close" not in options and (not http_1_0 or b"keep-alive" in options)
 
 
 def content_length(message: h11.Request | h11.Response) -> int | None:
-    """Give Content-Length; h11 has checked it and made one of equal ones."""
+    """Return Content-Length; h11 has checked it and made one of equal ones."""
     for name, value in message.headers:
         if name == b"content-length":
             return int(value)

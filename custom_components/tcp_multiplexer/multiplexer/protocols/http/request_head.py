@@ -149,7 +149,7 @@ def _refuse_other_protocols(request: h11.Request, *, upgrade: bool) -> None:
 
 
 def _address(request: h11.Request, authority: bytes) -> tuple[bytes, Fields]:
-    """Give the target in the device's form, and the fields with the Host to it.
+    """Return the target in the device's form, and the fields with the Host to it.
 
     Raises:
         MessageError: the target or Host is invalid (RFC 9112 §3.2).

@@ -307,10 +307,10 @@ class ModbusUpstream(UpstreamCodec[bytes]):
         response = frame[PREFIX:]
         if response[:2] != payload[:2]:
             if response[0] != payload[0]:
-                reason = "the unit identifier is another one's"
+                reason = "the unit identifier is not the requested one"
                 return self._unsolicited(reason, frame, Mismatch.UNIT)
             if response[1] != payload[1] | EXCEPTION_BIT:
-                return Unsolicited("the function code is another one's", frame)
+                return Unsolicited("the function code is not the requested one", frame)
         elif confirms_another(payload, response):
             return Unsolicited("it confirms another write", frame)
         del self._in_flight[transaction]
@@ -326,7 +326,7 @@ class ModbusUpstream(UpstreamCodec[bytes]):
         return Unsolicited(reason, frame, lenient=mismatch)
 
     def _holds_another(self, data: bytes, start: int, end: int) -> bool:
-        """Tell whether another response begins in the frame from `start` to `end`.
+        """Return whether another response begins in the frame from `start` to `end`.
 
         So it does when the device cut this frame short, and the response to another
         request, pipelined or given up, filled it up to its length. Of that response
@@ -371,7 +371,7 @@ class ModbusUpstream(UpstreamCodec[bytes]):
 
 
 def may_head(head: bytes, request: Request) -> bool:
-    """Tell whether unit and function, as far as they came, answer `request`."""
+    """Return whether unit and function, as far as they came, answer `request`."""
     unit, function = request.payload[:2]
     refusal = bytes((unit, function | EXCEPTION_BIT))
     return head == refusal or request.payload[:2].startswith(head)

@@ -139,20 +139,20 @@ def modbus_request(payload: bytes, context: object) -> Request:
 
 
 def exception_response(payload: bytes, failure: Failure) -> bytes:
-    """Give the unit and PDU of the exception that tells `failure`."""
+    """Return the unit and PDU of the exception that tells `failure`."""
     code = _EXCEPTION_CODES[failure]
     return bytes((payload[0], payload[1] | EXCEPTION_BIT, code))
 
 
 def registers_read(payload: bytes) -> int:
-    """Give how many registers a request reads; 0 for other functions."""
+    """Return how many registers a request reads; 0 for other functions."""
     if payload[1] not in _REGISTER_READS:
         return 0
     return int.from_bytes(payload[4:6])
 
 
 def is_retry_safe(payload: bytes) -> bool:
-    """Tell whether asking twice does the device nothing."""
+    """Return whether asking twice does the device nothing."""
     function = payload[1]
     if function == _ENCAPSULATED:
         return payload[2:3] == bytes((_READ_DEVICE_IDENTIFICATION,))
@@ -160,7 +160,7 @@ def is_retry_safe(payload: bytes) -> bool:
 
 
 def is_write(payload: bytes) -> bool:
-    """Tell whether a request may change the device; unknown functions may."""
+    """Return whether a request may change the device; unknown functions may."""
     function = payload[1]
     if function in _READS:
         return False
@@ -172,7 +172,7 @@ def is_write(payload: bytes) -> bool:
 
 
 def byte_count(payload: bytes) -> int | None:
-    """Give the byte count that the response to a read must have, if that is known."""
+    """Return the byte count that the response to a read must have, if that is known."""
     function = payload[1]
     if function not in _BIT_READS | _REGISTER_READS or len(payload) < 6:
         return None
@@ -181,7 +181,7 @@ def byte_count(payload: bytes) -> int | None:
 
 
 def may_answer(payload: bytes, response: bytes) -> bool:
-    """Tell whether `response` fits the request `payload`, whatever its unit.
+    """Return whether `response` fits the request `payload`, whatever its unit.
 
     By its function, the byte count of what was read, and what it confirms.
     """
@@ -227,7 +227,7 @@ _COUNTED = frozenset((0x0F, 0x10))
 
 
 def success_response(payload: bytes) -> bytes | None:
-    """Give the response of a device that carried out a write, where it is known.
+    """Return the response of a device that carried out a write, where it is known.
 
     Those of functions 5, 6, 15, 16, 21 and 22 follow from the request alone.
     """
@@ -237,7 +237,7 @@ def success_response(payload: bytes) -> bytes | None:
 
 
 def explain_write(payload: bytes) -> dict[str, object]:
-    """Give unit, function, address and value of a write, as far as it has them."""
+    """Return unit, function, address and value of a write, as far as it has them."""
     unit, function = payload[0], payload[1]
     told: dict[str, object] = {"unit": unit, "function": function}
     if function in _ECHOED | _COUNTED | {0x17} and function != 0x15:
@@ -265,7 +265,7 @@ def explain_write(payload: bytes) -> dict[str, object]:
 
 
 def outline(payload: bytes, response: bytes | None) -> Outline:
-    """Give unit, function, address and count of a request, and its exception."""
+    """Return unit, function, address and count of a request, and its exception."""
     asked: dict[str, int] = {}
     if len(payload) >= 2:
         unit, function = payload[:2]
@@ -281,7 +281,7 @@ def outline(payload: bytes, response: bytes | None) -> Outline:
 
 
 def explain(payload: bytes, response: bytes | None) -> dict[str, object]:
-    """Give unit, function, address, count and values or exception of an exchange.
+    """Return unit, function, address, count and values or exception of an exchange.
 
     `payload` is empty where a response came that nobody had asked for.
     """

@@ -71,7 +71,7 @@ _CRC_OF_BYTE = tuple(_table())
 
 
 def crc16(data: bytes) -> int:
-    """Give the CRC of `data`; of a whole frame with a right CRC it is 0.
+    """Return the CRC of `data`; of a whole frame with a right CRC it is 0.
 
     Modbus over Serial Line V1.02, 6.2.2. (Bit by bit it would take ten times as long.)
     """
@@ -82,12 +82,12 @@ def crc16(data: bytes) -> int:
 
 
 def frame_of(payload: bytes) -> bytes:
-    """Give the frame of a unit identifier and a PDU."""
+    """Return the frame of a unit identifier and a PDU."""
     return payload + crc16(payload).to_bytes(2, "little")
 
 
 def is_frame(data: bytes) -> bool:
-    """Tell whether `data` is a frame: of possible length, its CRC right."""
+    """Return whether `data` is a frame: of possible length, its CRC right."""
     return MIN_FRAME <= len(data) <= MAX_FRAME and crc16(data) == 0
 
 
@@ -114,7 +114,7 @@ _BY_SILENCE = MAX_FRAME + 1
 
 
 def response_length(payload: bytes, frame: bytes) -> int | None:
-    """Give the length of the frame that answers `payload` and begins with `frame`.
+    """Return the length of the frame that answers `payload` and begins with `frame`.
 
     None if no such frame begins like this. While `frame` has too little to tell the
     length, the result is a lower bound that is not there yet.
@@ -146,7 +146,7 @@ def response_length(payload: bytes, frame: bytes) -> int | None:
 
 
 def _identification_length(frame: bytes) -> int:
-    """Give the length of a read device identification response (6.21), likewise.
+    """Return the length of a read device identification response (6.21), likewise.
 
     Unit, function, MEI type, code, conformity level, more follows, next object and
     number of objects; then each object's identifier, length and value.
@@ -162,7 +162,7 @@ def _identification_length(frame: bytes) -> int:
 
 
 def request_length(frame: bytes) -> int | None:
-    """Give the length of the request that begins with `frame`.
+    """Return the length of the request that begins with `frame`.
 
     None if its function is unknown. While `frame` has too little to tell the length,
     the result is a lower bound that is not there yet.
@@ -347,7 +347,7 @@ class RtuUpstream(UpstreamCodec[bytes]):
 
 
 def _places(buffer: bytes, unit: int) -> Iterator[int]:
-    """Give where `unit` stands in the last bytes of `buffer`."""
+    """Return where `unit` stands in the last bytes of `buffer`."""
     at = buffer.find(unit, max(0, len(buffer) - _WINDOW))
     while at != -1:
         yield at

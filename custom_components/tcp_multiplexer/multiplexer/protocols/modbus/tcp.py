@@ -44,12 +44,12 @@ MIDDLES = frozenset((*MIDDLE_OF_FRAME.values(), b"", b"\0", b"\0\0", b"\0\0\0"))
 
 
 def frame_of(transaction: bytes, payload: bytes) -> bytes:
-    """Give the frame of a unit identifier and a PDU."""
+    """Return the frame of a unit identifier and a PDU."""
     return transaction + MIDDLE[len(payload)] + payload
 
 
 def may_begin(data: bytes, at: int) -> bool:
-    """Tell whether the bytes from `at` on can be the beginning of a header."""
+    """Return whether the bytes from `at` on can be the beginning of a header."""
     return data[at + 2 : at + PREFIX] in MIDDLES
 
 
