@@ -230,32 +230,6 @@ async def test_stop_gives_up_connecting(multiplex: Multiplex) -> None:
         assert time.monotonic() - before < 2
 
 
-async def test_next_address_is_tried_beside_one_that_does_not_answer(
-    device: Device, multiplex: Multiplex, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As where a name has a dead IPv6 address beside a good IPv4 one."""
-    loop = asyncio.get_running_loop()
-    resolve = loop.getaddrinfo
-
-    async def getaddrinfo(host: Any, port: Any, **how: Any) -> Any:
-        if host != "two.addresses":
-            return await resolve(host, port, **how)
-        return [
-            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
-            for address in ("127.0.0.2", "127.0.0.1")
-        ]
-
-    monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
-    with silent_port("127.0.0.2", device.port):
-        multiplexer = await multiplex(
-            host="two.addresses", limits=Limits(connect=PATIENCE)
-        )
-        before = time.monotonic()
-        await until(lambda: multiplexer.snapshot().connections)
-        assert time.monotonic() - before < PATIENCE / 4
-        assert len(device.open_links) == 1
-
-
 async def test_attempt_to_connect_has_an_end(
     multiplex: Multiplex,
 ) -> None:

@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from ..protocols.base import Request, UpstreamCodec, UpstreamEvent
 
 
-_NEXT_ADDRESS_SECONDS = 0.25
-"""When to try a name's next address beside one that does not answer (RFC 8305, 5)."""
-
-
 class Segments:
     """What is known of a device that gets several requests in one segment.
 
@@ -109,11 +105,7 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         try:
             async with asyncio.timeout(self._connect_seconds):
                 await self._loop.create_connection(
-                    lambda: self,
-                    host,
-                    port,
-                    happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS,
-                    **self._tls,
+                    lambda: self, host, port, **self._tls
                 )
         except TimeoutError:
             self._abandon()
