@@ -40,7 +40,8 @@ SECONDS = float(os.environ.get("LOAD_SECONDS", "2"))
 RATE = 1000
 WRITES_AT_ONCE = 30
 WRITES_A_SECOND = 4
-CALLBACK_P999 = 0.002
+CALLBACK_P999 = 0.002 if SECONDS >= 60 else 0.005
+"""Of a short run it is the second or third longest, beside another worker's tests."""
 CALLBACK_LONGEST = 0.020
 RELOADS = int(os.environ.get("LOAD_RELOADS", "15"))
 TRAFFIC_SECONDS = 0.2
