@@ -277,14 +277,12 @@ def test_what_comes_too_late_is_dropped_and_was_not_served() -> None:
     assert queue.depth == 1
     assert taken(queue) == "b"
 
-    queue, a, b = queue_of("a", "b", writes_first=True)
-    put(queue, read(a), *(write(b) for _ in range(6)))
+    queue, a, b, c = queue_of("a", "b", "c", writes_first=True)
+    late, _, *_ = put(queue, read(a), read(c), *(write(b) for _ in range(6)))
     for _ in range(4):
         queue.ended(queue.take())
-    queue.bar(7)  # of nobody's
-    (late,) = a.pending
-    put(queue, read(a))
-    assert queue.take(too_late=lambda exchange: exchange is late).requester is a
+    # four writes in a row: it is a read's turn, and the one dropped was not it
+    assert queue.take(too_late=lambda exchange: exchange is late).requester is c
 
 
 def test_next_deadline_is_that_of_whatever_stands_first() -> None:
