@@ -1,6 +1,7 @@
 """How the file descriptors of a process are told to run out."""
 
 import resource
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -27,4 +28,12 @@ def test_a_few_descriptors_stay_free_for_the_device(
 def test_without_a_limit_none_is_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     monkeypatch.setattr(resource, "getrlimit", lambda _: unlimited)
+    assert not is_one_too_many(SimpleNamespace(fileno=lambda: 1_000_000))
+
+
+def test_where_there_is_no_such_limit_none_is_one_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
+    monkeypatch.setattr(sys, "platform", "win32")
     assert not is_one_too_many(SimpleNamespace(fileno=lambda: 1_000_000))

@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
-import resource
 import socket
+import sys
 from typing import Protocol as Interface
 
 from .limits import MOST_FREE_DESCRIPTORS
+
+if sys.platform != "win32":
+    import resource
 
 _KEEPALIVE_IDLE = 30
 """Seconds of silence before the first keepalive probe (tcp(7), TCP_KEEPIDLE)."""
@@ -52,6 +55,8 @@ def is_one_too_many(sock: _Described) -> bool:
     A new descriptor is the lowest free one (POSIX, 2.6), so that of a socket just
     accepted shows about how many are in use.
     """
+    if sys.platform == "win32":  # there are handles, and so many of them
+        return False
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return False
