@@ -186,7 +186,7 @@ def test_one_whose_connection_is_full_waits_there_and_holds_nobody_up() -> None:
 def test_only_what_may_be_sent_twice_and_others_keep_their_turn() -> None:
     queue, a, b, c = queue_of("a", "b", "c")
     put(queue, write(a), read(b), write(c, 2))
-    assert taken(queue, retry_safe=True) == "b"
+    assert taken(queue, may_go=lambda e: e.request.retry_safe) == "b"
     put(queue, read(b))
     assert taken(queue) == "a c b"
 
@@ -271,18 +271,18 @@ def test_what_follows_a_refused_request_to_a_barred_unit_need_not_wait() -> None
 def test_what_comes_too_late_is_dropped_and_was_not_served() -> None:
     """Its requester keeps its turn, and the count of writes in a row goes on."""
     queue, a, b = queue_of("a", "b", writes_first=True)
-    late, _, _ = put(queue, read(a), read(b), read(a))
-    assert queue.take(too_late=lambda exchange: exchange is late).requester is a
-    assert queue.late == [late]
+    late, _, waits = put(queue, read(a), read(b), read(a))
+    assert queue.take(judge=lambda e: Failure.BUSY if e is late else None) is waits
+    assert queue.turned_down == [(late, Failure.BUSY)]
     assert queue.depth == 1
     assert taken(queue) == "b"
 
     queue, a, b, c = queue_of("a", "b", "c", writes_first=True)
-    late, _, *_ = put(queue, read(a), read(c), *(write(b) for _ in range(6)))
+    late, waits, *_ = put(queue, read(a), read(c), *(write(b) for _ in range(6)))
     for _ in range(4):
         queue.ended(queue.take())
     # four writes in a row: it is a read's turn, and the one dropped was not it
-    assert queue.take(too_late=lambda exchange: exchange is late).requester is c
+    assert queue.take(judge=lambda e: Failure.BUSY if e is late else None) is waits
 
 
 def test_next_deadline_is_that_of_whatever_stands_first() -> None:
@@ -531,7 +531,8 @@ class Naive(RuleBasedStateMachine):
         )
         may = (e for e in nexts if self.may_go(e, retry_safe=only_safe))
         expected = next(may, None)
-        assert self.queue.take(retry_safe=only_safe) is expected
+        may_go = (lambda e: e.request.retry_safe) if only_safe else None
+        assert self.queue.take(may_go) is expected
         if expected is None:
             return multiple()
         self.pending.remove(expected)

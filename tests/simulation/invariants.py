@@ -17,7 +17,8 @@ from heapq import heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING, override
 
-from custom_components.tcp_multiplexer.multiplexer import Failure
+from custom_components.tcp_multiplexer.multiplexer import Failure, Framing
+from custom_components.tcp_multiplexer.multiplexer.protocols.options import Matching
 
 from .dialects import NO_ANSWER, Ask, Dialect, Verdict
 from .network import Link, Network, ProgramEndpoint
@@ -31,7 +32,13 @@ _JITTER = 0.8
 """The share of the backoff that its jitter leaves at least."""
 _WRITES_FIRST = 4
 """Writes in a row that may go before a read that waits."""
+_PATIENCE = 1.03
+"""Seconds for which a response is awaited at least before others go out beside it."""
+_OVERDUE = 16
+"""Overdue requests on one connection, at most."""
 _TINY = 1e-6
+_STEP = 0.03
+"""Seconds between the engine's decision and what is seen of it, at most."""
 
 
 class Violation(AssertionError):  # noqa: N818 - what it is, like KeyboardInterrupt
@@ -56,6 +63,7 @@ class Question:
         "handed",
         "links",
         "number",
+        "sent_at",
         "sent_turn",
         "tid",
         "upstream_tid",
@@ -82,6 +90,8 @@ class Question:
         """Another asks the very same: whose is whose cannot be told upstream."""
         self.handed = False
         """It may have been handed to a connection that was lost before it went."""
+        self.sent_at = 0.0
+        """When it was last sent."""
         self.sent_turn = 0
         self.links: list[Link] = []
         """The upstream connections on which it was sent."""
@@ -211,6 +221,11 @@ class Watch:
         self.queue_size = self.smallest_queue = settings.queue_size
         self.max_connections = settings.max_connections
         self.max_in_flight = settings.max_in_flight
+        self.patient = (
+            settings.protocol == "modbus"
+            and settings.framing is Framing.TCP
+            and settings.matching is Matching.STRICT
+        )
         self.connect_delay = settings.connect_delay
         self.request_delay = settings.request_delay
         self.backoff = settings.reconnect_backoff
@@ -366,6 +381,8 @@ class Watch:
             del self._line_sent[unit]
         elif (
             body[2] == NO_ANSWER
+            # (else it was lost with its connection, and waited to be sent again)
+            and not question.links[-1].dialled.is_closing()
             and self.loop.time() >= question.asked + self.shortest_timeout
         ):
             self._line_held[unit] = sent + self._hold
@@ -505,7 +522,9 @@ class Watch:
         now = self.loop.time()
         if now < opened + self.connect_delay - _TINY:
             raise Violation(f"{body.hex(' ')} was sent before the connect delay")
-        if now < self._last_end.get(link, 0.0) + self.request_delay - _TINY:
+        if now < self._last_end.get(link, 0.0) + self.request_delay - _TINY and not any(
+            self._may_be_overdue(other) for other in self._flying[link]
+        ):
             raise Violation(f"{body.hex(' ')} was sent before the request delay")
         if self._hold is not None and now < self._line_held.get(body[0], 0) - _TINY:
             raise Violation(f"{body.hex(' ')} may get a response that comes late")
@@ -518,7 +537,7 @@ class Watch:
             turn, asker = self._given_up.get(body, (-2, None))
             if asker is not None and turn >= self.loop.turns - 1:
                 self._served(asker)
-            elif not (self.probing and body in self._good):
+            elif body not in self._good and not self.probing:
                 raise Violation(f"nobody asks (any more) for {body[:40].hex(' ')}")
             return
         if question.links:
@@ -536,10 +555,11 @@ class Watch:
             and question.gone_turn is not None
             and self.loop.turns > question.gone_turn + 2
             and not (question.links or question.alike)
+            and body not in self._good
         ):
             # (The engine learns of it in the next turn; what was handed to a connection
             # by then goes in the one after; and what an extra connection on trial did
-            # not answer is asked once more.)
+            # not answer is asked once more. What was answered before may be a probe.)
             raise Violation(f"{question} was sent, though its client had left")
         self._served(question.asker)
         for other in self._open[body]:
@@ -547,12 +567,30 @@ class Watch:
         question.links.append(link)
         question.upstream_tid = tid
         question.sent_turn = self.loop.turns
+        question.sent_at = now
         self._pending.pop(question, None)
         flying = self._flying[link]
         flying[question] = None
-        here = [other for other in flying if not self._may_have_ended(other)]
+        here = [
+            other
+            for other in flying
+            if not (self._may_have_ended(other) or self._may_be_overdue(other))
+        ]
         if len(here) > self.max_in_flight:
             raise Violation(f"too many in flight on one connection: {here}")
+
+    def _may_be_overdue(self, question: Question) -> bool:
+        """Tell whether others may go out beside a question that was sent."""
+        late = question.sent_at + min(_PATIENCE, self.shortest_timeout / 2) - _STEP
+        return self.patient and self.loop.time() >= late
+
+    def _something_is_overdue(self) -> bool:
+        """Tell whether some requests may have to wait for what is overdue."""
+        return any(
+            self._may_be_overdue(question)
+            for flying in self._flying.values()
+            for question in flying
+        )
 
     def _may_have_ended(self, question: Question) -> bool:
         """Tell whether the engine may have the answer to a question that was sent."""
@@ -585,12 +623,13 @@ class Watch:
     def _check_resend(self, question: Question) -> None:
         if not question.ask.retry_safe:
             raise Violation(f"{question} was sent twice, and is not retry safe")
-        if question.alike:
-            return
+        if question.alike or question.ask.body in self._good:
+            return  # (it may be a probe)
         # (A connection on trial may cost one sending more.)
         if len(question.links) > (1 if self.max_connections == 1 else 2):
             raise Violation(f"{question} was sent too often")
-        if not question.links[0].dialled.is_closing():
+        lost = self._may_be_overdue(question)
+        if not (lost or question.links[0].dialled.is_closing()):
             raise Violation(f"{question} was sent again, though it may be answered")
         if question.begun:
             raise Violation(f"{question} was sent again, though its answer had begun")
@@ -606,7 +645,7 @@ class Watch:
         """Look whether somebody else should have gone first."""
         asker = question.asker
         unsure = question.alike or question.handed or not asker.sure
-        if self.max_connections > 1 or unsure:
+        if self.max_connections > 1 or unsure or self._something_is_overdue():
             return
         reads_wait = False
         for other in self._rivals():
@@ -704,7 +743,8 @@ class Watch:
 
     def _look_at(self, mux: Multiplexer) -> None:
         picture = mux.snapshot()
-        most = self.max_connections * self.max_in_flight
+        beside = _OVERDUE if self.patient else 0
+        most = self.max_connections * (self.max_in_flight + beside)
         # Each client may place one, those who left have placed all their writes, and
         # what was sent and lost waits once more.
         askers = {question.asker for question in self._pending}

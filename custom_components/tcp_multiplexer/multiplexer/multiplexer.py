@@ -93,9 +93,18 @@ class Multiplexer:
         self._protocol = make_protocol(settings)
         name = name or f"{settings.host}:{settings.port}"
         timer = Timer()
-        units = Units(self._queue, timer, settings.timeout)
+        recorder = Recorder(self._protocol, self._statistics, self._events)
+        units = Units(
+            self._queue,
+            timer,
+            settings.timeout,
+            recorder.last_good,
+            self._protocol.describe,
+            self._events,
+            name,
+        )
         self._connections = Connections(settings, self._queue, timer, units)
-        self._dispatcher = self._make_dispatcher(timer, units, name)
+        self._dispatcher = self._make_dispatcher(timer, recorder, units, name)
         make = make_upstream or self._make_socket_upstream
         health = HealthTracker(rng or random.Random())  # noqa: S311 - no secret
         self._pool = self._dispatcher.supply = self._make_pool(
@@ -112,7 +121,9 @@ class Multiplexer:
         )
         self._hosts: set[_Host] = set()
 
-    def _make_dispatcher(self, timer: Timer, units: Units, name: str) -> Dispatcher:
+    def _make_dispatcher(
+        self, timer: Timer, recorder: Recorder, units: Units, name: str
+    ) -> Dispatcher:
         settings = self._settings
         return Dispatcher(
             settings,
@@ -120,7 +131,7 @@ class Multiplexer:
             self._queue,
             self._connections,
             Coalescer(share=settings.share_reads, ttl=settings.cache_ttl),
-            Recorder(self._protocol, self._statistics, self._events),
+            recorder,
             Misfits(self._statistics, self._events, name),
             units,
             self._statistics,

@@ -44,6 +44,8 @@ class Connections:
         # a pause between requests implies one at a time
         alone = settings.request_delay or self._one_at_a_time
         self._max_in_flight = 1 if alone else settings.max_in_flight
+        for upstream in self.open:
+            self._measure(upstream)
 
     def __iter__(self) -> Iterator[Upstream]:
         """Iterate over a copy: connections may open and close meanwhile."""
@@ -63,8 +65,25 @@ class Connections:
 
     def has_room(self, upstream: Upstream) -> bool:
         """Return whether a connection may carry another request."""
-        limit = 1 if upstream.on_trial else self._max_in_flight
+        limit = 1 if upstream.on_trial else upstream.capacity
         return len(upstream.in_flight) < limit
+
+    def limit(self, upstream: Upstream, now: float, *, paused: bool = False) -> None:
+        """Limit a connection anew: overdue requests do not count as in flight.
+
+        With `paused`, the pause between requests begins now: one of them has ended, or
+        is no longer waited for.
+        """
+        self._measure(upstream)
+        if paused and self._request_delay:
+            upstream.not_before = max(upstream.not_before, now + self._request_delay)
+            self._timer.set(upstream.not_before)
+        if not self.has_room(upstream) or now < upstream.not_before:
+            upstream.ready = False
+
+    def _measure(self, upstream: Upstream) -> None:
+        beside = self._units.patience.room_beside(upstream)
+        upstream.capacity = self._max_in_flight + beside
 
     def add(self, upstream: Upstream, connect_delay: float) -> None:
         """Add a connection that has just been opened; `dispatch` must follow.
@@ -72,6 +91,7 @@ class Connections:
         Its first request waits for `connect_delay` seconds.
         """
         upstream.on_trial = bool(self.open)
+        upstream.capacity = self._max_in_flight
         self.open.append(upstream)
         not_before = max(upstream.opened_at + connect_delay, self.quiet_until)
         upstream.not_before = not_before
@@ -92,7 +112,7 @@ class Connections:
             upstream.trial_until = now + (exchange.deadline - now) / 2
             self._timer.set(upstream.trial_until)
             upstream.ready = False
-        elif len(upstream.in_flight) >= self._max_in_flight:
+        elif len(upstream.in_flight) >= upstream.capacity:
             upstream.ready = False
 
     def freed(self, upstream: Upstream, now: float) -> None:
@@ -105,7 +125,12 @@ class Connections:
         if self._request_delay:
             upstream.not_before = max(upstream.not_before, now + self._request_delay)
             self._timer.set(upstream.not_before)
-        elif not upstream.ready and now >= upstream.not_before:
+            upstream.ready = False
+        elif (
+            not upstream.ready
+            and now >= upstream.not_before
+            and len(upstream.in_flight) < upstream.capacity
+        ):
             upstream.ready = True
             if upstream.waiting:
                 self._make_ready(upstream)
@@ -128,7 +153,7 @@ class Connections:
         """Send nothing to which the late response could belong; learn from it."""
         if upstream.one_at_a_time:
             self._one_at_a_time = True
-            self._max_in_flight = 1
+            self._max_in_flight = upstream.capacity = 1
         if not upstream.quiet:
             return
         until = exchange.sent + self._units.timeout + upstream.quiet

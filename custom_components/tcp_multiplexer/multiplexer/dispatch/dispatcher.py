@@ -27,12 +27,13 @@ from typing import TYPE_CHECKING, Any, override
 
 from ..protocols.base import Failure
 from .exchange import NOBODY, CloseReason, Exchange, Requester, UpstreamOwner
+from .expiry import Expiry
 from .policy import Policy, Verdict
-from .units import SLOW
+from .response_times import SLOW
 
 if TYPE_CHECKING:
     from ..observe.statistics import Statistics
-    from ..protocols.base import Protocol, ShareKey, Unsolicited
+    from ..protocols.base import Protocol, Request, ShareKey, Unsolicited
     from ..settings import Settings
     from .coalescing import Coalescer
     from .connections import Connections
@@ -44,8 +45,11 @@ if TYPE_CHECKING:
     from .timer import Timer
     from .units import Units
 
-_TIMEOUTS_TO_RENEW = 2
-"""Timeouts in a row, with no byte in between, after which a connection is renewed."""
+_BY_DEVICE = frozenset((CloseReason.CLOSED_BY_DEVICE, CloseReason.RESET))
+
+
+def _retry_safe(exchange: Exchange) -> bool:
+    return exchange.request.retry_safe
 
 
 class Dispatcher(UpstreamOwner):
@@ -77,11 +81,15 @@ class Dispatcher(UpstreamOwner):
         self._protocol = protocol
         self._queue = queue
         self._coalescer = coalescer
-        self._misfits = misfits
         self._units = units
+        self.expiry = Expiry(self, queue, connections, units, misfits)
         self._loop = asyncio.get_running_loop()
         self._within = False
         self.policy = Policy(settings, protocol)
+        self._guarded = self.policy.active
+        """Whether any request could be turned down before it is queued."""
+        self._early = 0.0
+        """Seconds before the deadline at which a request is looked after first."""
 
     @override
     def __repr__(self) -> str:
@@ -92,20 +100,33 @@ class Dispatcher(UpstreamOwner):
         self._connections.apply(settings)
         self._units.timeout = settings.timeout
         self.policy = Policy(settings, self._protocol)
+        self._update_guard()
         self._coalescer.share = settings.share_reads
         self._coalescer.ttl = settings.cache_ttl
         self._queue.shorten(self._loop.time() + settings.timeout)
+
+    def _update_guard(self) -> None:
+        self._guarded = self.policy.active or self._units.breakers.any_open
+
+    def witness(self) -> Request | None:
+        """Return a read that should be answered if the device is well, or None."""
+        return self._units.breakers.witness()
+
+    def opened(self, upstream: Upstream, connect_delay: float) -> None:
+        """Use a new connection; its first request waits for `connect_delay` seconds."""
+        units = self._units
+        units.breakers.reconnected(upstream.opened_at)
+        patience = units.patience.shortest if upstream.identifies else units.timeout
+        self._early = units.timeout - patience
+        self._connections.add(upstream, connect_delay)
 
     # ---- a request arrives ------------------------------------------------------
 
     def submit(self, exchange: Exchange) -> None:
         """Accept a request; `dispatch` must follow, once for several."""
         request = exchange.request
-        if self.policy.active:
-            verdict = self.policy.judge(request, exchange.requester.peer)
-            if verdict is not Verdict.PASS:
-                self._turn_down(exchange, verdict)
-                return
+        if self._guarded and self._stopped(exchange):
+            return
         key = request.share_key
         if key is not None:
             coalescer = self._coalescer
@@ -120,6 +141,18 @@ class Dispatcher(UpstreamOwner):
             self._turn_down(exchange, Verdict.REFUSE_SIZE)
             return
         self._place(exchange, key)
+
+    def _stopped(self, exchange: Exchange) -> bool:
+        """Turn a request down if a rule or a breaker stops it; return whether so."""
+        verdict = self.policy.judge(exchange.request, exchange.requester.peer)
+        if verdict is not Verdict.PASS:
+            self._turn_down(exchange, verdict)
+            return True
+        if self._units.breakers.blocks(exchange, exchange.arrived):
+            self.recorder.failed(exchange, Failure.SILENT, exchange.arrived)
+            exchange.requester.failed(exchange, Failure.SILENT)
+            return True
+        return False
 
     def _turn_down(self, exchange: Exchange, verdict: Verdict) -> None:
         """Answer a request that the owner's rules do not let through."""
@@ -140,13 +173,14 @@ class Dispatcher(UpstreamOwner):
         if not self._upstreams or not self.supply.willing:
             failure = self.supply.refuses(exchange.deadline)
             if failure is not None:
-                self._fail(exchange, failure)
+                self.fail(exchange, failure)
                 return
         self._queue.put(exchange)
         if key is not None:
             self._coalescer.leaders[key] = exchange
-        if exchange.deadline < self._timer.at:
-            self._timer.set(exchange.deadline)
+        look = exchange.deadline - self._early
+        if look < self._timer.at:
+            self._timer.set(look)
 
     def _share(self, exchange: Exchange, key: ShareKey) -> bool:
         """Answer a read from the cache, or join it to an identical one, if allowed."""
@@ -197,27 +231,42 @@ class Dispatcher(UpstreamOwner):
                 if len(upstreams) < self.supply.limit:
                     self.supply.connect()
                 return
-            if self._units.active:
-                exchange = self._take_in_time(upstream.on_trial)
+            careful = self._units.active
+            if careful:
+                exchange = self._take_carefully(upstream, now)
             else:
-                exchange = queue.take(upstream.on_trial)
+                exchange = queue.take(_retry_safe if upstream.on_trial else None)
             if exchange is None:
                 return
             requester = exchange.requester
             if exchange.request.writes is not None:
                 self._coalescer.wrote(exchange.request)
-            connections.send(requester.upstream or upstream, exchange, now)
+            upstream = requester.upstream or upstream
+            connections.send(upstream, exchange, now)
+            if careful:
+                self._units.sent(upstream, exchange)
             if queue.blocked:
                 self._admit(requester)
 
-    def _take_in_time(self, retry_safe: bool) -> Exchange | None:
-        """Take a request whose response can come in time; fail those before it."""
-        queue, now = self._queue, self._loop.time()
-        exchange = queue.take(retry_safe, partial(self._units.too_late, now))
-        late, queue.late = queue.late, []
+    def _take_carefully(self, upstream: Upstream, now: float) -> Exchange | None:
+        """Take a request that may go, and whose response can come in time.
+
+        Those before it for which nothing can be done fail.
+        """
+        queue, units = self._queue, self._units
+
+        def may_go(exchange: Exchange) -> bool:
+            if upstream.on_trial and not exchange.request.retry_safe:
+                return False
+            return units.patience.may_go(
+                exchange.requester.upstream or upstream, exchange
+            )
+
+        exchange = queue.take(may_go, partial(units.verdict, now))
+        turned_down, queue.turned_down = queue.turned_down, []
         self._within = True
-        for hopeless in late:
-            self._fail(hopeless, Failure.BUSY)
+        for hopeless, failure in turned_down:
+            self.fail(hopeless, failure)
             queue.relieve(hopeless.requester)
         self._within = False
         return exchange
@@ -242,7 +291,7 @@ class Dispatcher(UpstreamOwner):
             requester.upstream = None
         upstream.on_trial = False
         if self._units.active or now - exchange.sent > SLOW:
-            self._units.answered(request.unit, now - exchange.sent)
+            self._watch_answer(upstream, exchange, now)
         followers = NOBODY
         if request.share_key is not None:
             coalescer = self._coalescer
@@ -265,6 +314,20 @@ class Dispatcher(UpstreamOwner):
         if not self.supply.well:
             self.supply.answered(now)
 
+    def _watch_answer(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
+        """Learn from a response that was slow, or that came while something else is."""
+        if self._units.answered(upstream, exchange, now):
+            self.refuse_silent(now)
+        elif question := self._units.breakers.question(proof=now):
+            self.supply.question(upstream, question, now)
+        self._update_guard()
+        self._connections.limit(upstream, now)
+
+    def refuse_silent(self, now: float) -> None:
+        """Fail soon what waits for a unit that turned out to be silent."""
+        self._update_guard()
+        self._timer.set(now)
+
     def _answer(self, followers: list[Exchange], response: Any, now: float) -> None:
         for exchange in followers:
             requester = exchange.requester
@@ -273,6 +336,23 @@ class Dispatcher(UpstreamOwner):
                 self.recorder.coalesced(exchange, response, now)
                 requester.answered(exchange, response)
                 self._queue.relieve(requester)
+
+    def leads_no_more(self, exchange: Exchange) -> None:
+        """Let those that have joined a request ask for themselves."""
+        if exchange.request.share_key is not None:
+            self._lead_followers(self._coalescer.ended(exchange))
+
+    def put_back(self, exchange: Exchange) -> None:
+        """Queue a request again that is no longer on a connection."""
+        self.taken_off(exchange)
+        self._queue.requeue(exchange)
+
+    def taken_off(self, exchange: Exchange) -> None:
+        """Note that an exchange is no longer on a connection."""
+        requester = exchange.requester
+        requester.in_flight -= 1
+        if not requester.in_flight:
+            requester.upstream = None
 
     def _lead_followers(self, followers: list[Exchange]) -> None:
         """Make the first follower that can still be served the leader of the others."""
@@ -284,7 +364,7 @@ class Dispatcher(UpstreamOwner):
                 continue
             failure = self.supply.refuses(exchange.deadline)
             if failure is not None:
-                self._fail(exchange, failure)
+                self.fail(exchange, failure)
                 self._queue.relieve(requester)
                 continue
             exchange.followers = followers
@@ -296,14 +376,22 @@ class Dispatcher(UpstreamOwner):
         self, upstream: Upstream, exchange: Exchange, failure: Failure
     ) -> None:
         now = self._loop.time()
-        _taken_off(exchange.requester)
+        self.taken_off(exchange)
         self._queue.ended(exchange)
-        self._fail(exchange, failure)
+        if self._units.active:
+            self._units.ended(upstream, exchange, now)
+            self._connections.limit(upstream, now)
+        self.fail(exchange, failure)
         self._connections.freed(upstream, now)
         self.dispatch(now)
 
-    def _fail(self, exchange: Exchange, failure: Failure) -> None:
-        """Record a failure and hand it to the requester."""
+    def fail(
+        self, exchange: Exchange, failure: Failure, *, blame_device: bool = True
+    ) -> None:
+        """Record a failure and hand it to the requester.
+
+        It counts towards the upstream's health, unless only a unit is to blame.
+        """
         requester = exchange.requester
         if requester.counted:
             self.recorder.failed(exchange, failure, self._loop.time())
@@ -311,63 +399,33 @@ class Dispatcher(UpstreamOwner):
             requester.writing -= 1
             self._coalescer.wrote(exchange.request)
         requester.failed(exchange, failure)
-        if exchange.request.share_key is not None:
-            self._lead_followers(self._coalescer.ended(exchange))
-        self.supply.unanswered(failure)
+        self.leads_no_more(exchange)
+        if blame_device:
+            self.supply.unanswered(failure)
 
     def fail_pending(self, failure: Failure, before: float) -> None:
         """Fail the pending requests whose deadline is before `before` (loop time)."""
         for requester in self._queue.requesters():
             while requester.pending and requester.pending[0].deadline < before:
-                exchange = requester.pending[0]
-                self._queue.drop(exchange)
-                self._fail(exchange, failure)
-                self._queue.relieve(requester)
+                self.drop(requester.pending[0], failure)
         self._queue.admit()
 
+    def drop(self, exchange: Exchange, failure: Failure) -> None:
+        """Fail a pending request."""
+        self._queue.drop(exchange)
+        self.fail(exchange, failure)
+        self._queue.relieve(exchange.requester)
+
     # ---- it gets no response ----------------------------------------------------
-
-    def next_deadline(self) -> float:
-        """Return the earliest moment at which an exchange may time out (loop time)."""
-        moments = [self._units.next_moment(), self._queue.next_deadline()]
-        for upstream in self._upstreams:
-            moments += [_due(upstream, e) for e in upstream.in_flight.values()]
-        return min(moments)
-
-    def give_up(self, now: float) -> None:
-        """Fail the exchanges that have reached their deadline."""
-        self._units.release(now)
-        failure = Failure.BUSY if self._upstreams else Failure.NO_CONNECTION
-        self.fail_pending(failure, before=now + 1e-9)
-        for upstream in self._connections:
-            for exchange in tuple(upstream.in_flight.values()):
-                overdue = now >= _due(upstream, exchange)
-                if overdue and exchange.request in upstream.in_flight:
-                    self._timed_out(upstream, exchange, now)
-
-    def _timed_out(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
-        keep = upstream.expire(exchange)
-        _taken_off(exchange.requester)
-        self._connections.timed_out(upstream, exchange)
-        if upstream.discarded_for is exchange:
-            self._misfits.timed_out(exchange, self.last_response, upstream.mismatch)
-        trial_lost = upstream.on_trial
-        if not keep or trial_lost or upstream.timeouts_in_a_row >= _TIMEOUTS_TO_RENEW:
-            # first of all: a late response must reach no requester
-            upstream.close(CloseReason.NO_RESPONSE)
-        if trial_lost and now < exchange.deadline:
-            self._queue.requeue(exchange)
-        else:
-            self._queue.ended(exchange)
-            self._fail(exchange, Failure.NO_RESPONSE)
-        if upstream in self._upstreams:
-            self._connections.freed(upstream, now)
 
     @override
     def unsolicited(self, upstream: Upstream, event: Unsolicited) -> None:
         if event.lenient is not None:
             upstream.discarded_for = next(iter(upstream.in_flight.values()), None)
             upstream.mismatch = event.lenient
+        if event.unit is not None and self._units.breakers:
+            self._units.breakers.lives(event.unit)
+            self._update_guard()
         self.recorder.unsolicited(event, self._loop.time())
 
     @override
@@ -377,6 +435,7 @@ class Dispatcher(UpstreamOwner):
         unfinished = list(upstream.in_flight.values())
         if unfinished and upstream.quiet:
             self._connections.quieten(upstream, now + upstream.quiet)
+        self._watch_loss(upstream, reason, now)
         again = []
         if self.supply.willing:
             unserved = not self._protocol.retry_needs_served
@@ -384,20 +443,31 @@ class Dispatcher(UpstreamOwner):
                 e
                 for e in unfinished
                 if _may_resend(upstream, e, now, unserved=unserved)
+                and not self._units.breakers.blocks(e, now)
             ]
         upstream.in_flight.clear()
         for exchange in unfinished:
-            _taken_off(exchange.requester)
+            self.taken_off(exchange)
         for exchange in reversed(again):
-            self._queue.requeue(exchange)
+            suspected = self._units.breakers.suspects(exchange)
+            self._queue.requeue(exchange, ahead=not suspected)
         for requester in upstream.waiting:
             self._queue.offer(requester)
         self.supply.lost(upstream, reason, detail, now)
         for exchange in unfinished:
             if exchange not in again:
                 self._queue.ended(exchange)
-                self._fail(exchange, Failure.CONNECTION_LOST)
+                self.fail(exchange, Failure.CONNECTION_LOST)
         self.dispatch(now)
+
+    def _watch_loss(self, upstream: Upstream, reason: CloseReason, now: float) -> None:
+        """Learn from the end of a connection with requests in flight on it."""
+        if len(upstream.in_flight) == 1 and reason in _BY_DEVICE:
+            (exchange,) = upstream.in_flight.values()
+            if not upstream.begun(exchange):
+                self._units.hung_up(exchange, now, self.last_response or 0.0)
+        self._units.lost(upstream, now)
+        self._update_guard()
 
 
 def _may_resend(
@@ -416,17 +486,3 @@ def _may_resend(
         and (unserved or upstream.responses > 0)
         and not upstream.begun(exchange)
     )
-
-
-def _taken_off(requester: Requester) -> None:
-    """Note that one of a requester's exchanges is no longer on a connection."""
-    requester.in_flight -= 1
-    if not requester.in_flight:
-        requester.upstream = None
-
-
-def _due(upstream: Upstream, exchange: Exchange) -> float:
-    """Return the moment until which a response is awaited (loop time)."""
-    if upstream.on_trial and not upstream.begun(exchange):
-        return upstream.trial_until
-    return exchange.deadline

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..networks import Address
     from ..observe.statistics import Statistics
     from ..protocols.base import Failure, Mismatch, Request, Unsolicited
+    from .patience import Crowd
 
 
 NOBODY: list[Exchange] = []
@@ -209,14 +210,20 @@ class Upstream(ABC):
         """When the last exchange other than a probe ended here."""
         self.last_received = 0.0
         """When the last byte arrived, or the connection was opened."""
+        self.probed_at = 0.0
+        """When the health check last asked here."""
         self.received = False
         """At least one byte has arrived."""
         self.responses = 0
         """Responses received."""
         self.sent = 0
         """Requests sent."""
+        self.capacity = 1
+        """How many requests may be in flight; kept by `Connections`."""
+        self.crowd: Crowd | None = None
+        """What is overdue on it, if anything ever was; kept by `Patience`."""
         self.timeouts_in_a_row = 0
-        """Requests timed out since the last byte arrived."""
+        """Requests that had a fair chance and timed out since the last byte arrived."""
         self.discarded_for: Exchange | None = None
         """The exchange that lenient matching would have given the last discarded
         response."""
@@ -237,6 +244,11 @@ class Upstream(ABC):
     def __repr__(self) -> str:
         state = "ready" if self.ready else "draining" if self.draining else "busy"
         return f"<{type(self).__name__}: {state}, {len(self.in_flight)} in flight>"
+
+    @property
+    def identifies(self) -> bool:
+        """Whether a response names the very request that it answers."""
+        return False
 
     @property
     def names_unit(self) -> bool:

@@ -35,7 +35,7 @@ from math import inf
 from typing import TYPE_CHECKING, override
 
 if TYPE_CHECKING:
-    from ..protocols.base import Request
+    from ..protocols.base import Failure, Request
     from .exchange import Exchange, Requester
 
 
@@ -43,6 +43,7 @@ WRITES_IN_A_ROW = 4
 """Writes served in a row while a read waits."""
 
 type _Test = Callable[[Exchange], bool] | None
+type _Judge = Callable[[Exchange], Failure | None] | None
 
 
 class RequestQueue:
@@ -73,7 +74,7 @@ class RequestQueue:
         """By scope: requesters whose next request waits for an older write."""
         self._barred: dict[Hashable, list[Requester]] = {}
         """By held unit: requesters whose next request is for it."""
-        self.late: list[Exchange] = []
+        self.turned_down: list[tuple[Exchange, Failure]] = []
         """Requests that `take` dropped; its caller must fail them."""
         self._members: dict[Requester, None] = {}
         """Every requester that may have pending requests, in the order of joining."""
@@ -156,15 +157,16 @@ class RequestQueue:
             # the place in line is that of a dropped request, perhaps of another kind
             self._reoffer(requester)
 
-    def requeue(self, exchange: Exchange) -> None:
-        """Put a request that had its turn back, ahead of all others."""
+    def requeue(self, exchange: Exchange, *, ahead: bool = True) -> None:
+        """Put a request that had its turn back, `ahead` of all others or not."""
         requester = exchange.requester
         requester.pending.appendleft(exchange)
         self.depth += 1
         self.peak = max(self.peak, self.depth)
         self._members[requester] = None
-        self._count += 1
-        exchange.turn = -self._count
+        if ahead:
+            self._count += 1
+            exchange.turn = -self._count
         self._reoffer(requester)
 
     def offer(self, requester: Requester) -> None:
@@ -188,10 +190,10 @@ class RequestQueue:
         self._withdraw(requester)
         self.offer(requester)
 
-    def take(self, retry_safe: bool = False, too_late: _Test = None) -> Exchange | None:
+    def take(self, may_go: _Test = None, judge: _Judge = None) -> Exchange | None:
         """Remove and return the request whose turn it is; `relieve` must follow.
 
-        With `retry_safe`, only what may be sent twice; what is `too_late`: to `late`.
+        What may not go now waits on; what is judged hopeless: to `turned_down`.
         """
         passed: list[Requester] = []
         taken = None
@@ -206,13 +208,13 @@ class RequestQueue:
                 upstream.waiting.append(requester)
                 continue
             exchange = pending[0]
-            if retry_safe and not exchange.request.retry_safe:
-                passed.append(requester)
-                continue
-            if too_late is not None and too_late(exchange):
-                self.late.append(exchange)
+            if judge is not None and (failure := judge(exchange)) is not None:
+                self.turned_down.append((exchange, failure))
                 self.drop(exchange)
                 self.offer(requester)
+                continue
+            if may_go is not None and not may_go(exchange):
+                passed.append(requester)
                 continue
             if self._barred and exchange.request.unit in self._barred:
                 self._barred[exchange.request.unit].append(requester)

@@ -36,6 +36,11 @@ class EventType(enum.Enum):
     LENIENT_WOULD_HELP = "lenient_would_help"
     """The device does not seem to echo transaction identifiers: three requests in a row
     timed out although lenient matching would have passed a response on."""
+    UNIT_SILENT = "unit_silent"
+    """Requests to a unit, which `detail` names, fail at once: it does not answer, but
+    others do. It is tried now and then."""
+    UNIT_BACK = "unit_back"
+    """Such a unit has answered."""
     HEALTH_CHANGED = "health_changed"
     """`reason` is the new `Health`; `detail` is the last error, if not healthy."""
     CLIENT_CONNECTED = "client_connected"

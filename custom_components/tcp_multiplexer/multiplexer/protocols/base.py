@@ -34,6 +34,9 @@ class Failure(enum.StrEnum):
     """The connection ended after the request was sent, and it must not be resent."""
     NO_RESPONSE = "no_response"
     """Sent, but the device did not answer before the deadline."""
+    SILENT = "silent"
+    """Not sent: what it asks has not answered lately, and is only tried now and then.
+    """
     INVALID_RESPONSE = "invalid_response"
     """The device answered with something that cannot be passed on."""
     BUSY = "busy"
@@ -101,6 +104,11 @@ class Request:
         """The unit that is asked, if the protocol has units."""
         return None
 
+    @property
+    def subject(self) -> Hashable | None:
+        """What of the unit is asked for: the same for all reads that begin alike."""
+        return None
+
 
 class Reply(NamedTuple):
     """Downstream: a reply that needs no upstream, sent when it is its turn.
@@ -162,15 +170,16 @@ class Mismatch(enum.StrEnum):
 class Unsolicited(NamedTuple):
     """Upstream: bytes that belong to no request: late, duplicate or unsolicited.
 
-    `late` marks the response to a request that had timed out; `lenient` says what does
-    not fit in one that lenient matching would have taken for the response to the oldest
-    request in flight.
+    `late` marks the response to a request that had timed out, and `unit` says whose it
+    is, if that is certain; `lenient` says what does not fit in one that lenient
+    matching would have taken for the response to the oldest request in flight.
     """
 
     reason: str
     data: bytes
     late: bool = False
     lenient: Mismatch | None = None
+    unit: Hashable | None = None
 
 
 class SendBack(NamedTuple):
@@ -247,6 +256,9 @@ class UpstreamCodec[ResponseT](ABC):
 
     framed_by_silence: bool = False
     """Whether silence delimits frames: `deadline` and `tick` must be called."""
+    identifies: bool = False
+    """Whether a response names the very request that it answers, so that others may go
+    out beside one that gets none."""
     names_unit: bool = False
     """Whether a response names its unit; `quiet` then applies to that unit only."""
     quiet: float = 0.0

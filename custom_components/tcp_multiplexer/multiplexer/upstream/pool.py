@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..dispatch.timer import Timer
     from ..observe.events import Events
     from ..observe.statistics import Statistics
-    from ..protocols.base import Protocol
+    from ..protocols.base import Protocol, Request
     from ..settings import Settings
     from .connector import Connector
     from .health_tracker import HealthTracker
@@ -151,7 +151,7 @@ class UpstreamPool(Supply):
         self._connect_now = not self._settings.connect_on_demand
         LOGGER.debug("Connected to %s", self._name)
         self._events.emit(Event(EventType.CONNECTION_OPENED))
-        self._connections.add(upstream, self._settings.connect_delay)
+        self._dispatcher.opened(upstream, self._settings.connect_delay)
         self._timer.set(self._next_moment())
         self._report_health()
         self._dispatcher.dispatch(self._loop.time())
@@ -211,6 +211,8 @@ class UpstreamPool(Supply):
                 or upstream.opened_at < newest > now - self._trial_seconds
             ):
                 self._shrink(detail)
+        elif reason is CloseReason.NO_RESPONSE and self._protocol.has_units:
+            return  # it was renewed: the units are judged one by one
         elif not upstream.responses:
             if upstream.sent or now - upstream.opened_at < self._trial_seconds:
                 self._attempt_failed(detail)
@@ -318,7 +320,7 @@ class UpstreamPool(Supply):
     # ---- time passes ------------------------------------------------------------
 
     def _on_timer(self, now: float) -> None:
-        self._dispatcher.give_up(now)
+        self._dispatcher.expiry.give_up(now)
         for upstream in self._connections:
             self._look_after(upstream, now)
         self.connect()
@@ -344,17 +346,24 @@ class UpstreamPool(Supply):
         return bool(upstream.in_flight) or self._queue.depth > 0
 
     def _probe(self, upstream: Upstream, now: float) -> None:
-        upstream.last_received = now  # the next one is due an interval from now
-        for last_good in (self._dispatcher.recorder.last_good, None):
+        upstream.probed_at = now  # the next one is due an interval from now
+        for last_good in (self._dispatcher.witness(), None):
             request = self._protocol.probe(last_good)
             if request is not None and self._dispatcher.policy.permits(request):
                 self._prober.probe(upstream, request, now, self._settings.timeout)
                 return
 
+    @override
+    def question(self, upstream: Upstream, request: Request, now: float) -> bool:
+        if not self._dispatcher.policy.permits(request):
+            return False
+        self._prober.probe(upstream, request, now, self._settings.timeout / 2)
+        return True
+
     def _next_moment(self) -> float:
         """Return the earliest moment at which something may be due (loop time)."""
         now = self._loop.time()
-        moments = [self._timer.at, self._dispatcher.next_deadline()]
+        moments = [self._timer.at, self._dispatcher.expiry.next_moment()]
         for upstream in self._connections.open:
             if upstream.draining is not None:
                 continue

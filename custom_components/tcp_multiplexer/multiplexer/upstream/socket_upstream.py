@@ -91,6 +91,11 @@ class SocketUpstream(Upstream, asyncio.Protocol):
 
     @property
     @override
+    def identifies(self) -> bool:
+        return self._codec.identifies
+
+    @property
+    @override
     def names_unit(self) -> bool:
         return self._codec.names_unit
 
@@ -250,7 +255,6 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         request = exchange.request
         del self.in_flight[request]
         self._note_lost(request)
-        self.timeouts_in_a_row += 1
         keep = self._codec.expire(exchange.request)
         self.reusable = self.reusable and self._codec.reusable
         return keep

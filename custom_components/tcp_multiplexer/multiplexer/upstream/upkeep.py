@@ -35,7 +35,7 @@ def due(
     if settings.idle_timeout and now >= upstream.last_used + settings.idle_timeout:
         return Duty.CLOSE
     interval = settings.health_check_interval
-    if interval and now >= upstream.last_received + interval:
+    if interval and now >= _last_heard(upstream) + interval:
         return Duty.PROBE
     return None
 
@@ -54,6 +54,11 @@ def next_due(
             moment, now + settings.idle_timeout if busy and idle <= now else idle
         )
     if settings.health_check_interval:
-        silent_since = now if busy else upstream.last_received
+        silent_since = now if busy else _last_heard(upstream)
         moment = min(moment, silent_since + settings.health_check_interval)
     return moment
+
+
+def _last_heard(upstream: Upstream) -> float:
+    """Return when something last arrived, or was asked for that purpose (loop time)."""
+    return max(upstream.last_received, upstream.probed_at)

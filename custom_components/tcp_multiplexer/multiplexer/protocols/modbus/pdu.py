@@ -22,6 +22,7 @@ _EXCEPTION_CODES = {
     Failure.PAUSED: _GATEWAY_PATH_UNAVAILABLE,
     Failure.CONNECTION_LOST: _GATEWAY_TARGET_FAILED,
     Failure.NO_RESPONSE: _GATEWAY_TARGET_FAILED,
+    Failure.SILENT: _GATEWAY_TARGET_FAILED,
     Failure.INVALID_RESPONSE: _GATEWAY_TARGET_FAILED,
     Failure.BUSY: _SERVER_BUSY,
     Failure.REFUSED: _ILLEGAL_FUNCTION,
@@ -94,6 +95,11 @@ class ModbusRequest(Request):
     @override
     def unit(self) -> int:
         return self.payload[0]
+
+    @property
+    @override
+    def subject(self) -> bytes:
+        return self.payload[:4]  # unit, function and address
 
 
 class PlainRead(ModbusRequest):

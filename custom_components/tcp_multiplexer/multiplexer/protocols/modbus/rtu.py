@@ -228,7 +228,8 @@ class RtuUpstream(UpstreamCodec[bytes]):
         request = self._request
         if request is None:
             reason = "it came after its deadline" if self._given_up else "nobody asked"
-            return [Unsolicited(reason, data, late=self._given_up)]
+            unit = data[0] if self._given_up and is_frame(data) else None
+            return [Unsolicited(reason, data, late=self._given_up, unit=unit)]
         return self._search(request, self._buffer + data, silent=False)
 
     def _search(
