@@ -3,6 +3,7 @@
 from collections.abc import Hashable
 import gc
 from math import inf
+import sys
 from types import SimpleNamespace
 from typing import Any, cast, override
 import weakref
@@ -380,17 +381,73 @@ def test_one_whose_last_was_refused_goes_on_though_the_queue_is_full() -> None:
 def test_reads_that_join_others_count_against_the_bound() -> None:
     queue, a, b, c = queue_of("a", "b", "c", size=2)
     put(queue, read(a))
-    queue.attach(b)
+    follower = read(b)
+    queue.attach(follower, a.pending[0])
     assert (queue.depth, queue.joined, queue.peak) == (2, 1, 2)
     assert not queue.has_room(b)
     assert queue.has_room(c)
     queue.block(b)
     queue.relieve(b)
     assert b.went_on == 0
-    queue.detach(b)
+    queue.detach(follower)
     assert (queue.depth, queue.joined) == (1, 0)
     queue.relieve(b)
     assert b.went_on == 1
+
+
+def test_a_write_that_ends_wakes_one_of_those_that_wait() -> None:
+    """Counted in calls of functions: time would be that of the machine."""
+
+    def calls(writers: int) -> int:
+        queue, *askers = queue_of(*"w" * writers, size=9999, writes_first=True)
+        put(queue, *(write(asker) for asker in askers))
+        count = 0
+
+        def note(frame: object, event: str, arg: object) -> None:
+            nonlocal count
+            count += event.endswith("call")
+
+        served = queue.take()
+        assert queue.take() is None  # all others have found that they must wait
+        sys.setprofile(note)
+        for asker in askers[:8]:
+            assert served.requester is asker
+            queue.ended(served)
+            queue.put(write(asker))
+            served = queue.take()
+        sys.setprofile(None)
+        return count
+
+    assert calls(1000) <= 1.5 * calls(10)
+
+
+def test_one_that_waited_to_write_goes_on_when_that_write_is_dropped() -> None:
+    """Whatever it asks next, and whoever else waits."""
+    for unit in (1, 2):
+        queue, a, b, c = queue_of("a", "b", "c")
+        first, second, _ = put(queue, write(a), write(b), write(c))
+        assert taken(queue) == "a"
+        put(queue, write(b, unit))
+        queue.drop(second)
+        assert taken(queue) == ("" if unit == 1 else "b")
+        queue.ended(first)
+        assert taken(queue) == "c"
+
+
+def test_followers_have_deadlines_of_their_own() -> None:
+    queue, a, b = queue_of("a", "b")
+    (leader,) = put(queue, read(a))
+    leader.deadline = 9
+    follower = read(b)
+    follower.deadline = 7
+    queue.attach(follower, leader)
+    assert queue.next_deadline() == 7
+    assert queue.overdue(7) == []
+    queue.shorten(3)
+    assert queue.next_deadline() == 3
+    assert queue.overdue(3.1) == [follower]
+    queue.detach(follower)
+    assert queue.overdue(3.1) == []
 
 
 # ---- leaving --------------------------------------------------------------------

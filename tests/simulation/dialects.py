@@ -51,6 +51,8 @@ class Ask(NamedTuple):
     retry_safe: bool = True
     writes: int | None = None
     """The unit that it changes."""
+    logs_in: bool = False
+    """Its function is not the specification's: it may be a login."""
 
 
 class Dialect(ABC):
@@ -205,6 +207,7 @@ class ModbusDialect(Dialect):
             bytes((unit, function)) + data,
             retry_safe=function in _RETRY_SAFE,
             writes=unit if function in _WRITES else None,
+            logs_in=function == 0x41,
         )
 
     @override

@@ -143,6 +143,8 @@ class Asker:
         """The client closed, at least its side, or vanished."""
         self.offended = False
         """The client gave a reason to be closed."""
+        self.logged_in = False
+        """It used a function that may be a login: it goes with its connection."""
         self.known_gone = False
         """The engine has learned that it left, or has closed it."""
         self.slow = False
@@ -369,6 +371,8 @@ class Watch:
             raise Violation(f"{question} was answered, but never sent")
         if verdict is Verdict.RIGHT and question.ask.retry_safe:
             self._good.add(question.ask.body)
+        if verdict is Verdict.RIGHT and question.ask.logs_in:
+            question.asker.logged_in = True
         self.end(question)
 
     def _line_ended(self, question: Question, verdict: Verdict, body: bytes) -> None:
@@ -438,7 +442,8 @@ class Watch:
 
     def _client_gone(self, asker: Asker, *, own: bool) -> None:
         """Note that the engine learns that a client left, or (`own`) closes it."""
-        if own and not (asker.left or asker.offended or self.excused):
+        excused = self.excused or asker.left or asker.offended or asker.logged_in
+        if own and not excused:
             waiting = [q for q in asker.waiting if q.ended is None]
             if not (self.closes_on_failure and waiting):
                 raise Violation(f"{asker.name} was disconnected, waiting for {waiting}")

@@ -30,6 +30,7 @@ from .dialects import read
 from .network import Endpoint, Refusal
 from .stage import (
     SERVICE,
+    Hand,
     Line,
     Stage,
     answers,
@@ -1617,8 +1618,8 @@ def test_a_response_that_a_write_overtook_is_not_remembered() -> None:
 
 
 @contract(
-    "A read that joined one which gets no response, or whose client leaves, is "
-    "asked for itself.",
+    "A read that joined one which gets no response, or whose client leaves",
+    "is asked for itself.",
 )
 def test_a_read_that_follows_one_without_a_response_asks_itself() -> None:
     with stage(timeout=2) as scene:
@@ -1632,8 +1633,8 @@ def test_a_read_that_follows_one_without_a_response_asks_itself() -> None:
 
 
 @contract(
-    "A read that joined one which gets no response, or whose client leaves, is "
-    "asked for itself.",
+    "A read that joined one which gets no response, or whose client leaves",
+    "is asked for itself.",
 )
 def test_a_read_that_follows_one_whose_client_left_is_asked_for_itself() -> None:
     with stage() as scene:
@@ -1685,3 +1686,363 @@ def test_a_broadcast_on_a_line_is_answered_after_a_tenth_of_a_second() -> None:
         scene.run_to(3)
         assert client.heard[0] == (at(1.1), 1, sets(1, unit=0))
         assert scene.puppet.asked[1].at == at(1.1)
+
+
+# ---- one identifier -------------------------------------------------------------
+
+
+def ask_as(tid: int, client: Hand, *bodies: bytes) -> None:
+    """Ask several things with the same identifier."""
+    client.send(b"".join(client.stage.pack(tid, body) for body in bodies))
+
+
+@contract(
+    "a reply goes to the client only after those to its earlier requests of the same "
+    "identifier",
+)
+@pytest.mark.parametrize("unit_map", [(), ((5, 6),)])
+def test_replies_to_requests_of_one_identifier_keep_their_order(unit_map: Any) -> None:
+    with stage(max_in_flight=8, unit_map=unit_map) as scene:
+        client = scene.hand()
+        scene.puppet.script += [answers(0.5), answers(0.1), answers(0.3)]
+        scene.at(0, ask_as, 7, client, asks(1), asks(2))
+        scene.at(0, ask_as, 8, client, asks(3))
+        scene.at(1, ask_as, 7, client, asks(4))
+        scene.run_to(2)
+        assert client.heard == [
+            (at(0.3), 8, answer(scene, asks(3))),
+            (at(0.5), 7, answer(scene, asks(1))),
+            (at(0.5), 7, answer(scene, asks(2))),
+            (at(1.1), 7, answer(scene, asks(4))),
+        ]
+
+
+@contract("and such a request shares no response.")
+def test_a_request_of_an_identifier_in_use_shares_no_response() -> None:
+    with stage(cache_ttl=60) as scene:
+        client, other = scene.hand(), scene.hand()
+        scene.at(0, other.ask, asks(2))
+        scene.at(1, ask_as, 7, client, asks(1), asks(2))
+        scene.at(1.01, other.ask, asks(3))
+        scene.at(1.02, ask_as, 7, client, asks(3))
+        scene.run_to(2)
+        bodies = [heard.body for heard in client.heard]
+        assert bodies == [answer(scene, asks(n)) for n in (1, 2, 3)]
+        assert Counter(asked.body for asked in scene.puppet.asked) == {
+            asks(1): 1,
+            asks(2): 2,
+            asks(3): 2,
+        }
+
+
+@pytest.mark.parametrize("policy", ["deny", "acknowledge"])
+@contract(
+    "a reply goes to the client only after those to its earlier requests of the same "
+    "identifier",
+    "| replies that wait for an earlier one of the same identifier | 64 a client |",
+)
+def test_what_needs_no_device_waits_for_the_same_identifier(policy: str) -> None:
+    with stage(write_policy=policy) as scene:
+        client = scene.hand()
+        scene.puppet.script.append(answers(2))
+        scene.at(0, ask_as, 7, client, asks(1))
+        for number in range(100):
+            scene.at(0.1 + number / 100, ask_as, 7, client, sets(number))
+        scene.run_to(1.9)
+        [seen] = scene.mux.snapshot().clients
+        assert seen.requests == 1 + 64
+        scene.run_to(4)
+        said = sets if policy == "acknowledge" else lambda n: excuse(sets(n), 1)
+        bodies = [heard.body for heard in client.heard]
+        assert bodies == [answer(scene, asks(1)), *map(said, range(100))]
+
+
+@contract(
+    "A request that repeats an unanswered one of its client, identifier and bytes, is "
+    "not sent: it ends as the first does, so a write that its client repeats is "
+    "carried out once.",
+    "Each of the two gets its reply.",
+)
+def test_a_repetition_of_an_unanswered_request_is_not_sent() -> None:
+    for body in (sets(1), asks(1)):
+        with stage(share_reads=False) as scene:
+            busy, client = scene.hand(), scene.hand()
+            scene.puppet.script += [answers(0.3), answers(0.5)]
+            scene.at(0, busy.ask, asks(9))
+            scene.at(0.1, ask_as, 7, client, body)
+            scene.at(0.2, ask_as, 7, client, body)  # while it is queued
+            scene.at(0.6, ask_as, 7, client, body)  # and while it is in flight
+            scene.at(1, ask_as, 7, client, body)  # this one repeats nothing
+            scene.run_to(2)
+            assert [(a.at, a.body) for a in scene.puppet.asked[1:]] == [
+                (at(0.3), body),
+                (at(1), body),
+            ]
+            assert client.heard == [
+                *[(at(0.8), 7, answer(scene, body))] * 3,
+                (at(1.1), 7, answer(scene, body)),
+            ]
+
+
+@contract("it ends as the first does")
+def test_a_repetition_fails_as_the_first_does() -> None:
+    for body in (sets(1), asks(1)):
+        with stage(timeout=1) as scene:
+            client = scene.hand()
+            scene.puppet.script.append(says_nothing)
+            scene.at(0, ask_as, 7, client, body)
+            scene.at(0.5, ask_as, 7, client, body)
+            scene.run_to(3)
+            assert [asked.body for asked in scene.puppet.asked] == [body]
+            assert client.heard == [(at(1), 7, excuse(body, NO_ANSWER))] * 2
+
+
+@contract("it ends as the first does")
+def test_a_repetition_ends_as_one_did_that_waits_for_its_turn() -> None:
+    with stage(max_in_flight=4) as scene:
+        client = scene.hand()
+        scene.puppet.script += [answers(0.5), answers(0.1)]
+        scene.at(0, ask_as, 7, client, asks(1), sets(1))
+        scene.at(0.2, ask_as, 7, client, sets(1))
+        scene.run_to(2)
+        assert [asked.body for asked in scene.puppet.asked] == [asks(1), sets(1)]
+        assert client.heard == [
+            (at(0.5), 7, answer(scene, asks(1))),
+            *[(at(0.5), 7, answer(scene, sets(1)))] * 2,
+        ]
+
+
+@contract("A request that repeats an unanswered one of its client, identifier and")
+def test_what_differs_in_identifier_bytes_or_client_is_no_repetition() -> None:
+    with stage(timeout=HOUR) as scene:
+        client, other = scene.hand(), scene.hand()
+        scene.at(0, ask_as, 7, client, sets(1), sets(2))
+        scene.at(0, ask_as, 8, client, sets(1))
+        scene.at(0, ask_as, 7, other, sets(1))
+        scene.run_to(1)
+        assert Counter(asked.body for asked in scene.puppet.asked) == {
+            sets(1): 3,
+            sets(2): 1,
+        }
+
+
+@contract("Each of the two gets its reply.")
+def test_the_repetition_of_a_refused_request_is_refused() -> None:
+    """Even while the refusal of the first is delayed: it is no longer under way."""
+    with stage(write_policy="deny", unit_map=((5, 6),)) as scene:
+        client = scene.hand()
+        for moment in (0, 0.02, 0.04):
+            scene.at(moment, ask_as, 7, client, sets(1))
+        scene.run_to(1)
+        assert [(heard.at, heard.body) for heard in client.heard] == [
+            (at(0), excuse(sets(1), 1)),
+            *[(at(0.12), excuse(sets(1), 1))] * 2,
+        ]
+
+
+@contract("it ends as the first does")
+def test_the_repetition_of_a_read_that_joined_another_is_answered_with_it() -> None:
+    with stage() as scene:
+        first, second = scene.hand(), scene.hand()
+        scene.puppet.script.append(answers(0.5))
+        scene.at(0, first.ask, asks(1))
+        scene.at(0.1, ask_as, 7, second, asks(1))
+        scene.at(0.2, ask_as, 7, second, asks(1))
+        scene.run_to(1)
+        assert [asked.body for asked in scene.puppet.asked] == [asks(1)]
+        assert second.heard == [(at(0.5), 7, answer(scene, asks(1)))] * 2
+
+
+@contract("it ends as the first does")
+def test_repetitions_leave_with_their_client() -> None:
+    """The write is still carried out, and others are not held up by what has left."""
+    with stage(queue_size=2) as scene:
+        busy, client, third = (scene.hand() for _ in range(3))
+        scene.at(0, busy.ask, asks(9))
+        scene.at(0.01, ask_as, 7, client, sets(1), sets(1), sets(1))
+        scene.at(0.05, client.leave)
+        scene.run_to(0.06)
+        assert scene.mux.snapshot().queue_depth == 1
+        scene.at(0.07, third.ask, asks(2))
+        scene.run_to(1)
+        bodies = [asked.body for asked in scene.puppet.asked]
+        assert bodies == [asks(9), sets(1), asks(2)]
+
+
+# ---- a login --------------------------------------------------------------------
+
+LOGIN = b"\1\x41secret"
+
+
+@contract(
+    "a Modbus client that used a function outside the specification, and was not "
+    "refused it, stays with its connection.",
+)
+def test_a_client_that_logged_in_stays_with_its_connection() -> None:
+    with stage(max_connections=2) as scene:
+        client, other, third = (scene.hand() for _ in range(3))
+        scene.at(0, other.ask, asks(1))
+        scene.at(0, third.ask, asks(2))  # opens the second connection
+        scene.at(1, client.ask, LOGIN)
+        scene.run_to(1.5)
+        line = scene.puppet.asked[-1].line
+        for number, slower in ((2, 0), (3, 1)):
+            # Both are busy, and once the one, once the other is free sooner.
+            scene.puppet.script += [
+                answers(0.9 - 0.4 * abs(slower - n)) for n in (0, 1)
+            ]
+            scene.at(number, other.ask, asks(10 + number))
+            scene.at(number, third.ask, asks(20 + number))
+            scene.at(number + 0.1, client.ask, asks(30 + number))
+            scene.run_to(number + 0.99)
+            assert scene.puppet.asked[-1][1:] == (line, asks(30 + number))
+            scene.run_to(number + 1)
+
+
+@contract(
+    "When that is lost, for whatever reason, what it waits for fails and the client is "
+    "closed",
+)
+def test_a_client_that_logged_in_is_closed_with_its_connection() -> None:
+    with stage() as scene:
+        client, other, refused = (scene.hand() for _ in range(3))
+        scene.at(0, client.ask, LOGIN)
+        scene.at(0, refused.ask, b"\1\x42")  # the device does not know this one
+        scene.puppet.script += [answers(), answers(), says_nothing]
+        scene.at(1, client.ask, asks(1), sets(2))
+        scene.at(1.1, other.ask, asks(3))
+        scene.at(1.2, scene.puppet.hang_up, 1)
+        scene.run_to(3)
+        assert client.closed == at(1.2)
+        assert [(heard.at, heard.body) for heard in client.heard] == [
+            (at(0.1), LOGIN),
+            (at(1.2), excuse(asks(1), NO_ANSWER)),
+            (at(1.2), excuse(sets(2), NO_ANSWER)),  # which was never sent
+        ]
+        assert [(a.line, a.body) for a in scene.puppet.asked[3:]] == [(2, asks(3))]
+        assert other.heard == [(at(1.3), 1, answer(scene, asks(3)))]
+        assert refused.heard[0].body == b"\1\xc2\1"
+        assert (other.closed, refused.closed) == (None, None)
+
+
+@contract("When that is lost, for whatever reason")
+def test_a_login_is_answered_by_a_connection_about_to_close() -> None:
+    with stage() as scene:
+        client = scene.hand()
+        scene.puppet.script.append(answers(0.5))
+        scene.at(0, client.ask, LOGIN)
+        scene.run_to(0.1)
+        scene.run(scene.mux.reconnect())
+        scene.run_to(1)
+        assert client.heard == [(at(0.5), 1, LOGIN)]
+        assert client.closed == at(0.5)
+
+
+@contract("It shares no responses, since the device may answer others differently.")
+def test_a_client_that_logged_in_shares_no_responses() -> None:
+    with stage(cache_ttl=60) as scene:
+        client, other = scene.hand(), scene.hand()
+        scene.at(0, client.ask, LOGIN)
+        scene.at(1, other.ask, asks(1))
+        scene.at(1.05, client.ask, asks(1))  # joins it not
+        scene.at(2, client.ask, asks(1))
+        scene.puppet.script += [answers(), answers(), answers(), answers(0.5)]
+        scene.at(3, client.ask, asks(2))
+        scene.at(3.1, other.ask, asks(2))  # nor is it joined
+        scene.run_to(4)
+        assert len(scene.puppet.asked) == 6
+
+
+# ---- reads that joined others ---------------------------------------------------
+
+
+@contract(
+    "So is one whose own client writes something while it waits: it goes ahead of that "
+    "write, and never sees the newer value.",
+)
+def test_a_read_that_joined_another_is_not_overtaken_by_its_client_s_write() -> None:
+    with stage() as scene:
+        busy, first, second = (scene.hand() for _ in range(3))
+        scene.at(0, busy.ask, asks(9))
+        scene.at(0.02, first.ask, asks(1))
+        scene.at(0.04, second.ask, asks(1))
+        scene.at(0.06, second.ask, sets(1, unit=2))
+        scene.run_to(1)
+        bodies = [asked.body for asked in scene.puppet.asked]
+        assert bodies == [asks(9), asks(1), asks(1), sets(1, unit=2)]
+        assert [heard.tid for heard in second.heard] == [1, 2]
+
+
+@contract("it goes ahead of that write")
+def test_a_read_whose_leader_fails_was_not_overtaken_by_its_client_s_write() -> None:
+    with stage(timeout=1, max_in_flight=4) as scene:
+        first, second = scene.hand(), scene.hand()
+        scene.puppet.script.append(says_nothing)
+        scene.at(0, first.ask, asks(1))
+        scene.at(0.5, second.ask, asks(1))
+        scene.at(0.6, second.ask, sets(1))
+        scene.run_to(3)
+        assert scene.puppet.asked == [
+            (at(0), 1, asks(1)),
+            (at(0.6), 1, asks(1)),
+            (at(0.6), 1, sets(1)),
+        ]
+
+
+@contract("A read that joined another has a deadline of its own.")
+def test_a_read_that_joined_another_has_a_deadline_of_its_own() -> None:
+    with stage(timeout=8) as scene:
+        first, second, third = (scene.hand() for _ in range(3))
+        scene.puppet.script.append(answers(5))
+        scene.at(0, first.ask, asks(1))
+        scene.at(0.5, second.ask, asks(1))
+        scene.run_to(1)
+        scene.run(scene.mux.apply(replace(scene.settings, timeout=1)))
+        scene.at(1.5, third.ask, asks(1))
+        scene.run_to(6)
+        late = excuse(asks(1), NO_ANSWER)
+        assert second.heard == [(at(2), 1, late)]
+        assert third.heard == [(at(2.5), 1, late)]
+        assert first.heard == [(at(5), 1, answer(scene, asks(1)))]
+        assert len(scene.puppet.asked) == 1
+
+
+@contract("A read that joined another has a deadline of its own.")
+def test_a_read_that_joined_one_still_queued_is_told_so_at_its_deadline() -> None:
+    with stage(timeout=8) as scene:
+        busy, first, second = (scene.hand() for _ in range(3))
+        scene.puppet.script.append(answers(5))
+        scene.at(0, busy.ask, asks(9))
+        scene.at(0.1, first.ask, asks(1))
+        scene.at(0.2, second.ask, asks(1))
+        scene.run_to(0.3)
+        scene.run(scene.mux.apply(replace(scene.settings, timeout=1)))
+        scene.run_to(6)
+        for client in (first, second):
+            assert client.heard == [(at(1.3), 1, excuse(asks(1), BUSY))]
+        assert len(scene.puppet.asked) == 1
+
+
+@contract(
+    "A read that joined one which gets no response, or whose client leaves or does not "
+    "read its responses, is asked for itself.",
+)
+def test_a_read_does_not_wait_for_a_client_that_does_not_read() -> None:
+    """Whether it ceases to while its read is queued, or before that is asked again."""
+    for lost in (False, True):
+        with stage(timeout=HOUR, max_in_flight=2 if lost else 1) as scene:
+            slow, other, third = (scene.hand() for _ in range(3))
+            scene.puppet.script += [answers(0.5), says_nothing if lost else answers()]
+            scene.at(0, slow.ask, asks(1), asks(2))
+            scene.at(0.1, other.ask, asks(2))
+            scene.run_to(0.2)
+            connection, *_ = scene.mux._listener.clients  # noqa: SLF001
+            connection.pause_writing()  # as when its buffer is full
+            scene.at(0.3, third.ask, asks(2))
+            if lost:
+                scene.at(0.4, scene.puppet.reset, 1)
+            scene.run_to(5)
+            for client in (other, third):
+                assert [heard.body for heard in client.heard] == [
+                    answer(scene, asks(2))
+                ]

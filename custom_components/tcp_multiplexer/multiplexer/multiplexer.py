@@ -14,6 +14,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Any, override
 
+from .dispatch.cache import Cache
 from .dispatch.coalescing import Coalescer
 from .dispatch.connections import Connections
 from .dispatch.dispatcher import Dispatcher
@@ -130,7 +131,7 @@ class Multiplexer:
             self._protocol,
             self._queue,
             self._connections,
-            Coalescer(share=settings.share_reads, ttl=settings.cache_ttl),
+            Coalescer(Cache(timer, settings.cache_ttl), share=settings.share_reads),
             recorder,
             Misfits(self._statistics, self._events, name),
             units,

@@ -23,15 +23,21 @@ be a method, measurement showed that it pays.
 
 import asyncio
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, override
 
 from ..protocols.base import Failure
-from .exchange import NOBODY, CloseReason, Exchange, Requester, UpstreamOwner
+from .exchange import CloseReason, Exchange, Repetition, Requester, UpstreamOwner
 from .expiry import Expiry
+from .pinning import pin, unpin
 from .policy import Policy, Verdict
+from .refusing import turn_down
 from .response_times import SLOW
+from .sharing import Sharing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ..observe.statistics import Statistics
     from ..protocols.base import Protocol, Request, ShareKey, Unsolicited
     from ..settings import Settings
@@ -81,8 +87,10 @@ class Dispatcher(UpstreamOwner):
         self._protocol = protocol
         self._queue = queue
         self._coalescer = coalescer
+        self._cache = coalescer.cache
+        self._sharing = Sharing(coalescer, queue, recorder, timer)
         self._units = units
-        self.expiry = Expiry(self, queue, connections, units, misfits)
+        self.expiry = Expiry(self, queue, connections, units, misfits, coalescer.cache)
         self._loop = asyncio.get_running_loop()
         self._within = False
         self.policy = Policy(settings, protocol)
@@ -102,7 +110,7 @@ class Dispatcher(UpstreamOwner):
         self.policy = Policy(settings, self._protocol)
         self._update_guard()
         self._coalescer.share = settings.share_reads
-        self._coalescer.ttl = settings.cache_ttl
+        self._cache.apply(settings.cache_ttl)
         self._queue.shorten(self._loop.time() + settings.timeout)
 
     def _update_guard(self) -> None:
@@ -122,23 +130,32 @@ class Dispatcher(UpstreamOwner):
 
     # ---- a request arrives ------------------------------------------------------
 
-    def submit(self, exchange: Exchange) -> None:
-        """Accept a request; `dispatch` must follow, once for several."""
+    def submit(self, exchange: Exchange, *, alone: bool = False) -> None:
+        """Accept a request; `dispatch` must follow, once for several.
+
+        One that is to be asked `alone` shares no response.
+        """
         request = exchange.request
         if self._guarded and self._stopped(exchange):
             return
         key = request.share_key
         if key is not None:
-            coalescer = self._coalescer
-            if (coalescer.ttl or key in coalescer.leaders) and self._share(
-                exchange, key
+            if (
+                (self._cache.ttl or key in self._coalescer.leaders)
+                and not alone
+                and self.supply.willing
+                and self._sharing.share(exchange, key)
             ):
                 return
         elif request.writes is not None:
+            if exchange.requester.joined:
+                for read in self._sharing.part_reads(exchange.requester):
+                    self._place(read, read.request.share_key)
             exchange.requester.writing += 1
             self._coalescer.wrote(request)
         elif request.flaw is not None:
-            self._turn_down(exchange, Verdict.REFUSE_SIZE)
+            refused = Verdict.REFUSE_SIZE
+            turn_down(exchange, refused, self._protocol, self.recorder)
             return
         self._place(exchange, key)
 
@@ -146,7 +163,7 @@ class Dispatcher(UpstreamOwner):
         """Turn a request down if a rule or a breaker stops it; return whether so."""
         verdict = self.policy.judge(exchange.request, exchange.requester.peer)
         if verdict is not Verdict.PASS:
-            self._turn_down(exchange, verdict)
+            turn_down(exchange, verdict, self._protocol, self.recorder)
             return True
         if self._units.breakers.blocks(exchange, exchange.arrived):
             self.recorder.failed(exchange, Failure.SILENT, exchange.arrived)
@@ -154,19 +171,11 @@ class Dispatcher(UpstreamOwner):
             return True
         return False
 
-    def _turn_down(self, exchange: Exchange, verdict: Verdict) -> None:
-        """Answer a request that the owner's rules do not let through."""
-        requester = exchange.requester
-        if verdict is Verdict.ACKNOWLEDGE:
-            response = self._protocol.acknowledge(exchange.request)
-            if response is not None:
-                self.recorder.acknowledged(exchange, response)
-                requester.answered(exchange, response)
-                return
-        large = verdict is Verdict.REFUSE_SIZE
-        failure = Failure.TOO_LARGE if large else Failure.REFUSED
-        self.recorder.refused(exchange, failure)
-        requester.failed(exchange, failure)
+    def repeat(self, exchange: Repetition, first: Exchange) -> None:
+        """Accept the repetition of a request: it ends as that does, or has ended."""
+        failure = self._sharing.repeat(exchange, first)
+        if failure is not None:
+            self.fail(exchange, failure)
 
     def _place(self, exchange: Exchange, key: ShareKey | None) -> None:
         """Queue a request, or fail it at once if it cannot be served in time."""
@@ -182,32 +191,13 @@ class Dispatcher(UpstreamOwner):
         if look < self._timer.at:
             self._timer.set(look)
 
-    def _share(self, exchange: Exchange, key: ShareKey) -> bool:
-        """Answer a read from the cache, or join it to an identical one, if allowed."""
-        requester = exchange.requester
-        if requester.writing or not self.supply.willing or self._queue.writing(key[0]):
-            return False
-        if self._coalescer.ttl:
-            now = exchange.arrived
-            response = self._coalescer.recall(key, now)
-            if response is not None:
-                self.recorder.served_from_cache(exchange, response, now)
-                requester.answered(exchange, response)
-                return True
-        leader = self._coalescer.leader(key)
-        if leader is None or not requester.counted:
-            return False
-        if not leader.followers:
-            leader.followers = []
-        leader.followers.append(exchange)
-        self._queue.attach(requester)
-        return True
-
     def leave(self, requester: Requester) -> list[Exchange]:
         """Drop the pending requests of a requester that has left; return them.
 
         Only those that nothing depends on are dropped; the others are still served.
         """
+        for follower in tuple(requester.joined):
+            self._sharing.part(follower)
         left = self._protocol.drop_reads_at_eof
         dropped = self._queue.leave(
             requester, lambda r: r.retry_safe or (left and r.writes is None)
@@ -288,20 +278,22 @@ class Dispatcher(UpstreamOwner):
         request, requester = exchange.request, exchange.requester
         requester.in_flight -= 1
         if not requester.in_flight:
-            requester.upstream = None
+            requester.upstream = requester.pinned
         upstream.on_trial = False
         if self._units.active or now - exchange.sent > SLOW:
             self._watch_answer(upstream, exchange, now)
-        followers = NOBODY
+        followers = exchange.followers
         if request.share_key is not None:
             coalescer = self._coalescer
-            if coalescer.ttl and not self._protocol.is_exception(response):
+            if self._cache.ttl and not self._protocol.is_exception(response):
                 coalescer.answered(exchange, response, now)
-            followers = coalescer.ended(exchange)
+            coalescer.ended(exchange)
         elif request.writes is not None:
             requester.writing -= 1
             self._coalescer.wrote(request)  # older values are stale from here on
             self._queue.ended(exchange)
+            if request.may_log_in and not self._protocol.is_exception(response):
+                pin(requester, upstream)
         if requester.counted:
             upstream.last_used = now
             self.recorder.answered(exchange, response, now)
@@ -310,7 +302,7 @@ class Dispatcher(UpstreamOwner):
             self.dispatch(now)
         requester.answered(exchange, response)
         if followers:
-            self._answer(followers, response, now)
+            self._sharing.answer(followers, response, now)
         if not self.supply.well:
             self.supply.answered(now)
 
@@ -328,46 +320,36 @@ class Dispatcher(UpstreamOwner):
         self._update_guard()
         self._timer.set(now)
 
-    def _answer(self, followers: list[Exchange], response: Any, now: float) -> None:
-        for exchange in followers:
-            requester = exchange.requester
-            self._queue.detach(requester)
-            if not requester.gone:
-                self.recorder.coalesced(exchange, response, now)
-                requester.answered(exchange, response)
-                self._queue.relieve(requester)
-
     def leads_no_more(self, exchange: Exchange) -> None:
-        """Let those that have joined a request ask for themselves."""
-        if exchange.request.share_key is not None:
-            self._lead_followers(self._coalescer.ended(exchange))
-
-    def put_back(self, exchange: Exchange) -> None:
-        """Queue a request again that is no longer on a connection."""
-        self.taken_off(exchange)
-        self._queue.requeue(exchange)
+        """Let those of others that have joined a request ask for themselves."""
+        self._coalescer.retire(exchange)
+        self._lead_followers(self._sharing.take_others(exchange))
 
     def taken_off(self, exchange: Exchange) -> None:
         """Note that an exchange is no longer on a connection."""
         requester = exchange.requester
         requester.in_flight -= 1
         if not requester.in_flight:
-            requester.upstream = None
+            requester.upstream = requester.pinned
+
+    def put_back(self, exchange: Exchange, *, ahead: bool = True) -> None:
+        """Queue a request again; nobody waits for one whose client does not read."""
+        self._queue.requeue(exchange, ahead=ahead)
+        if exchange.requester.held:
+            self._lead_followers(self._sharing.take_others(exchange))
 
     def _lead_followers(self, followers: list[Exchange]) -> None:
         """Make the first follower that can still be served the leader of the others."""
         while followers:
             exchange = followers.pop(0)
             requester = exchange.requester
-            self._queue.detach(requester)
-            if requester.gone:
-                continue
+            self._queue.detach(exchange)
             failure = self.supply.refuses(exchange.deadline)
             if failure is not None:
                 self.fail(exchange, failure)
                 self._queue.relieve(requester)
                 continue
-            exchange.followers = followers
+            self._sharing.succeed(exchange, followers)
             self._place(exchange, exchange.request.share_key)
             return
 
@@ -399,13 +381,19 @@ class Dispatcher(UpstreamOwner):
             requester.writing -= 1
             self._coalescer.wrote(exchange.request)
         requester.failed(exchange, failure)
-        self.leads_no_more(exchange)
-        if blame_device:
+        for follower in tuple(exchange.followers):
+            if isinstance(follower, Repetition):
+                self._sharing.part(follower)
+                self.fail(follower, failure)
+        self._lead_followers(self._coalescer.ended(exchange))
+        if blame_device and exchange.attempts:  # else the device has no part in it
             self.supply.unanswered(failure)
 
-    def fail_pending(self, failure: Failure, before: float) -> None:
+    def fail_pending(
+        self, failure: Failure, before: float, of: Iterable[Requester] | None = None
+    ) -> None:
         """Fail the pending requests whose deadline is before `before` (loop time)."""
-        for requester in self._queue.requesters():
+        for requester in self._queue.requesters() if of is None else of:
             while requester.pending and requester.pending[0].deadline < before:
                 self.drop(requester.pending[0], failure)
         self._queue.admit()
@@ -415,6 +403,21 @@ class Dispatcher(UpstreamOwner):
         self._queue.drop(exchange)
         self.fail(exchange, failure)
         self._queue.relieve(exchange.requester)
+
+    def fail_followers(self, now: float, otherwise: Failure) -> None:
+        """Fail the joined reads that have reached their own deadline.
+
+        `otherwise` is why, if what they have joined was never sent.
+        """
+        for follower, failure in self._sharing.part_overdue(now, otherwise):
+            self.fail(follower, failure)
+            self._queue.relieve(follower.requester)
+
+    def held(self, requester: Requester) -> None:
+        """Let nobody wait for what a requester asks that does not read."""
+        for exchange in tuple(requester.pending):
+            self._lead_followers(self._sharing.take_others(exchange))
+        self.dispatch(self._loop.time())
 
     # ---- it gets no response ----------------------------------------------------
 
@@ -432,25 +435,23 @@ class Dispatcher(UpstreamOwner):
     def lost(self, upstream: Upstream, reason: CloseReason, detail: str) -> None:
         now = self._loop.time()
         upstream.ready = False
+        dismissed = unpin(upstream, self._queue.requesters())
         unfinished = list(upstream.in_flight.values())
         if unfinished and upstream.quiet:
             self._connections.quieten(upstream, now + upstream.quiet)
         self._watch_loss(upstream, reason, now)
+        staying = [e for e in unfinished if e.requester not in dismissed]
+        unserved = not self._protocol.retry_needs_served
+        may = partial(_may_resend, upstream, now, unserved=unserved)
         again = []
         if self.supply.willing:
-            unserved = not self._protocol.retry_needs_served
-            again = [
-                e
-                for e in unfinished
-                if _may_resend(upstream, e, now, unserved=unserved)
-                and not self._units.breakers.blocks(e, now)
-            ]
+            breakers = self._units.breakers
+            again = [e for e in staying if may(e) and not breakers.blocks(e, now)]
         upstream.in_flight.clear()
         for exchange in unfinished:
             self.taken_off(exchange)
         for exchange in reversed(again):
-            suspected = self._units.breakers.suspects(exchange)
-            self._queue.requeue(exchange, ahead=not suspected)
+            self.put_back(exchange, ahead=not self._units.breakers.suspects(exchange))
         for requester in upstream.waiting:
             self._queue.offer(requester)
         self.supply.lost(upstream, reason, detail, now)
@@ -458,6 +459,9 @@ class Dispatcher(UpstreamOwner):
             if exchange not in again:
                 self._queue.ended(exchange)
                 self.fail(exchange, Failure.CONNECTION_LOST)
+        for requester in dismissed:
+            requester.dismiss()
+        self.fail_pending(Failure.CONNECTION_LOST, inf, of=dismissed)
         self.dispatch(now)
 
     def _watch_loss(self, upstream: Upstream, reason: CloseReason, now: float) -> None:
@@ -471,7 +475,7 @@ class Dispatcher(UpstreamOwner):
 
 
 def _may_resend(
-    upstream: Upstream, exchange: Exchange, now: float, *, unserved: bool
+    upstream: Upstream, now: float, exchange: Exchange, *, unserved: bool
 ) -> bool:
     """Return whether a request may be sent again on another connection.
 

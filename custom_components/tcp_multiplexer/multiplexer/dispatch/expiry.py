@@ -15,6 +15,7 @@ from ..protocols.base import Failure
 from .exchange import CloseReason
 
 if TYPE_CHECKING:
+    from .cache import Cache
     from .connections import Connections
     from .dispatcher import Dispatcher
     from .exchange import Exchange, Upstream
@@ -31,19 +32,21 @@ _MAX_DOUBLED = 5
 class Expiry:
     """Gives up exchanges whose time is over, and judges what that says."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - the parts that it connects
         self,
         dispatcher: Dispatcher,
         queue: RequestQueue,
         connections: Connections,
         units: Units,
         misfits: Misfits,
+        cache: Cache,
     ) -> None:
         self._dispatcher = dispatcher
         self._queue = queue
         self._connections = connections
         self._units = units
         self._misfits = misfits
+        self._cache = cache
         self._loop = asyncio.get_running_loop()
         self._unanswered = 0
         """Connections in a row that were renewed without ever having answered."""
@@ -54,6 +57,7 @@ class Expiry:
         It may be infinity.
         """
         moments = [self._units.next_moment(), self._queue.next_deadline()]
+        moments.append(self._cache.sweep_at)
         for upstream in self._connections.open:
             moments += [_due(upstream, e) for e in upstream.in_flight.values()]
             if _is_patient(upstream):
@@ -63,7 +67,11 @@ class Expiry:
     def give_up(self, now: float) -> None:
         """Do what is due: fail exchanges, release units and connections."""
         self._units.release(now)
-        self._fail_hopeless(now)
+        self._cache.sweep(now)
+        never_sent = Failure.BUSY if self._connections.open else Failure.NO_CONNECTION
+        # first of all: none of these may succeed what it has joined
+        self._dispatcher.fail_followers(now, never_sent)
+        self._fail_hopeless(now, never_sent)
         for upstream in self._connections:
             for exchange in tuple(upstream.in_flight.values()):
                 overdue = now >= _due(upstream, exchange)
@@ -72,25 +80,21 @@ class Expiry:
             if _is_patient(upstream) and upstream.in_flight:
                 self._lose_patience(upstream, now)
 
-    def _fail_hopeless(self, now: float) -> None:
+    def _fail_hopeless(self, now: float, never_sent: Failure) -> None:
         """Fail the pending requests that nothing can be done for any more."""
         blocked = self._units.breakers.any_open
         for requester in self._queue.requesters():
             while requester.pending:
                 exchange = requester.pending[0]
                 if exchange.deadline < now + 1e-9:
-                    failure = self._out_of_time(exchange)
+                    # what has been sent was lost, and would have been sent again
+                    failure = Failure.NO_RESPONSE if exchange.attempts else never_sent
                 elif blocked and self._units.breakers.blocks(exchange, now):
                     failure = Failure.SILENT
                 else:
                     break
                 self._dispatcher.drop(exchange, failure)
         self._queue.admit()
-
-    def _out_of_time(self, exchange: Exchange) -> Failure:
-        if exchange.attempts:
-            return Failure.NO_RESPONSE  # it has been sent, and would have been again
-        return Failure.BUSY if self._connections.open else Failure.NO_CONNECTION
 
     def _lose_patience(self, upstream: Upstream, now: float) -> None:
         """Let others go out beside what is overdue on a connection."""
@@ -101,6 +105,7 @@ class Expiry:
         lost = units.patience.lost(upstream, now)
         if lost is not None:
             keep = upstream.expire(lost)
+            self._dispatcher.taken_off(lost)
             self._dispatcher.put_back(lost)
             if not keep:
                 upstream.close(CloseReason.NO_RESPONSE)
@@ -124,7 +129,7 @@ class Expiry:
             # first of all: a late response must reach no requester
             upstream.close(CloseReason.NO_RESPONSE)
         if trial_lost and now < exchange.deadline:
-            self._queue.requeue(exchange)
+            dispatcher.put_back(exchange)
         else:
             self._queue.ended(exchange)
             blame = not self._only_unit(exchange)

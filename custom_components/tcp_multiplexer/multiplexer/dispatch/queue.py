@@ -70,7 +70,7 @@ class RequestQueue:
         """Requesters that found no room, in the order of arrival."""
         self._writes: dict[Hashable, deque[Exchange]] = {}
         """By scope: writes pending or in flight, the oldest first."""
-        self._after_write: dict[Hashable, list[Requester]] = {}
+        self._after_write: dict[Hashable, dict[Requester, None]] = {}
         """By scope: requesters whose next request waits for an older write."""
         self._barred: dict[Hashable, list[Requester]] = {}
         """By held unit: requesters whose next request is for it."""
@@ -221,7 +221,7 @@ class RequestQueue:
                 continue
             scope = exchange.request.writes
             if scope is not None and self._writes[scope][0] is not exchange:
-                self._after_write.setdefault(scope, []).append(requester)
+                self._after_write.setdefault(scope, {})[requester] = None
                 continue
             taken = exchange
             if line is self._line:
@@ -247,16 +247,16 @@ class RequestQueue:
             return self._write_line
         return self._line
 
-    def attach(self, requester: Requester) -> None:
+    def attach(self, follower: Exchange, leader: Exchange) -> None:
         """Count a follower in."""
-        requester.joined += 1
+        follower.requester.joined[follower] = leader
         self.joined += 1
         self.depth += 1
         self.peak = max(self.peak, self.depth)
 
-    def detach(self, requester: Requester) -> None:
+    def detach(self, follower: Exchange) -> None:
         """Count a follower out; `relieve` must follow."""
-        requester.joined -= 1
+        del follower.requester.joined[follower]
         self.joined -= 1
         self.depth -= 1
 
@@ -280,8 +280,7 @@ class RequestQueue:
         self.depth -= 1
         self.ended(exchange)
         if requester.pending:
-            if self._barred:
-                self.offer(requester)  # it may have waited for that request's unit
+            self.offer(requester)  # it may have waited for that one's unit or scope
             if exchange.turn or not _same_kind(exchange, requester.pending[0]):
                 self._reoffer(requester)
         elif requester.gone:
@@ -294,10 +293,17 @@ class RequestQueue:
             return
         writes = self._writes[scope]
         writes.remove(exchange)
+        waiting = self._after_write.get(scope, {})
+        if exchange.requester in waiting:
+            del waiting[exchange.requester]  # its next request may be another kind
+            self.offer(exchange.requester)
         if not writes:
             del self._writes[scope]
-        for requester in self._after_write.pop(scope, ()):
-            self.offer(requester)
+            self._after_write.pop(scope, None)
+        elif writes[0].requester in waiting:
+            # nobody else: waking all for each write costs the square of their number
+            del waiting[writes[0].requester]
+            self.offer(writes[0].requester)
 
     def admit(self) -> None:
         """Unblock requesters as long as there is room."""
@@ -315,20 +321,24 @@ class RequestQueue:
         requester.unblock()
 
     def next_deadline(self) -> float:
-        """Return the earliest deadline of the requesters' first requests, or inf."""
-        return min(
-            (
-                requester.pending[0].deadline
-                for requester in self._members
-                if requester.pending
-            ),
-            default=inf,
-        )
+        """Return the earliest deadline of those that wait, followers too, or inf."""
+        firsts = [r.pending[0].deadline for r in self._members if r.pending]
+        firsts += [follower.deadline for follower in self._followers()]
+        return min(firsts, default=inf)
+
+    def _followers(self) -> list[Exchange]:
+        if not self.joined:
+            return []
+        return [follower for r in self._members for follower in r.joined]
+
+    def overdue(self, before: float) -> list[Exchange]:
+        """Return the followers whose deadline is before `before` (loop time)."""
+        return [f for f in self._followers() if f.deadline < before]
 
     def shorten(self, latest: float) -> None:
         """Let no deadline be later than `latest` (loop time)."""
         for requester in self._members:
-            for exchange in requester.pending:
+            for exchange in (*requester.pending, *requester.joined):
                 exchange.deadline = min(exchange.deadline, latest)
 
     def requesters(self) -> Iterator[Requester]:

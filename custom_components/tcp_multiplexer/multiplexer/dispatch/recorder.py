@@ -61,8 +61,9 @@ class Recorder:
             self._trace(exchange, TraceOutcome.ANSWERED, response, now)
 
     def coalesced(self, exchange: Exchange, response: Any, now: float) -> None:
-        """Count a read that the response to an identical one answers."""
-        self._statistics.reads_shared += 1
+        """Count a request that the response to an identical one answers."""
+        if exchange.request.writes is None:
+            self._statistics.reads_shared += 1
         exchange.sent, exchange.attempts = exchange.arrived, 1
         self.answered(exchange, response, now)
 

@@ -99,6 +99,9 @@ class Request:
     """Why it must not be sent, whatever the owner's rules. What has one neither reads
     nor writes: `share_key` and `writes` are None."""
 
+    may_log_in: bool = False
+    """Whether the device may keep what it does for this one connection, as a login."""
+
     @property
     def unit(self) -> Hashable | None:
         """The unit that is asked, if the protocol has units."""
@@ -230,6 +233,14 @@ class DownstreamCodec[ResponseT](ABC):
         means that nothing was consumed: `data` must go through these.
         """
         return None
+
+    def identifier(self, request: Request) -> Hashable:
+        """Return by what the client knows the reply to `request`.
+
+        Called only if the codec is not `ordered`.
+        """
+        identifier: Hashable = request.context
+        return identifier
 
     @abstractmethod
     def reply(self, request: Request, response: ResponseT) -> bytes:

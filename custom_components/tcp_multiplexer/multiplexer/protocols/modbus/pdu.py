@@ -115,6 +115,14 @@ class PlainRead(ModbusRequest):
         self.writes = None
 
 
+class VendorRequest(ModbusRequest):
+    """A request of a function that is not the specification's: a login, perhaps."""
+
+    __slots__ = ()
+
+    may_log_in = True
+
+
 class ImpossibleRequest(ModbusRequest):
     """A request for a quantity beyond those of the specification."""
 
@@ -134,7 +142,8 @@ def modbus_request(payload: bytes, context: object) -> Request:
     writes = payload[0] if is_write(payload) else None
     if not is_possible(payload):
         return ImpossibleRequest(payload, context, expects_reply=writes != 0)
-    return ModbusRequest(
+    kind = ModbusRequest if payload[1] in FUNCTION_NAMES else VendorRequest
+    return kind(
         payload,
         context,
         retry_safe=retry_safe,
