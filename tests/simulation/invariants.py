@@ -518,7 +518,7 @@ class Watch:
             turn, asker = self._given_up.get(body, (-2, None))
             if asker is not None and turn >= self.loop.turns - 1:
                 self._served(asker)
-            elif not (self.probing and body in self._good):
+            elif not (self._may_probe() and body in self._good):
                 raise Violation(f"nobody asks (any more) for {body[:40].hex(' ')}")
             return
         if question.links:
@@ -580,7 +580,11 @@ class Watch:
         ):
             if candidates:
                 return candidates[0]
-        return None if self.probing or not same else same[0]
+        return None if self._may_probe() or not same else same[0]
+
+    def _may_probe(self) -> bool:
+        """Tell whether there is a health check, of any device or of one that is away."""
+        return self.probing or self.mux.health == "unreachable"
 
     def _check_resend(self, question: Question) -> None:
         if not question.ask.retry_safe:

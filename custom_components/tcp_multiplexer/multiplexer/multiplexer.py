@@ -36,6 +36,7 @@ from .upstream.pool import UpstreamPool
 from .upstream.prober import Prober
 from .upstream.resolver import Resolver
 from .upstream.socket_upstream import Segments, SocketUpstream
+from .upstream.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -139,15 +140,22 @@ class Multiplexer:
         name: str,
     ) -> UpstreamPool:
         make = partial(make_upstream, self._dispatcher)
-        return UpstreamPool(
+        upkeep = Upkeep(
             self._settings,
             self._protocol,
             self._queue,
             self._connections,
             self._dispatcher,
+            Prober(self._queue),
+        )
+        return UpstreamPool(
+            self._settings,
+            self._queue,
+            self._connections,
+            self._dispatcher,
             Connector(make, self._statistics, name),
             health,
-            Prober(self._queue),
+            upkeep,
             self._statistics,
             self._events,
             timer,
