@@ -583,8 +583,9 @@ class Watch:
         return None if self._may_probe() or not same else same[0]
 
     def _may_probe(self) -> bool:
-        """Tell whether there is a health check, of any device or of one that is away."""
-        return self.probing or self.mux.health == "unreachable"
+        """Tell whether there are health checks, if only of a device that is away."""
+        away = self.mux is not None and self.mux.health == "unreachable"
+        return self.probing or away
 
     def _check_resend(self, question: Question) -> None:
         if not question.ask.retry_safe:
