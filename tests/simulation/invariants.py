@@ -542,7 +542,7 @@ class Watch:
             turn, asker = self._given_up.get(body, (-2, None))
             if asker is not None and turn >= self.loop.turns - 1:
                 self._served(asker)
-            elif body not in self._good and not self.probing:
+            elif body not in self._good and not self._may_probe():
                 raise Violation(f"nobody asks (any more) for {body[:40].hex(' ')}")
             return
         if question.links:
@@ -623,7 +623,12 @@ class Watch:
         ):
             if candidates:
                 return candidates[0]
-        return None if self.probing or not same else same[0]
+        return None if self._may_probe() or not same else same[0]
+
+    def _may_probe(self) -> bool:
+        """Tell whether there are health checks, if only of a device that is away."""
+        away = self.mux is not None and self.mux.health == "unreachable"
+        return self.probing or away
 
     def _check_resend(self, question: Question) -> None:
         if not question.ask.retry_safe:

@@ -199,17 +199,23 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     async def create_connection(  # type: ignore[override]
         self,
         protocol_factory: Callable[[], asyncio.BaseProtocol],
-        host: str,
-        port: int,
+        host: str | None = None,
+        port: int | None = None,
         *,
         ssl: None = None,
-        family: int = 0,
-        happy_eyeballs_delay: float | None = None,
-        local_addr: None = None,
+        sock: socket.socket | None = None,
     ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
         assert ssl is None
-        assert local_addr is None
+        if sock is not None:
+            return await self._net().begin(protocol_factory, sock)
+        assert host is not None
+        assert port is not None
         return await self._net().connect(protocol_factory, host, port)
+
+    @override
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        host, port, *_ = address
+        await self._net().dialled(sock, host, port)
 
     @override
     async def create_server(  # type: ignore[override]

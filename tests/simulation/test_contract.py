@@ -26,6 +26,7 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.options import Fram
 from tests.engine.serial_line import with_crc
 
 from .contract import CONTRACT, QUOTED, contract
+from .device import PORT
 from .dialects import read
 from .network import Endpoint, Refusal
 from .stage import (
@@ -1145,35 +1146,130 @@ def test_a_connection_is_renewed_between_two_exchanges_after_max_lifetime() -> N
 @contract(
     "A connection that had carried a response is reopened immediately, however it "
     "ended.",
-    "Any other end without a response, unless we closed it on purpose, is a failed "
-    "attempt.",
 )
 def test_a_connection_that_had_carried_a_response_is_reopened_at_once() -> None:
     with stage() as scene:
         client = scene.hand()
         scene.at(0, client.ask, asks(1))
         scene.at(50, scene.puppet.hang_up, 1)
-        scene.at(51, scene.puppet.reset, 2)
-        scene.run_to(52)
-        # The second had not: it ended as soon as it was asked for, and is waited for.
-        assert scene.puppet.dials[0] == at(50)
-        assert 51.8 <= scene.puppet.dials[1] <= 52
-        assert scene.healths[-1][1] == "unreachable"
+        scene.at(51, client.ask, asks(2))
+        scene.at(52, scene.puppet.reset, 2)
+        scene.run_to(52.5)
+        assert scene.puppet.dials == [at(50), at(52)]
+        assert not scene.healths
 
 
 @contract(
-    "One that was never asked anything and was open for at least 2 s is reopened "
-    "with the next request.",
+    "One that the device closed before anything was asked is reopened with the next "
+    "request, or once a backoff has passed; that is no failed attempt",
 )
-def test_one_that_was_never_asked_anything_is_reopened_with_the_next_request() -> None:
+@pytest.mark.parametrize("after", [0.3, 50])
+def test_one_on_which_nothing_was_asked_is_no_failed_attempt(after: float) -> None:
     with stage(settled=0) as scene:
         client = scene.hand()
-        scene.at(50, scene.puppet.hang_up, 1)
-        scene.at(80, client.ask, asks(1))
+        backoff = 1 - 0.2 * scene.rng("engine").random()
+        scene.at(after, scene.puppet.hang_up, 1)
+        scene.at(100, scene.puppet.hang_up, 2)
+        scene.at(100.5, client.ask, asks(1))
+        scene.run_to(110)
+        assert scene.puppet.dials == [at(0), at(after + backoff), at(100.5)]
+        assert client.heard == [(at(100.6), 1, answer(scene, asks(1)))]
+        assert scene.healths == [(at(0), "healthy")]
+        assert not scene.told(EventType.UPSTREAM_LOST)
+
+
+@contract("once a backoff has passed")
+def test_a_device_that_closes_unused_connections_is_not_stormed() -> None:
+    with stage(settled=0) as scene:
+
+        def hang_up() -> None:
+            scene.puppet.hang_up(len(scene.puppet.lines))
+
+        for moment in range(1, 36000):
+            scene.at(moment / 10, hang_up)
+        scene.run_to(HOUR)
+        assert 100 < len(scene.puppet.dials) < 180
+        assert not scene.told(EventType.UPSTREAM_LOST)
+
+
+@contract("unless a request waited for it.")
+def test_one_that_is_closed_while_a_request_waits_is_a_failed_attempt() -> None:
+    with stage(settled=0, connect_delay=1) as scene:
+        client = scene.hand()
+        scene.at(0.5, client.ask, asks(1))
+        scene.at(0.6, scene.puppet.hang_up, 1)
+        scene.run_to(1)
+        assert scene.told(EventType.UPSTREAM_LOST) == [at(0.6)]
+        assert scene.puppet.dials == [at(0)]
+
+
+@contract(
+    "Nor is it one where the device hangs up at a request",
+    "at two requests in a row, or at five if it has answered others within the last 60 "
+    "s, the connection is reopened immediately. Any other end without a response, "
+    "unless we closed it on purpose, is a failed attempt.",
+)
+@pytest.mark.parametrize("ends", [hangs_up, resets])
+@pytest.mark.parametrize(("answered", "times"), [(None, 2), (0, 2), (50, 5)])
+def test_a_request_at_which_the_device_hangs_up_is_no_outage(
+    ends: Callable[[float], Any], answered: float | None, times: int
+) -> None:
+    with stage() as scene:
+        client = scene.hand()
+        if answered is not None:
+            scene.at(answered, client.ask, asks(1))
+            scene.at(answered + 1, scene.puppet.hang_up, 1)
+        scene.run_to(99)
+        scene.puppet.script += [ends(0.03)] * (times + 1)
+        for number in range(times):
+            scene.at(100 + number / 10, client.ask, sets(number))
+        scene.run_to(101)
+        ends_at = [at(100.03 + number / 10) for number in range(times)]
+        assert scene.puppet.dials[-times:] == ends_at
+        assert not scene.told(EventType.UPSTREAM_LOST)
+        assert not {"unreachable", "idle"} & {health for _, health in scene.healths}
+        scene.at(101, client.ask, sets(9))
+        scene.run_to(101.1)
+        assert scene.told(EventType.UPSTREAM_LOST) == [at(101.03)]
+
+
+@contract(
+    "A device that closes the connection within 0.25 s after the first response, "
+    "three times in a row, gets a new connection for each request from then on",
+    "After every 64 exchanges the closing is left to the device once, with a pause of "
+    "0.5 s; if it then answers a second request, it has lost that habit.",
+)
+@pytest.mark.parametrize("after", [0.0, 0.05])
+@pytest.mark.parametrize("max_in_flight", [1, 4])
+def test_a_device_that_closes_after_each_response_is_learned(
+    after: float, max_in_flight: int
+) -> None:
+    spent = set()
+
+    def closes(line: Line, tid: int, body: bytes) -> None:
+        if line.number not in spent:
+            answers()(line, tid, body)
+            line.later(SERVICE + after, line.link.accepted.close)
+        spent.add(line.number)
+
+    with stage(timeout=HOUR, queue_size=500, max_in_flight=max_in_flight) as scene:
+        writer, reader = scene.hand(), scene.hand()
+        scene.puppet.script += [closes] * 400
+        for moment in range(3):
+            scene.at(moment, reader.ask, asks(moment))
+        scene.at(10, writer.ask, *(sets(n) for n in range(100)))
+        scene.at(10, reader.ask, *(asks(n) for n in range(100)))
         scene.run_to(100)
-        assert scene.puppet.dials == [at(0), at(80)]
-        assert client.heard == [(at(80.1), 1, answer(scene, asks(1)))]
-        assert "unreachable" not in [health for _, health in scene.healths]
+        assert [heard.body for heard in writer.heard] == [sets(n) for n in range(100)]
+        assert len(reader.heard) == 103
+        assert not scene.told(EventType.UPSTREAM_LOST)
+        # It is mended.
+        scene.puppet.script.clear()
+        dials = len(scene.puppet.dials)
+        scene.at(100, reader.ask, *(asks(n) for n in range(200)))
+        scene.run_to(200)
+        assert len(reader.heard) == 303
+        assert len(scene.puppet.dials) - dials <= 64
 
 
 @contract(
@@ -1203,26 +1299,178 @@ def test_the_next_attempt_comes_after_a_fifth_of_the_time_away_within_bounds() -
 @contract("The outage ends with the first response, not with the mere connect.")
 def test_an_outage_ends_with_the_first_good_response_not_with_the_connect() -> None:
     with stage(settled=0, timeout=1, manner=Refusal.REFUSED) as scene:
-        client = scene.hand()
         scene.at(60, scene.puppet.come_back)
         scene.puppet.script += [says_nothing, says_nothing]
         scene.loop.run_until(
             lambda: len(scene.told(EventType.CONNECTION_OPENED)) > 0, 100
         )
         opened = scene.now
-        scene.at(opened + 1, client.ask, asks(1))
-        scene.at(opened + 2.5, client.ask, asks(2))  # the second in a row: renewed
+        scene.run_to(opened + 3)
+        # Two probes in a row had no response.
+        assert scene.puppet.ended == [(at(opened + 2), 1)]
+        assert scene.mux.health == "unreachable"
+        assert not scene.told(EventType.UPSTREAM_BACK)
         scene.run_to(100)
-        assert scene.puppet.ended == [(at(opened + 3.5), 1)]
         # The device was away all the time, so the next attempt is no early one.
         *_, last = scene.puppet.dials
-        away = opened + 3.5
+        away = opened + 2
         assert 0.8 * away / 5 <= last - away <= away / 5
-        assert scene.mux.snapshot().health.value == "unreachable"
-        assert not scene.told(EventType.UPSTREAM_BACK)
-        scene.at(100, client.ask, asks(3))
-        scene.run_to(101)
-        assert scene.told(EventType.UPSTREAM_BACK) == [at(100.1)]
+        assert scene.told(EventType.UPSTREAM_BACK) == [at(last + 0.1)]
+
+
+@contract(
+    "Attempts go on as long as an outage lasts, whether anything is asked or not. A "
+    "connection that is opened in an outage is probed at once",
+    "Where nothing can be asked, a connection that stays open for 2 s ends the outage.",
+)
+@pytest.mark.parametrize("protocol", ["modbus", "echo"])
+@pytest.mark.parametrize("lasts", [0.5, 20, 300])
+@pytest.mark.parametrize("idle_timeout", [0, 1])
+def test_an_outage_of_any_shape_ends_though_nobody_asks(
+    protocol: str, lasts: float, idle_timeout: float
+) -> None:
+    with stage(
+        settled=0, protocol=protocol, idle_timeout=idle_timeout, reconnect_backoff=1
+    ) as scene:
+
+        def off() -> None:
+            scene.puppet.go_away()
+            for line in scene.puppet.lines:
+                line.link.reset()
+
+        scene.at(5, off)
+        if idle_timeout:
+            scene.at(10, scene.hand().ask, asks(1) if protocol == "modbus" else b"")
+        scene.at(30, scene.puppet.come_back)
+        scene.at(30 + lasts, off)
+        back = 60 + lasts
+        scene.at(back, scene.puppet.come_back)
+        scene.run_to(back - 0.1)
+        assert not scene.mux.snapshot().connections
+        scene.run_to(back + 2 + max(1, (back - 5) / 5))
+        assert scene.mux.health in ("healthy", "idle" if idle_timeout else "")
+        lost, again = EventType.UPSTREAM_LOST, EventType.UPSTREAM_BACK
+        assert len(scene.told(lost)) == len(scene.told(again)) > 0
+
+
+@contract(
+    "and again after each probe without a response, unless a request waits. A probe "
+    "in an outage times out after a fifth of the time that the device has been away, "
+    "but after 2 s at the earliest.",
+)
+def test_a_silent_device_is_probed_again_and_again_in_an_outage() -> None:
+    with stage(settled=0, timeout=60, manner=Refusal.REFUSED) as scene:
+        client = scene.hand()
+        scene.at(0.5, scene.puppet.come_back)
+        scene.puppet.script += [says_nothing] * 2
+        scene.run_to(1.5)
+        ((asked, _, probe),) = scene.puppet.asked
+        scene.run_to(asked + 2.5)
+        assert scene.puppet.asked[1:] == [(at(asked + 2), 1, probe)]
+        scene.at(asked + 3, client.ask, asks(1))
+        scene.run_to(20)
+        assert [asked.body for asked in scene.puppet.asked[2:]] == [asks(1)]
+        assert len(scene.told(EventType.UPSTREAM_BACK)) == 1
+
+
+@contract(
+    "With *connect on demand*, attempts are made only while a request waits; health is "
+    "*idle* once the backoff has passed and none does.",
+)
+def test_an_outage_on_demand_ends_as_idle() -> None:
+    with stage(
+        settled=0,
+        connect_on_demand=True,
+        manner=Refusal.REFUSED,
+        reconnect_backoff=1,
+        timeout=3,
+    ) as scene:
+        client = scene.hand()
+        scene.at(1, client.ask, asks(1))
+        scene.at(100, client.ask, asks(2))
+        scene.at(150, scene.puppet.come_back)
+        scene.at(200, client.ask, asks(3))
+        scene.run_to(50)
+        attempts = len(scene.puppet.dials)
+        assert 3 <= attempts <= 5
+        assert max(scene.puppet.dials) < 4
+        assert [health for _, health in scene.healths] == ["unreachable", "idle"]
+        scene.run_to(300)
+        assert client.heard[-1] == (at(200.1), 3, answer(scene, asks(3)))
+        assert len(scene.told(EventType.UPSTREAM_LOST)) == 1
+        assert scene.told(EventType.UPSTREAM_BACK) == [at(200.1)]
+
+
+@contract("behind all requests that wait")
+def test_a_probe_goes_behind_all_requests_that_wait() -> None:
+    with stage(health_check_interval=3, request_delay=5, timeout=60) as scene:
+        client = scene.hand()
+        scene.at(0, client.ask, asks(1))
+        scene.at(4, client.ask, asks(2), asks(3))
+        scene.run_to(3.5)
+        assert scene.mux.snapshot().queue_depth == 1
+        scene.run_to(16)
+        bodies = [asked.body for asked in scene.puppet.asked]
+        assert bodies == [asks(1), asks(2), asks(3), asks(1)]
+
+
+@contract(
+    "If it is resumed while exchanges finish, nothing is sent beside them that would "
+    "not be sent otherwise.",
+)
+@pytest.mark.parametrize("max_in_flight", [1, 2])
+def test_resumed_while_it_drains_it_sends_nothing_beside(max_in_flight: int) -> None:
+    with stage(max_in_flight=max_in_flight) as scene:
+        clients = [scene.hand() for _ in range(3)]
+        scene.puppet.script += [answers(2)]
+        scene.at(0, clients[0].ask, asks(0))
+        scene.run_to(1)
+        pausing = scene.loop.create_task(scene.mux.pause())
+        scene.at(1.2, scene.mux.resume)
+        for number in (1, 2):
+            scene.at(1.3, clients[number].ask, asks(number))
+        scene.run_to(3)
+        assert pausing.done()
+        assert scene.puppet.ended == []
+        assert [asked.at for asked in scene.puppet.asked] == (
+            [at(0), at(2), at(2.1)] if max_in_flight == 1 else [at(0), at(1.3), at(1.4)]
+        )
+
+
+@contract(
+    "Where the device's name has several addresses, the next one is tried beside one "
+    "that has not answered after 0.25 s (RFC 8305), and only one connection remains.",
+)
+@pytest.mark.parametrize("manner", [Refusal.IGNORED, Refusal.REFUSED])
+def test_the_next_address_is_tried_beside_one_that_does_not_answer(
+    manner: Refusal,
+) -> None:
+    with stage(settled=0) as scene:
+        dead = "fe80::1"
+        scene.network.names["device"].insert(0, dead)
+        scene.network.hosts[dead, PORT] = lambda _: manner
+        scene.run_to(3)
+        assert scene.puppet.dials == [at(0.25 if manner is Refusal.IGNORED else 0)]
+        assert scene.mux.snapshot().connections == 1
+
+
+@contract(
+    "A device that does not read what it is sent is disconnected once 64 KiB wait for "
+    "it, unless these are of one request.",
+)
+def test_a_device_that_does_not_read_is_disconnected() -> None:
+    with stage(timeout=1) as scene:
+        client = scene.hand()
+        (line,) = scene.puppet.lines
+        line.link.dialled.narrow(1000)
+        line.link.accepted.pause_reading()
+        for second in range(300):
+            sets_many = bytes((1, 16, second >> 8, second & 255, 0, 123, 246))
+            scene.at(second, client.ask, sets_many + bytes(246))
+            # What nobody asked for shows that the connection is there.
+            scene.at(second + 0.5, line.say, scene.pack(9, answer(scene, asks(9))))
+        scene.run_to(300)
+        assert scene.puppet.dials == [pytest.approx((64 << 10) / 260 + 4, abs=1)]
 
 
 # ---- the pool -------------------------------------------------------------------

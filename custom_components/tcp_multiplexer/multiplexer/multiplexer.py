@@ -35,7 +35,9 @@ from .upstream.connector import Connector
 from .upstream.health_tracker import HealthTracker
 from .upstream.pool import UpstreamPool
 from .upstream.prober import Prober
+from .upstream.resolver import Resolver
 from .upstream.socket_upstream import Segments, SocketUpstream
+from .upstream.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -86,6 +88,7 @@ class Multiplexer:
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._segments = Segments()
+        self._resolver = Resolver(settings.host, settings.port)
         self._events = Events()
         self._statistics = Statistics(settings.trace_size, self._loop.time())
         self._queue = RequestQueue(
@@ -149,20 +152,28 @@ class Multiplexer:
         name: str,
     ) -> UpstreamPool:
         make = partial(make_upstream, self._dispatcher)
-        return UpstreamPool(
+        upkeep = Upkeep(
             self._settings,
             self._protocol,
             self._queue,
             self._connections,
             self._dispatcher,
+            Prober(self._queue),
+        )
+        return UpstreamPool(
+            self._settings,
+            self._queue,
+            self._connections,
+            self._dispatcher,
             Connector(make, self._statistics, name),
             health,
-            Prober(self._queue),
+            upkeep,
             self._statistics,
             self._events,
             timer,
             paused=paused,
             name=name,
+            has_units=self._protocol.has_units,
             trial_seconds=self._limits.trial,
         )
 
@@ -171,12 +182,12 @@ class Multiplexer:
         return SocketUpstream(
             owner,
             self._protocol.upstream(),
-            (settings.host, settings.port),
+            self._resolver,
             batch=settings.max_in_flight > 1,
             segments=self._segments,
             connect_seconds=self._limits.connect,
             tls=self._tls,
-            server_name=settings.tls.server_name if settings.tls else "",
+            server_name=(settings.tls and settings.tls.server_name) or settings.host,
         )
 
     @property
@@ -216,6 +227,7 @@ class Multiplexer:
         self._stopped = True
         await self._listener.stop_accepting()
         await self._pool.stop()
+        await self._resolver.stop()
         await self._listener.stop()
         self._events.close()
         await asyncio.sleep(0)  # the closed sockets leave the loop

@@ -115,16 +115,17 @@ class Units:
     def timed_out(self, upstream: Upstream, exchange: Exchange, now: float) -> bool:
         """Note a timeout; return whether it says something about its unit.
 
-        It does if a response had a fair chance: half the timeout, or as long as the
-        slowest ones of that unit take, and nothing else in its way.
+        It does if a response had a fair chance: half the time that it had in all, or as
+        long as the slowest ones of that unit take, and nothing else in its way.
         """
         unit = exchange.request.unit
         fair = self.patience.timed_out(upstream, exchange, now)
         self._settle(upstream)
         self.breakers.ended(exchange, now)
         self._update_active()
-        needed = min(self.times.slowest(unit), 0.9 * self.timeout)
-        return fair and now - exchange.sent >= max(self.timeout / 2, needed) - 1e-6
+        allowed = exchange.deadline - exchange.arrived
+        needed = max(allowed / 2, min(self.times.slowest(unit), 0.9 * allowed))
+        return fair and now - exchange.sent >= needed - 1e-6
 
     def ended(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
         """Note that a request has ended in a way that says nothing about its unit."""

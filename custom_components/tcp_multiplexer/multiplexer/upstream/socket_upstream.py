@@ -5,8 +5,11 @@ pool.
 """
 
 import asyncio
+import errno
 from math import inf
 from typing import TYPE_CHECKING, Any, cast, override
+
+from aiohappyeyeballs import start_connection
 
 from ..dispatch.exchange import CloseReason, Upstream
 from ..limits import ECHO_SECONDS, LIMITS
@@ -19,6 +22,12 @@ if TYPE_CHECKING:
 
     from ..dispatch.exchange import Exchange, UpstreamOwner
     from ..protocols.base import Request, UpstreamCodec, UpstreamEvent
+    from .resolver import Resolver
+
+_NEXT_ADDRESS_SECONDS = 0.25
+"""When to try a name's next address beside one that does not answer (RFC 8305, 5)."""
+_WRITE_BUFFER = 64 << 10
+"""Bytes that a device may leave unread, beyond what the system holds for it."""
 
 
 class Segments:
@@ -51,7 +60,7 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         self,
         owner: UpstreamOwner,
         codec: UpstreamCodec[Any],
-        address: tuple[str, int],
+        resolver: Resolver,
         *,
         batch: bool,
         segments: Segments | None = None,
@@ -59,14 +68,15 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         tls: ssl.SSLContext | None = None,
         server_name: str = "",
     ) -> None:
-        """Connect to `address` (host, port) within `connect_seconds`.
+        """Connect to an address that `resolver` gives, within `connect_seconds`.
 
-        `batch` joins what is sent in one iteration of the loop into one write.
+        `server_name` is what its certificate must name. `batch` joins what is sent in
+        one iteration of the loop into one write.
         """
         super().__init__(owner)
         self._statistics = owner.statistics
         self._codec = codec
-        self._address = address
+        self._resolver = resolver
         self._connect_seconds = connect_seconds
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
@@ -78,7 +88,7 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         if tls is not None:
             self._tls = {
                 "ssl": tls,
-                "server_hostname": server_name or address[0],
+                "server_hostname": server_name,
                 "ssl_shutdown_timeout": SHUTDOWN_SECONDS,
             }
         self._tick: asyncio.TimerHandle | None = None
@@ -106,12 +116,13 @@ class SocketUpstream(Upstream, asyncio.Protocol):
 
     @override
     async def open(self) -> None:
-        host, port = self._address
         try:
             async with asyncio.timeout(self._connect_seconds):
-                await self._loop.create_connection(
-                    lambda: self, host, port, **self._tls
+                sock = await start_connection(
+                    await self._resolver.addresses(),
+                    happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS,
                 )
+                await self._loop.create_connection(lambda: self, sock=sock, **self._tls)
         except TimeoutError:
             self._abandon()
             within = f"within {self._connect_seconds:g} s"
@@ -123,8 +134,21 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         if self._ended:
             message = "the device closed the connection as soon as it was open"
             raise ConnectionAbortedError(message)
+        if self._meets_itself():
+            self._abandon()
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens there")
         self._open = True
         self.opened_at = self.last_used = self.last_received = self._loop.time()
+
+    def _meets_itself(self) -> bool:
+        """Return whether the connection is one to itself (RFC 9293, 3.5).
+
+        It can be where nobody listens at an address of this machine, and the system
+        chose the device's port for our end.
+        """
+        transport = cast("asyncio.Transport", self._transport)
+        own: object = transport.get_extra_info("sockname")
+        return own is not None and own == transport.get_extra_info("peername")
 
     def _abandon(self) -> None:
         self._ended = True
@@ -134,7 +158,16 @@ class SocketUpstream(Upstream, asyncio.Protocol):
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=_WRITE_BUFFER)
         set_keepalive(transport)
+
+    @override
+    def pause_writing(self) -> None:
+        if not self.in_flight or self.sent > self.responses + 1:
+            # not one long request, but those before it, or keepalives, are left unread
+            self._loop.call_soon(
+                self.close, CloseReason.NO_RESPONSE, "the device does not read"
+            )
 
     @override
     def send(self, exchange: Exchange) -> None:
