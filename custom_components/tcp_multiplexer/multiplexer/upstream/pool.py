@@ -266,7 +266,7 @@ class UpstreamPool(Supply):
         for upstream in self._connections.open:
             if upstream.draining is CloseReason.PAUSED:
                 upstream.draining = None
-                self._connections.freed(upstream, self._loop.time())
+                self._connections.refresh(upstream, self._loop.time())
         self._wake_closers()
         self._connect_now = not self._settings.connect_on_demand
         self._report_health()
