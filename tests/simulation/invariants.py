@@ -526,14 +526,15 @@ class Watch:
         self._pending.pop(question, None)
         question.sent = now
         flying = self._flying[link]
-        late = [other for other in flying if self._is_overdue(other)]
+        known = [other for other in flying if not self._may_have_ended(other)]
+        late = [other for other in known if self._is_overdue(other)]
         question.beside = bool(late)
         flying[question] = None
         if len(late) > _MOST_OVERDUE:
             raise Violation(f"{question} was sent beside too many overdue: {late}")
         if len(flying) - len(late) > self.max_in_flight:
             why = "too many in flight on one connection:"
-            prompt = [other for other in flying if other not in late]
+            prompt = [other for other in known if other not in late] + [question]
             self._must_end.append((why, prompt, self.max_in_flight))
 
     def _may_have_ended(self, question: Question) -> bool:
@@ -604,14 +605,13 @@ class Watch:
         for other in self._rivals():
             if not self.writes_first or _same_kind(question, other):
                 if self._served_before(other.asker, asker):
-                    raise Violation(
-                        f"{question} of turn {asker.served} was served before {other} "
-                        f"of turn {other.asker.served}"
-                    )
+                    why = f"{question} of turn {asker.served} was served before"
+                    self._must_end.append((why, [other], 0))
             elif question.ask.writes is not None:
                 reads_wait = True
             elif self.max_in_flight == 1 and self._writes_at_most < _WRITES_FIRST:
-                raise Violation(f"{question} was served before the write {other}")
+                why = f"{question} was served before the write"
+                self._must_end.append((why, [other], 0))
         if reads_wait:
             self._writes_at_least += 1
             if self.max_in_flight == 1 and self._writes_at_least > _WRITES_FIRST:
@@ -708,13 +708,17 @@ class Watch:
     def _see_ended(self) -> None:
         """See that of questions only so many are still to be answered.
 
-        The device's next request goes out just before the answer to the one before it.
+        The device's next request goes out just before the answer to the one before it,
+        and before those are told that can no longer be served in time.
         """
         for what, questions, most in self._must_end:
             left = [
                 question
                 for question in questions
-                if question.ended is None and not self._may_have_ended(question)
+                if question.ended is None
+                and question.gone_turn is None
+                and not question.alike
+                and not (question.links and self._may_have_ended(question))
             ]
             if len(left) > most:
                 raise Violation(f"{what} {left}")
