@@ -44,7 +44,7 @@ def draw_crowd(rng: Random, *, rtu: bool, addresses: int) -> list[Comer]:
         (Staller, rng.randint(0, 1)),
         (Vanisher, rng.randint(0, 1)),
         (Intruder, rng.randint(0, 1)),
-        (Flooder, int(rng.random() < 0.2)),
+        (Flooder, int(rng.random() < 0.12)),
     ]
     crowd: list[Comer] = []
     for kind, count in kinds:

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, override
 
-from .dialects import ModbusDialect, exception_of, is_read, no_answer
+from .dialects import CONFIRMED, ModbusDialect, exception_of, is_read, no_answer
 from .faults import Fault
 from .manners import UNLIMITED, Gateway, Habit, Order
 from .network import Endpoint, Link
@@ -151,6 +151,8 @@ class DeviceConnection(asyncio.Protocol):
             self._close()
             return
         fault = device.draw()
+        if fault is Fault.OTHER_WRITE and body[1] not in CONFIRMED:
+            fault = None
         if fault is None:
             answer = self._execute(tid, body)
             low, high = device.manners.dawdle
@@ -247,6 +249,11 @@ class DeviceConnection(asyncio.Protocol):
             case Fault.NOISE:
                 self._send(rng.choice((b"\xff", b"\xff\xfe\xfd", b"USR-TCP232\r\n")))
                 self._send(self._execute(tid, body), after=0.1 * rng.random())
+            case Fault.OTHER_WRITE:
+                answer = self._carry_out(body)
+                other = _changed(answer, 3, rng.randrange(1, 256))
+                self._send(face.pack_answer(tid, other))
+                self._send(face.pack_answer(tid, answer), after=0.01 * rng.random())
             case Fault.CLOSE_INSTEAD:
                 if rng.random() < 0.5:
                     self._execute(tid, body)

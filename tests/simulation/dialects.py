@@ -24,6 +24,8 @@ CELLS_EACH = 16
 """Cells of each unit that clients read and write."""
 GATEWAY_CODES = (0x06, 0x0A, 0x0B)
 BUSY, NO_PATH, NO_ANSWER = GATEWAY_CODES
+CONFIRMED = frozenset((0x05, 0x06, 0x0F, 0x10, 0x16))
+"""Writes whose answer repeats what was written, from the address on."""
 _RARE = (0x05, 0x06, 0x0F, 0x16, 0x17, 0x41, 0x07, 0x11, 0x2B)
 RARE_ON_LINES = _RARE[:5] + _RARE[6:8]
 """Those whose answers are as long as the function says."""

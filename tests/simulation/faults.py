@@ -34,6 +34,8 @@ class Fault(enum.Enum):
     """Bytes that are no frame come before the response."""
     ODD_EXCEPTION = "odd_exception"
     """An exception whose header says another length, or that is a byte too long."""
+    OTHER_WRITE = "other_write"
+    """The confirmation of another write comes before that of a write."""
     CLOSE_INSTEAD = "close_instead"
     CLOSE_AFTER = "close_after"
 
@@ -61,6 +63,7 @@ MODBUS_FAULTS = (
     Fault.EXCEPTION,
     Fault.NOISE,
     Fault.ODD_EXCEPTION,
+    Fault.OTHER_WRITE,
 )
 RTU_FAULTS = (
     *PLAIN_FAULTS,
@@ -68,6 +71,12 @@ RTU_FAULTS = (
     Fault.WRONG_FUNCTION,
     Fault.EXCEPTION,
     Fault.NOISE,
+    Fault.OTHER_WRITE,
 )
-LENIENT_FAULTS = (*PLAIN_FAULTS, Fault.WRONG_UNIT, Fault.EXCEPTION)
+LENIENT_FAULTS = (
+    *PLAIN_FAULTS,
+    Fault.WRONG_UNIT,
+    Fault.EXCEPTION,
+    Fault.OTHER_WRITE,
+)
 """Not what cannot be told from an answer there."""

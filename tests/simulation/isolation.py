@@ -17,7 +17,6 @@ from .network import Conditions, Link
 from .questions import Question
 from .world import World
 
-SECONDS = 60.0
 TIMEOUT = 5.0
 PATIENCE = 1.0
 """Seconds: the least that a device is given, which is enough for a fast one."""
@@ -111,7 +110,12 @@ class Waits(NamedTuple):
 
 
 def waits(
-    seed: int, faulty: str | None, *, manners: dict[str, Any], settings: dict[str, Any]
+    seed: int,
+    faulty: str | None,
+    *,
+    seconds: float,
+    manners: dict[str, Any],
+    settings: dict[str, Any],
 ) -> Waits:
     """Live a life with a faulty client or without; tell how long the others wait."""
     rng = Random(seed)
@@ -136,7 +140,7 @@ def waits(
         if faulty is not None:
             kind, temper = FAULTY[faulty](rng)
             world.client(kind, 99, temper)
-        world.run_for(SECONDS)
+        world.run_for(seconds)
         world.stop()
         return Waits(
             [client.waits for client in clients],
