@@ -52,6 +52,8 @@ class SimulatedDevice:
         self.faults: Counter[Fault] = Counter()
         self.executed: list[tuple[float, bytes]] = []
         """Every request that was carried out, and when."""
+        self.odd: list[bytes] = []
+        """Requests that were refused with an exception whose length is wrong."""
         self.received: list[tuple[float, int, bytes]] = []
         """Every request that arrived: when, on which link, its body."""
         self.dials: list[float] = []

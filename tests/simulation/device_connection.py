@@ -245,6 +245,7 @@ class DeviceConnection(asyncio.Protocol):
             case Fault.EXCEPTION:
                 self._send(face.pack_answer(tid, exception_of(body)))
             case Fault.ODD_EXCEPTION:
+                device.odd.append(body)
                 self._send(self._odd(tid, exception_of(body)))
             case Fault.NOISE:
                 self._send(rng.choice((b"\xff", b"\xff\xfe\xfd", b"USR-TCP232\r\n")))

@@ -55,6 +55,8 @@ class Watch:
         self.dialect = dialect
         self.mux: Multiplexer | None = None
         self.verdicts: Counter[Verdict] = Counter()
+        self.refused_by_device: set[bytes] = set()
+        """What was answered with an exception of the device's."""
         self.excused = False
         """Clients may be closed now: the engine was told to."""
         self._take(settings)
@@ -62,7 +64,6 @@ class Watch:
         self.closes_on_failure = settings.on_failure == "close" or not (dialect.excuses)
         self.patient = dialect.correlated and not self._hold
         """The next question may go out beside one that is overdue."""
-        self.rules = Rules(settings)
         self.bounds = Bounds(network, dialect)
         self.slack = 5 * self.loop.stall + 0.002
         """How late the engine may be, for its loop is."""
@@ -117,6 +118,7 @@ class Watch:
         self.remembers = settings.cache_ttl > 0
         """A read may be answered without having been sent."""
         self.max_clients = settings.max_clients
+        self.rules = Rules(settings)
         on_line = settings.framing == "rtu"
         self._line_sent = {}
         self._line_held = {}
@@ -297,6 +299,8 @@ class Watch:
             or (self.remembers and question.ask.retry_safe)
         ):
             raise Violation(f"{question} was answered, but never sent")
+        if verdict is Verdict.EXCEPTION:
+            self.refused_by_device.add(question.ask.body)
         if verdict in {Verdict.GATEWAY, Verdict.RULE}:
             question.asker.refused_at = now
         if verdict is Verdict.RIGHT and question.ask.retry_safe:
@@ -512,6 +516,7 @@ class Watch:
             and question.gone_turn is not None
             and self.loop.turns > question.gone_turn + 2
             and not (question.links or question.alike)
+            and not (self.probing and body in self._good)
         ):
             # (The engine learns of it in the next turn; what was handed to a connection
             # by then goes in the one after; and what an extra connection on trial did

@@ -29,8 +29,8 @@ needs_patience = pytest.mark.skipif(not SILENT_UNITS, reason="they are not drawn
 
 def both(seed: int, faulty: str, **kwargs: Any) -> tuple[Waits, Waits]:
     """Live with the faulty client, and without."""
-    kwargs = {"seconds": 60.0, "manners": {}, "settings": {}} | kwargs
-    return waits(seed, faulty, **kwargs), waits(seed, None, **kwargs)
+    drawn: dict[str, Any] = {"seconds": 60.0, "manners": {}, "settings": {}} | kwargs
+    return waits(seed, faulty, **drawn), waits(seed, None, **drawn)
 
 
 def wrong(lived: Waits) -> int:
