@@ -516,7 +516,6 @@ class Watch:
             and question.gone_turn is not None
             and self.loop.turns > question.gone_turn + 2
             and not (question.links or question.alike)
-            and not (self.probing and body in self._good)
         ):
             # (The engine learns of it in the next turn; what was handed to a connection
             # by then goes in the one after; and what an extra connection on trial did
@@ -569,7 +568,11 @@ class Watch:
             [question for question in same if question.gone_turn is None],
         ):
             if candidates:
-                return candidates[0]
+                found = candidates[0]
+                # (What nobody waits for any more may be a probe as well.)
+                gone = found.gone_turn is not None
+                probe = self.probing and body in self._good
+                return None if gone and probe else found
         return None if self.probing or not same else same[0]
 
     def _may_be_resent(self, question: Question) -> bool:
