@@ -48,7 +48,7 @@ def test_where_answers_name_no_question(seed: int, kind: str) -> None:
 @pytest.mark.parametrize(
     ("chosen", "candidates", "share"),
     [
-        pytest.param(MODBUS_LIVES, MODBUS_CANDIDATES, 0.98, id="modbus"),
+        pytest.param(MODBUS_LIVES, MODBUS_CANDIDATES, 0.96, id="modbus"),
         pytest.param(OTHER_LIVES, OTHER_CANDIDATES, 0.8, id="without_identifiers"),
     ],
 )
