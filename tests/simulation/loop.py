@@ -58,6 +58,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.stall = stall
         self.turns = 0
         """Turns that the program has had."""
+        self.steps = 0
+        """Callbacks, and transports that were read or written, in these turns."""
         self.step: Callable[[], None] | None = None
         """Called after every turn and every event: where invariants are checked."""
         self._rng = rng
@@ -89,6 +91,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """Give what the program has still scheduled."""
         handles = [*self._ready, *self._scheduled]
         return [handle for handle in handles if not handle.cancelled()]
+
+    @property
+    def stalled(self) -> bool:
+        """The next turn comes late."""
+        return self._stalled_until > self._now
 
     # What the test uses
 
@@ -150,6 +157,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             inputs, self._input = self._input, []
             if len(inputs) > 1:
                 self._rng.shuffle(inputs)
+            self.steps += len(inputs)
             for turn in inputs:
                 turn.turn()
         scheduled = self._scheduled
@@ -165,6 +173,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def _call(self, handle: asyncio.Handle) -> None:
         if not handle.cancelled():
+            self.steps += 1
             handle._run()  # noqa: SLF001 - what an event loop does with a handle
             if self._failure is not None:
                 failure, self._failure = self._failure, None

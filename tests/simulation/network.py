@@ -715,6 +715,8 @@ class Network:
         """The program's transports that are not yet closed."""
         self.log: deque[tuple[Any, ...]] = deque(maxlen=_LOG_LENGTH)
         self.digest = 0
+        self.passed = 0
+        """How much was noted or recorded."""
         self.on_dial: Callable[[], None] | None = None
         """Told when the program begins to connect."""
         self.on_refused: Callable[[], None] | None = None
@@ -730,12 +732,14 @@ class Network:
     def note(self, *what: object) -> None:
         """Remember that something happened."""
         time = self.loop.time()
+        self.passed += 1
         self.log.append((time, *what))
         self.digest = crc32(f"{time} {what[0]} {what[1]}".encode(), self.digest)
 
     def record(self, direction: str, link: int, data: bytes) -> None:
         """Remember what the program wrote or read on a link."""
         time = self.loop.time()
+        self.passed += 1
         self.log.append((time, direction, link, data))
         self.digest = crc32(data, crc32(b"%r%d" % (time, link), self.digest))
 

@@ -1739,6 +1739,20 @@ def test_reconnect_waits_for_them_up_to_the_timeout() -> None:
         assert scene.now == at(3)
 
 
+@contract("So one request is in flight on a connection")
+def test_resumed_while_it_drains_it_sends_nothing_beside_what_is_in_flight() -> None:
+    with stage(framing="rtu") as scene:
+        one, other = scene.hand(), scene.hand()
+        one.ask(asks(1))
+        other.ask(asks(2))
+        scene.at(0.02, lambda: scene.loop.create_task(scene.mux.pause()))
+        scene.at(0.04, scene.mux.resume)
+        scene.at(0.05, other.ask, asks(3))
+        scene.run_to(1)
+        moments = [asked.at for asked in scene.puppet.asked]
+        assert moments == [at(0), at(SERVICE)]
+
+
 @contract("leaves the device alone until it is resumed.")
 def test_paused_it_leaves_the_device_alone_until_it_is_resumed() -> None:
     with stage(health_check_interval=1) as scene:

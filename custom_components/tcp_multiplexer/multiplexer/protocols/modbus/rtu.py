@@ -415,8 +415,11 @@ class RtuDownstream(DownstreamCodec[bytes]):
 
     @override
     def reply(self, request: Request, response: bytes) -> bytes:
-        # A broadcast has no response on a line: whoever sent it awaits none.
-        return frame_of(response) if request.expects_reply else b""
+        if not request.expects_reply:
+            return b""  # a broadcast has no response on a line: nobody awaits one
+        if response[1] & EXCEPTION_BIT:
+            response = response[: _EXCEPTION_LENGTH - 2]  # a device's may be too long
+        return frame_of(response)
 
     @override
     def refuse(self, request: Request, failure: Failure) -> bytes | None:
