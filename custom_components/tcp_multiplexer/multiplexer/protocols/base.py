@@ -22,7 +22,7 @@ import enum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from .options import Framing, ProtocolOptions, SettingsError
+from .options import Framing, ProtocolOptions, check_one_in_flight
 
 
 class Failure(enum.StrEnum):
@@ -444,15 +444,3 @@ class Protocol[ResponseT](ABC):
         if response is None:
             return asked
         return f"{asked} -> {len(response)} bytes {response[:32].hex(' ')}"
-
-
-def check_one_in_flight(options: ProtocolOptions, what: str) -> None:
-    """Check that only one request may be in flight on a connection.
-
-    Raises:
-        SettingsError: there may be more; `what` names what does not allow that.
-
-    """
-    if options.max_in_flight > 1:
-        message = f"{what} can have only 1 request in flight at a time"
-        raise SettingsError("max_in_flight", message)

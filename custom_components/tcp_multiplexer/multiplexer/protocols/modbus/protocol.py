@@ -11,9 +11,14 @@ from ..base import (
     Request,
     Rules,
     UpstreamCodec,
+)
+from ..options import (
+    Framing,
+    Matching,
+    ProtocolOptions,
+    SettingsError,
     check_one_in_flight,
 )
-from ..options import Framing, Matching, ProtocolOptions, SettingsError
 from .lenient import LenientTransactions, LenientUpstream
 from .matching import ModbusUpstream, Transactions
 from .pdu import (
