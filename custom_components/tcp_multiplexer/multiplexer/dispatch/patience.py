@@ -133,11 +133,8 @@ class Patience:
 
     def next_moment(self, upstream: Upstream) -> float:
         """Return when a request next becomes overdue (loop time), or infinity."""
-        overdue = (
-            ()
-            if self._crowds.get(upstream) is None
-            else self._crowds.get(upstream).overdue
-        )
+        crowd = self._crowds.get(upstream)
+        overdue = () if crowd is None else crowd.overdue
         return min(
             (
                 self.due(upstream, exchange)
