@@ -19,6 +19,7 @@ from .dispatch.coalescing import Coalescer
 from .dispatch.connections import Connections
 from .dispatch.dispatcher import Dispatcher
 from .dispatch.exchange import Exchange, Requester
+from .dispatch.expiry import Expiry
 from .dispatch.misfits import Misfits
 from .dispatch.queue import RequestQueue
 from .dispatch.recorder import Recorder
@@ -98,7 +99,7 @@ class Multiplexer:
         name = name or f"{settings.host}:{settings.port}"
         timer = Timer()
         recorder = Recorder(self._protocol, self._statistics, self._events)
-        units = Units(
+        self._units = units = Units(
             self._queue,
             timer,
             settings.timeout,
@@ -107,12 +108,21 @@ class Multiplexer:
             self._events,
             name,
         )
+        cache = Cache(timer, settings.cache_ttl)
         self._connections = Connections(settings, self._queue, timer, units)
-        self._dispatcher = self._make_dispatcher(timer, recorder, units, name)
+        self._dispatcher = self._make_dispatcher(timer, recorder, units, cache)
+        expiry = Expiry(
+            self._dispatcher,
+            self._queue,
+            self._connections,
+            units,
+            Misfits(self._statistics, self._events, name),
+            cache,
+        )
         make = make_upstream or self._make_socket_upstream
         health = HealthTracker(rng or random.Random())  # noqa: S311 - no secret
         self._pool = self._dispatcher.supply = self._make_pool(
-            timer, make, health, paused=paused, name=name
+            timer, make, expiry, health, paused=paused, name=name
         )
         self._listener = Listener(
             settings,
@@ -126,7 +136,7 @@ class Multiplexer:
         self._hosts: set[_Host] = set()
 
     def _make_dispatcher(
-        self, timer: Timer, recorder: Recorder, units: Units, name: str
+        self, timer: Timer, recorder: Recorder, units: Units, cache: Cache
     ) -> Dispatcher:
         settings = self._settings
         return Dispatcher(
@@ -134,9 +144,8 @@ class Multiplexer:
             self._protocol,
             self._queue,
             self._connections,
-            Coalescer(Cache(timer, settings.cache_ttl), share=settings.share_reads),
+            Coalescer(cache, share=settings.share_reads),
             recorder,
-            Misfits(self._statistics, self._events, name),
             units,
             self._statistics,
             timer,
@@ -146,6 +155,7 @@ class Multiplexer:
         self,
         timer: Timer,
         make_upstream: Callable[[UpstreamOwner], Upstream],
+        expiry: Expiry,
         health: HealthTracker,
         *,
         paused: bool,
@@ -165,6 +175,7 @@ class Multiplexer:
             self._queue,
             self._connections,
             self._dispatcher,
+            expiry,
             Connector(make, self._statistics, name),
             health,
             upkeep,

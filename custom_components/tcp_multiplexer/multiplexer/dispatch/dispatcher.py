@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any, override
 
 from ..protocols.base import Failure
 from .exchange import CloseReason, Exchange, Repetition, Requester, UpstreamOwner
-from .expiry import Expiry
 from .pinning import pin, unpin
 from .policy import Policy, Verdict
 from .refusing import turn_down
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from .coalescing import Coalescer
     from .connections import Connections
     from .exchange import Upstream
-    from .misfits import Misfits
     from .queue import RequestQueue
     from .recorder import Recorder
     from .supply import Supply
@@ -72,7 +70,6 @@ class Dispatcher(UpstreamOwner):
         connections: Connections,
         coalescer: Coalescer,
         recorder: Recorder,
-        misfits: Misfits,
         units: Units,
         statistics: Statistics,
         timer: Timer,
@@ -90,7 +87,6 @@ class Dispatcher(UpstreamOwner):
         self._cache = coalescer.cache
         self._sharing = Sharing(coalescer, queue, recorder, timer)
         self._units = units
-        self.expiry = Expiry(self, queue, connections, units, misfits, coalescer.cache)
         self._loop = asyncio.get_running_loop()
         self._within = False
         self.policy = Policy(settings, protocol)

@@ -18,6 +18,8 @@ unless something sent later has been answered.
 
 from typing import TYPE_CHECKING
 
+from .exchange import Crowd
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
@@ -37,48 +39,6 @@ _MAX_TRIED = 2
 """The same while it is not known whether requests may go beside them."""
 _MAX_WITH_UNIT = 2
 """Requests that are with a unit while one of them is overdue."""
-
-
-class Crowd:
-    """The overdue requests of one connection, and those sent beside them."""
-
-    __slots__ = (
-        "alone",
-        "beside",
-        "freed_at",
-        "heard",
-        "overdue",
-        "passed",
-        "slowest",
-        "suspect",
-        "works",
-    )
-
-    def __init__(self) -> None:
-        self.overdue: dict[Request, Exchange] = {}
-        self.beside: dict[Request, bool] = {}
-        """Requests in flight that were sent beside overdue ones, and whether any of
-        these is of another unit."""
-        self.works = False
-        """One that was sent beside has been answered."""
-        self.alone = False
-        """One was lost: nothing may go beside any more."""
-        self.suspect: Hashable | None = None
-        """The unit whose request was lost, until one sent alone has shown whether it
-        is the device that lost it, or the unit that is silent."""
-        self.passed = 0.0
-        """When the latest request that was answered had been sent (loop time)."""
-        self.heard: dict[Hashable, float] = {}
-        """When each unit last answered (loop time)."""
-        self.freed_at = 0.0
-        """When an overdue request last ended (loop time)."""
-        self.slowest = 0.0
-        """The longest response time of what was sent beside, in seconds."""
-
-    @property
-    def resting(self) -> bool:
-        """Whether there is nothing to watch."""
-        return not (self.overdue or self.beside or self.suspect is not None)
 
 
 class Patience:

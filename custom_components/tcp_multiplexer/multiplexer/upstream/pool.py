@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..dispatch.connections import Connections
     from ..dispatch.dispatcher import Dispatcher
     from ..dispatch.exchange import Upstream
+    from ..dispatch.expiry import Expiry
     from ..dispatch.queue import RequestQueue
     from ..dispatch.timer import Timer
     from ..observe.events import Events
@@ -54,6 +55,7 @@ class UpstreamPool(Supply):
         queue: RequestQueue,
         connections: Connections,
         dispatcher: Dispatcher,
+        expiry: Expiry,
         connector: Connector,
         health: HealthTracker,
         upkeep: Upkeep,
@@ -76,6 +78,7 @@ class UpstreamPool(Supply):
         self._trial_seconds = trial_seconds
         self._connections = connections
         self._dispatcher = dispatcher
+        self._expiry = expiry
         self._upkeep = upkeep
         self._timer = timer
         self._settings = settings
@@ -303,7 +306,7 @@ class UpstreamPool(Supply):
 
     def _on_timer(self, now: float) -> None:
         self.health.waited(now)
-        self._dispatcher.expiry.give_up(now)
+        self._expiry.give_up(now)
         for upstream in self._connections:
             if self.health.outage_since is None or upstream.draining is not None:
                 self._upkeep.look_after(upstream, now)
@@ -335,7 +338,7 @@ class UpstreamPool(Supply):
     def _next_moment(self) -> float:
         """Return the earliest moment at which something may be due (loop time)."""
         now = self._loop.time()
-        moments = [self._timer.at, self._dispatcher.expiry.next_moment()]
+        moments = [self._timer.at, self._expiry.next_moment()]
         for upstream in self._connections.open:
             if self.health.outage_since is None:
                 moments.append(self._upkeep.next_moment(upstream, now))
