@@ -63,6 +63,8 @@ _STATE_EVENTS: Final = frozenset(
 SHOWN_EVENTS: Final = (
     EventType.UPSTREAM_LOST,
     EventType.UPSTREAM_BACK,
+    EventType.UNIT_SILENT,
+    EventType.UNIT_BACK,
     EventType.CLIENT_CONNECTED,
     EventType.CLIENT_DISCONNECTED,
     EventType.CLIENT_REFUSED,

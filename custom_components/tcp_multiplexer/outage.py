@@ -1,9 +1,10 @@
 """How often requests are reported that an outage refuses.
 
-Clients keep asking while their device is away for the night, or paused. The outage is
-an event and a state; that requests are refused because of it is reported at once, and
-then, for each client, less and less often: what was held back is one event with a
-count. Otherwise a night would leave an entry a second in the recorder's database.
+Clients keep asking while their device is away for the night, or paused, or a unit of
+it silent. The outage is an event and a state; that requests are refused because of it
+is reported at once, and then, for each client, less and less often: what was held back
+is one event with a count. Otherwise a night would leave an entry a second in the
+recorder's database.
 """
 
 import asyncio
@@ -16,7 +17,11 @@ from .multiplexer import Event, EventType, Failure
 FIRST_SECONDS: Final = 1.0
 FORGET_SECONDS: Final = 60.0
 MOST_SECONDS: Final = 900.0
-_REASONS: Final = {Failure.NO_CONNECTION.value, Failure.PAUSED.value}
+_REASONS: Final = {
+    Failure.NO_CONNECTION.value,
+    Failure.PAUSED.value,
+    Failure.SILENT.value,
+}
 
 type _Kind = tuple[str | None, str | None]
 

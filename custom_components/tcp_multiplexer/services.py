@@ -184,6 +184,7 @@ async def _async_get_statistics(call: ServiceCall) -> ServiceResponse:
             str(number): {**asdict(unit), "functions": _by_text(unit.functions)}
             for number, unit in snapshot.units.items()
         },
+        "silent_units": list(snapshot.silent_units),
     }
 
 

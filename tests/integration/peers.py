@@ -27,6 +27,8 @@ class ModbusDevice:
         """Seconds between a request and its answer."""
         self.silent = False
         """Take requests and answer none."""
+        self.silent_units: set[int] = set()
+        """The same for these units only."""
         self.hangs_up = False
         """Close the connection after every answer."""
         self.closes_on_garbage = False
@@ -101,7 +103,7 @@ class _DeviceConnection(asyncio.Protocol):
             frame, self._buffer = self._buffer[:end], self._buffer[end:]
             device = self._device
             device.requests.append(frame[6:])
-            if device.silent:
+            if device.silent or frame[6] in device.silent_units:
                 continue
             answer = device.answer(frame[6:])
             reply = frame[:4] + len(answer).to_bytes(2) + answer

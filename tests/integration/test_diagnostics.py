@@ -66,6 +66,7 @@ async def test_diagnostics(
     assert told["snapshot"]["health"] == "healthy"
     assert told["snapshot"]["listen_addresses"] == REDACTED
     assert told["snapshot"]["requests"] == 3
+    assert told["snapshot"]["silent_units"] == []
     [shown] = told["snapshot"]["clients"]
     assert (shown["client"], shown["name"], shown["requests"]) == (2, "evcc", 3)
 

@@ -425,6 +425,33 @@ async def test_events_of_the_upstream(
     assert len(told.of("upstream_lost")) == len(told.of("upstream_back")) == 1
 
 
+async def test_events_of_a_unit(
+    hass: HomeAssistant, entry: MockConfigEntry, device: ModbusDevice
+) -> None:
+    told = Told(hass)
+    await load(hass, entry, timeout=0.1)
+    device.silent_units = {2}
+    async with ModbusClient(listen_port(hass, entry)) as client:
+        assert await client.ask(read()) == values()
+        for _ in range(2):
+            assert await client.ask(read(), unit=2) == NO_RESPONSE
+        await until(lambda: told.of("unit_silent"))
+        assert await client.ask(read(), unit=2) == NO_RESPONSE
+        assert device.requests.count(b"\2" + read()) == 2
+        assert hass.states.is_state(HEALTH, "healthy")
+        await until(lambda: told.of("request_refused")[-1]["reason"] == "silent")
+        device.silent_units = set()
+        await entry.runtime_data.async_reconnect()  # it is tried again at once
+        multiplexer = entry.runtime_data.multiplexer
+        await until(lambda: multiplexer.snapshot().connections)
+        assert await client.ask(read(), unit=2) == values(unit=2)
+        await until(lambda: told.of("unit_back"))
+    for event_type in ("unit_silent", "unit_back"):
+        assert told.of(event_type) == [
+            {"event_type": event_type, "detail": "2", "count": 1}
+        ]
+
+
 async def test_other_protocols(hass: HomeAssistant, device: ModbusDevice) -> None:
     """An entry of another protocol has the same entities and its own model."""
     entry = MockConfigEntry(

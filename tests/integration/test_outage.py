@@ -76,7 +76,10 @@ def test_the_beginning_is_told_as_it_is(evening: Evening) -> None:
     # Another client, and another reason, are something else.
     evening.refusals.take(refused("wallbox"))
     evening.refusals.take(refused("evcc", Failure.PAUSED))
-    assert [event.client for event in evening.told[-2:]] == ["wallbox", "evcc"]
+    evening.refusals.take(refused("evcc", Failure.SILENT))
+    assert [event.client for event in evening.told[-3:]] == ["wallbox", "evcc", "evcc"]
+    evening.refusals.take(refused("evcc", Failure.SILENT))
+    assert len(evening.told) == 6
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,20 @@ async def test_get_and_reset_statistics(
         assert told["clients"] == 1
 
 
+async def test_statistics_name_the_units_that_are_silent(
+    hass: HomeAssistant, entry: MockConfigEntry, device: ModbusDevice
+) -> None:
+    hass.config_entries.async_update_entry(entry, options={"timeout": 0.1})
+    assert await hass.config_entries.async_setup(entry.entry_id)
+    device.silent_units = {7}
+    async with ModbusClient(listen_port(hass, entry)) as client:
+        for unit in (1, 7, 7, 7):
+            await client.ask(read(), unit)
+        told = await call(hass, GET_STATISTICS, entry)
+    assert told["silent_units"] == [7]
+    assert (told["failures"]["no_response"], told["failures"]["silent"]) == (2, 1)
+
+
 async def test_send_request(
     hass: HomeAssistant, loaded_entry: MockConfigEntry, device: ModbusDevice
 ) -> None:

@@ -316,6 +316,7 @@ class Multiplexer:
             wait_seconds_median=percentile(waits, 0.5),
             wait_seconds_p95=percentile(waits, 0.95),
             units=statistics.units.snapshot(),
+            silent_units=self._dispatcher.silent_units,
             since=statistics.since + clock,
         )
 

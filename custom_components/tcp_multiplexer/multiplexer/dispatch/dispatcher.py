@@ -37,6 +37,8 @@ from .sharing import Sharing
 from .unanswered import Unanswered
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from ..observe.statistics import Statistics
     from ..protocols.base import Protocol, Request, ShareKey, Unsolicited
     from ..settings import Settings
@@ -115,6 +117,11 @@ class Dispatcher(UpstreamOwner):
 
     def _update_guard(self) -> None:
         self._guarded = self.policy.active or self._units.breakers.any_open
+
+    @property
+    def silent_units(self) -> tuple[Hashable, ...]:
+        """The units that do not answer, and are only tried now and then."""
+        return self._units.breakers.open_units
 
     def witness(self) -> Request | None:
         """Return a read that should be answered if the device is well, or None."""

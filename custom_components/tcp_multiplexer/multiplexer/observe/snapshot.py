@@ -5,7 +5,7 @@ seconds; `bytes_*` are bytes of the application protocol. Times of day are secon
 since the epoch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 import enum
 from typing import NamedTuple
@@ -144,5 +144,7 @@ class Snapshot:
     wait_seconds_p95: float | None
 
     units: Mapping[int, ScopeSnapshot]
+    silent_units: tuple[Hashable, ...]
+    """Units that do not answer, and are only tried now and then."""
     since: float
     """When counting began (time of day)."""
