@@ -633,6 +633,7 @@ def test_an_exception_that_is_too_long_is_told_in_the_length_that_it_has_on_a_li
     """A client takes its length from the function, and the rest for noise."""
     codec = RtuDownstream(OnFailure.EXCEPTION)
     (request,) = received(codec, with_crc(b"\x01\x07"))
+    assert isinstance(request, Request)
     assert codec.reply(request, b"\x01\x87\x02\xff") == with_crc(b"\x01\x87\x02")
 
 

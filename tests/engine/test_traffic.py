@@ -890,7 +890,7 @@ async def test_exception_is_a_sign_of_life_and_silence_is_not(
     assert multiplexer.snapshot().health_reason == "no_response"
     # It is there: nothing is known of the unit but that it is silent.
     await until(lambda: multiplexer.snapshot().reconnects)
-    assert multiplexer.health is Health.DEGRADED
+    assert multiplexer.snapshot().health is Health.DEGRADED
 
 
 async def test_probe_never_opens_a_connection(
