@@ -77,6 +77,8 @@ class Units:
 class SharedConnectionUpstream(Upstream):
     """Carries exchanges over Home Assistant's connection, each in a task."""
 
+    reaches_device = False
+
     def __init__(self, owner: UpstreamOwner, units: Units) -> None:
         super().__init__(owner)
         self._units = units

@@ -210,6 +210,9 @@ class Upstream(ABC):
     All moments are loop time.
     """
 
+    reaches_device = True
+    """Whether `open` reaches the device, or only the first request does."""
+
     def __init__(self, owner: UpstreamOwner) -> None:
         self.owner = owner
         self.in_flight: dict[Request, Exchange] = {}

@@ -21,6 +21,11 @@ _OWN_REASONS = frozenset(
 )
 """Reasons for which the multiplexer itself closes a connection of a healthy device."""
 _BY_DEVICE = frozenset((CloseReason.CLOSED_BY_DEVICE, CloseReason.RESET))
+_AT_ONCE = 0.05
+"""Seconds within which a device turns a connection away that it does not serve, as one
+that somebody else holds does, ..."""
+_TIMES = 3
+"""... so many times in a row, and has never answered."""
 _HANG_UPS = 2
 """At so many requests in a row a device may hang up because of these requests ..."""
 _LATELY = 60.0
@@ -54,6 +59,8 @@ class LossJudge:
         self._connections = connections
         self._trial_seconds = trial_seconds
         self._has_units = has_units
+        self._turned_away = 0
+        """Connections in a row that were."""
         self._hang_ups = 0
         """Connections in a row at whose first request the device has hung up."""
         self._answered_before = 0.0
@@ -81,8 +88,11 @@ class LossJudge:
         if reason is CloseReason.NO_RESPONSE and self._has_units:
             return Loss.NOTHING  # it was renewed: the units are judged one by one
         if not upstream.sent:
-            return Loss.UNASKED
-        if reason in _BY_DEVICE and self._due_to_request(now, answered):
+            at_once = now - upstream.opened_at < _AT_ONCE and not answered
+            self._turned_away = self._turned_away + 1 if at_once else 0
+            return Loss.FAILED if self._turned_away >= _TIMES else Loss.UNASKED
+        hung_up = reason in _BY_DEVICE and upstream.reaches_device
+        if hung_up and self._due_to_request(now, answered):
             return Loss.NOTHING
         return Loss.FAILED
 
