@@ -627,6 +627,34 @@ def test_frame_cut_short_is_not_completed_by_the_beginning_of_another(
     assert not answers(events)
 
 
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("function", [5, 6])
+def test_confirmation_may_look_as_if_another_response_began_in_it(
+    function: int, number: int, late: bool
+) -> None:
+    """Coil or register `number` is written 0, and that transaction is in flight."""
+    write = bytes((function, 0, number, 0, 0))
+    codec, (mine, other), (sent, _) = asked(b"\1" + write, b"\1" + read(2))
+    if late:
+        codec.expire(other)
+    confirmation = sent._replace(pdu=write).encoded()
+    assert fed(codec, confirmation) == [Answer(mine, b"\1" + write)]
+
+
+@pytest.mark.parametrize("function", [5, 6])
+def test_confirmation_cut_short_is_not_completed_by_another_header(
+    function: int,
+) -> None:
+    codec, (mine, _), (sent, _) = asked(
+        bytes((1, function, 0, 7, 0, 0)), b"\1" + read(2)
+    )
+    confirmation = sent._replace(pdu=bytes((function, 0, 2, 0, 0))).encoded()
+    events = fed(codec, confirmation)
+    assert [type(event) for event in events] == [Close]
+    assert codec.begun(mine)
+
+
 def test_value_that_looks_like_a_transaction_in_flight_passes() -> None:
     codec, (mine, _), (sent, _) = asked(b"\1" + read(1, 6), b"\1" + read(2))
     # 2 is in flight; what follows it here is no header of its response.

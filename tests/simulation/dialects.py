@@ -355,6 +355,7 @@ class ModbusDialect(Dialect):
                 data[2:6] = b"\0\0" + rng.randrange(255, 1 << 16).to_bytes(2)
             case _:  # one that announces nothing
                 data[2:6] = b"\0\0\0\1"
+        data[7] &= 0x7F  # an exception is one whatever its header announces
         return bytes(data)
 
 

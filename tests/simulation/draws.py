@@ -80,6 +80,12 @@ class Draw:
                 manners.silent = frozenset(rng.sample(UNITS, rng.choice((0, 1, 2))))
                 manners.gateway = rng.choice(tuple(Gateway))
                 manners.holds = rng.choice((1.0, 3.0, 10.0))
+                if self._kind != "modbus":
+                    # (What waits behind it must not come later either, see `late`;
+                    # of four connections, each may have asked for a silent unit.)
+                    units = 4 if self._kind == "lenient" else 1
+                    longest = (timeout + 0.4 * self._quiet) / units
+                    manners.holds = min(manners.holds, longest)
         return manners
 
     def settings(self) -> dict[str, Any]:

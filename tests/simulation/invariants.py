@@ -106,6 +106,11 @@ class Watch:
     """Per unit of a line, when it was last asked what, unless that was answered."""
     _line_held: dict[int, float]
     """Per unit of a line, until when it must not be asked."""
+    _said: dict[Link, bytearray]
+    """Where late answers count, what the device said since it was last asked."""
+    _unasked: dict[Link, dict[int, float]]
+    """Where answers have identifiers, when the engine sent what, its own questions or
+    what nobody waits for any more, that is not answered."""
 
     def _take(self, settings: Settings) -> None:
         """Take settings to go by; of those that follow, the most lenient count."""
@@ -123,6 +128,8 @@ class Watch:
         on_line = settings.framing == "rtu"
         self._line_sent = {}
         self._line_held = {}
+        self._said = {}
+        self._unasked = {}
         self._by_unit = on_line
         self._by_link = settings.max_connections > 1
         held = on_line or settings.matching == "lenient"
@@ -328,6 +335,8 @@ class Watch:
             del self._line_sent[unit]
         elif (
             self.dialect.gave_up(body)
+            # (A gateway may have said so itself.)
+            and body[1:] not in self._said[question.links[-1]]
             and not question.links[-1].dialled.is_closing()
             and self.loop.time() >= question.asked + self.shortest_timeout
         ):
@@ -428,6 +437,8 @@ class Watch:
         buffer = bytearray()
         heard = bytearray()
         self._flying[link] = {}
+        unasked = self._unasked[link] = {}
+        said = self._said[link] = bytearray()
         self._refused_at = None
 
         def wrote(data: bytes) -> None:
@@ -440,8 +451,10 @@ class Watch:
         def read(data: bytes) -> None:
             if face.correlated:
                 heard.extend(data)
-                for _ in self.dialect.cut(heard):
-                    pass
+                for tid, _ in self.dialect.cut(heard):
+                    unasked.pop(tid, None)
+            elif self._hold is not None:
+                said.extend(data)
 
         def gone() -> None:
             tid = int.from_bytes(heard[:2]) if len(heard) > 1 else -1
@@ -492,14 +505,9 @@ class Watch:
         question = self._whose(body)
         if self._hold is not None:
             self._line_sent[line] = (now, question)
+            self._said[link].clear()
         if question is None:
-            self._writes_at_least = self._writes_at_most = 0
-            # (What was handed to the connection goes with what else the turn brings.)
-            turn, asker = self._given_up.get(body, (-2, None))
-            if asker is not None and turn >= self.loop.turns - 1:
-                self._served(asker)
-            elif not self._may_probe(body):
-                raise Violation(f"nobody asks (any more) for {body[:40].hex(' ')}")
+            self._asks_itself(link, tid, body)
             return
         if None not in self.rules.said(question):
             raise Violation(f"{question} was sent, though a rule forbids it")
@@ -532,9 +540,14 @@ class Watch:
         self._pending.pop(question, None)
         question.sent = now
         flying = self._flying[link]
+        flying.pop(question, None)  # what was lost beside another may go here again
         known = [other for other in flying if not self._may_have_ended(other)]
         late = [other for other in known if self._is_overdue(other)]
-        question.beside = bool(late)
+        # (Also beside what may have ended, but need not: asked by the host, or by one
+        # who left, or by several. And beside the engine's own.)
+        question.beside = any(
+            map(self._is_overdue, flying)
+        ) or self._unasked_is_overdue(link)
         flying[question] = None
         if len(late) > _MOST_OVERDUE:
             raise Violation(f"{question} was sent beside too many overdue: {late}")
@@ -542,6 +555,17 @@ class Watch:
             why = "too many in flight on one connection:"
             prompt = [other for other in known if other not in late] + [question]
             self._must_end.append((why, prompt, self.max_in_flight))
+
+    def _asks_itself(self, link: Link, tid: int, body: bytes) -> None:
+        """Look at a request that nobody asks, as it seems."""
+        self._writes_at_least = self._writes_at_most = 0
+        self._unasked[link][tid] = self.loop.time()
+        # (What was handed to the connection goes with what else the turn brings.)
+        turn, asker = self._given_up.get(body, (-2, None))
+        if asker is not None and turn >= self.loop.turns - 1:
+            self._served(asker)
+        elif not self._may_probe(body):
+            raise Violation(f"nobody asks (any more) for {body[:40].hex(' ')}")
 
     def _check_rest(self, link: Link, body: bytes, now: float) -> None:
         rested = self._last_end.get(link, 0.0) + self.request_delay - _TINY
@@ -561,9 +585,19 @@ class Watch:
 
     def _is_overdue(self, question: Question) -> bool:
         """Tell whether the next may go out beside a question that was sent."""
+        return self.patient and self._exceeds_patience(question.sent)
+
+    def _exceeds_patience(self, sent: float) -> bool:
         patience = min(_LEAST_PATIENCE, self.shortest_timeout / 2)
-        waited = self.loop.time() - question.sent
-        return self.patient and waited > patience - _STEP
+        return self.loop.time() - sent > patience - _STEP
+
+    def _unasked_is_overdue(self, link: Link) -> bool:
+        """Tell whether the next may go out beside what nobody asks."""
+        now = self.loop.time()
+        return self.patient and any(
+            now <= sent + self.timeout + self.slack and self._exceeds_patience(sent)
+            for sent in self._unasked[link].values()
+        )
 
     def _whose(self, body: bytes) -> Question | None:
         """Find the question that a request upstream asks."""
@@ -666,9 +700,8 @@ class Watch:
         takes what goes out beside that.
         """
         return self.patient and any(
-            self._is_overdue(other)
-            for flying in self._flying.values()
-            for other in flying
+            any(map(self._is_overdue, flying)) or self._unasked_is_overdue(link)
+            for link, flying in self._flying.items()
         )
 
     def _served_before(self, one: Asker, other: Asker) -> bool:
@@ -703,10 +736,18 @@ class Watch:
             if other is question:
                 return
             if not other.links:
-                if other.admitted and other.gone_turn is None and not other.delayed:
+                if other.asker.host:
+                    # It may have ended just now: its task learns that in the next turn.
+                    when = self.loop.time() + self.slack
+                    self.loop.post(when, self._must_be_over, question, other)
+                elif other.admitted and other.gone_turn is None and not other.delayed:
                     raise Violation(f"{question} was sent before the older {other}")
             else:
                 self._must_end.append((f"{question} was sent beside", [other], 0))
+
+    def _must_be_over(self, question: Question, other: Question) -> None:
+        if other.ended is None and not self.loop.stalled:
+            raise Violation(f"{question} was sent before the older {other}")
 
     @property
     def _resent(self) -> int:

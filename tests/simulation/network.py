@@ -494,6 +494,7 @@ class ProgramEndpoint(Endpoint):
     @override
     def begin(self, protocol: asyncio.Protocol) -> None:
         self.protocol = protocol
+        self.network.passed += 1  # (its end is noted)
         self.network.open[self] = None
         self.network.loop.call_soon(self._begin)
 
@@ -716,7 +717,7 @@ class Network:
         self.log: deque[tuple[Any, ...]] = deque(maxlen=_LOG_LENGTH)
         self.digest = 0
         self.passed = 0
-        """How much was noted or recorded."""
+        """How much was noted or recorded, and how many of the program's links began."""
         self.on_dial: Callable[[], None] | None = None
         """Told when the program begins to connect."""
         self.on_refused: Callable[[], None] | None = None

@@ -40,6 +40,8 @@ SILENCE = 0.05
 
 _EXCEPTION = 9
 """Bytes of a frame with an exception."""
+_ECHO = 6
+"""Bytes of a write that its confirmation repeats at least: what and how much."""
 _NO_FRAME = "not a Modbus/TCP frame"
 
 _EXPIRED_LIMIT = 4096
@@ -343,9 +345,22 @@ class ModbusUpstream(UpstreamCodec[bytes]):
                 and may_begin(data, at - 2)
                 and may_head(data[at + 4 : at + 6], other)
             ):
-                return True
+                return not self._is_echo(data[start:end])
             at = data.find(b"\0\0", at + 1, end + 3)
         return False
+
+    def _is_echo(self, frame: bytes) -> bool:
+        """Return whether a frame repeats the write that it confirms, to the byte.
+
+        Whatever that looks like, nothing in it can be wrong.
+        """
+        request = self._in_flight.get(frame[:2])
+        return (
+            request is not None
+            and request.writes is not None
+            and len(frame) >= PREFIX + _ECHO
+            and request.payload.startswith(frame[PREFIX:])
+        )
 
     @override
     def begun(self, request: Request) -> bool:
