@@ -1221,11 +1221,14 @@ def test_one_that_is_closed_while_a_request_waits_is_a_failed_attempt() -> None:
 
 
 @contract(
+    "Nor is it one where the device hangs up at a request",
     "at two requests in a row, or at five if it has answered others within the last "
     "60 s, the connection is reopened immediately.",
     "Any other end without a response, unless we closed it on purpose, is a failed "
     "attempt.",
 )
+@pytest.mark.parametrize("ends", [hangs_up, resets])
+@pytest.mark.parametrize(("answered", "times"), [(None, 2), (0, 2), (50, 5)])
 def test_a_request_at_which_the_device_hangs_up_is_no_outage(
     ends: Callable[[float], Any], answered: float | None, times: int
 ) -> None:
