@@ -25,7 +25,10 @@ from custom_components.tcp_multiplexer.multiplexer.dispatch.exchange import (
     Exchange,
     Requester,
 )
-from custom_components.tcp_multiplexer.multiplexer.dispatch.queue import RequestQueue
+from custom_components.tcp_multiplexer.multiplexer.dispatch.queue import (
+    RequestQueue,
+    Screen,
+)
 from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Failure,
     Request,
@@ -92,10 +95,15 @@ def put(queue: RequestQueue, *exchanges: Exchange) -> tuple[Exchange, ...]:
     return exchanges
 
 
-def taken(queue: RequestQueue, **how: Any) -> str:
+def whatever(_: Exchange) -> bool:
+    """Let every request pass that the queue lets pass."""
+    return True
+
+
+def taken(queue: RequestQueue, screen: Screen = whatever) -> str:
     """Take all that can be taken; give the names of who asked, in order."""
     names = []
-    while (exchange := queue.take(**how)) is not None:
+    while (exchange := queue.take(screen)) is not None:
         names.append(exchange.requester.name)
     return " ".join(names)
 
@@ -187,7 +195,7 @@ def test_one_whose_connection_is_full_waits_there_and_holds_nobody_up() -> None:
 def test_only_what_may_be_sent_twice_and_others_keep_their_turn() -> None:
     queue, a, b, c = queue_of("a", "b", "c")
     put(queue, write(a), read(b), write(c, 2))
-    assert taken(queue, may_go=lambda e: e.request.retry_safe) == "b"
+    assert taken(queue, screen=lambda e: e.request.retry_safe) == "b"
     put(queue, read(b))
     assert taken(queue) == "a c b"
 
@@ -273,7 +281,7 @@ def test_what_comes_too_late_is_dropped_and_was_not_served() -> None:
     """Its requester keeps its turn, and the count of writes in a row goes on."""
     queue, a, b = queue_of("a", "b", writes_first=True)
     late, _, waits = put(queue, read(a), read(b), read(a))
-    assert queue.take(judge=lambda e: Failure.BUSY if e is late else None) is waits
+    assert queue.take(lambda e: Failure.BUSY if e is late else True) is waits
     assert queue.turned_down == [(late, Failure.BUSY)]
     assert queue.depth == 1
     assert taken(queue) == "b"
@@ -283,7 +291,7 @@ def test_what_comes_too_late_is_dropped_and_was_not_served() -> None:
     for _ in range(4):
         queue.ended(queue.take())
     # four writes in a row: it is a read's turn, and the one dropped was not it
-    assert queue.take(judge=lambda e: Failure.BUSY if e is late else None) is waits
+    assert queue.take(lambda e: Failure.BUSY if e is late else True) is waits
 
 
 def test_next_deadline_is_that_of_whatever_stands_first() -> None:
@@ -588,8 +596,8 @@ class Naive(RuleBasedStateMachine):
         )
         may = (e for e in nexts if self.may_go(e, retry_safe=only_safe))
         expected = next(may, None)
-        may_go = (lambda e: e.request.retry_safe) if only_safe else None
-        assert self.queue.take(may_go) is expected
+        screen = (lambda e: e.request.retry_safe) if only_safe else whatever
+        assert self.queue.take(screen) is expected
         if expected is None:
             return multiple()
         self.pending.remove(expected)

@@ -5,6 +5,9 @@ from typing import Any, cast
 
 import pytest
 
+from custom_components.tcp_multiplexer.multiplexer.dispatch.known_reads import (
+    KnownReads,
+)
 from custom_components.tcp_multiplexer.multiplexer.dispatch.queue import RequestQueue
 from custom_components.tcp_multiplexer.multiplexer.dispatch.timer import Timer
 from custom_components.tcp_multiplexer.multiplexer.dispatch.units import Units
@@ -26,7 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def units_of(queue: RequestQueue, timeout: float = 5.0) -> Units:
     """Return units of a device whose requests time out after so long."""
     timer = Timer(lambda _: None)
-    return Units(queue, timer, timeout, {}, lambda *_: "", Events(), "device")
+    return Units(queue, timer, timeout, KnownReads(), lambda *_: "", Events(), "device")
 
 
 def answered(units: Units, unit: int, took: float) -> None:
@@ -68,11 +71,11 @@ def test_units_that_are_watched_are_bounded() -> None:
 @pytest.mark.usefixtures("clock")
 def test_too_late_is_less_than_the_median() -> None:
     units = units_of(RequestQueue(8))
-    assert units.verdict(100, left(0.0)) is None  # nothing is known
+    assert units.verdict(left(0.0), 100) is None  # nothing is known
     for took in (0.5, 2.0, 0.7):
         answered(units, 1, took)
-    assert units.verdict(100, left(0.69)) is Failure.BUSY
-    assert units.verdict(100, left(0.71)) is None
+    assert units.verdict(left(0.69), 100) is Failure.BUSY
+    assert units.verdict(left(0.71), 100) is None
 
 
 @pytest.mark.usefixtures("clock")
@@ -80,8 +83,8 @@ def test_more_than_half_the_timeout_is_never_too_late() -> None:
     """Else a unit that once was slower would never be asked again."""
     units = units_of(RequestQueue(8), timeout=5.0)
     answered(units, 1, 4.0)
-    assert units.verdict(100, left(2.4)) is Failure.BUSY
-    assert units.verdict(100, left(2.6)) is None
+    assert units.verdict(left(2.4), 100) is Failure.BUSY
+    assert units.verdict(left(2.6), 100) is None
 
 
 def test_held_units_are_let_go_when_it_is_time(clock: Clock) -> None:
@@ -103,8 +106,8 @@ def test_held_units_are_let_go_when_it_is_time(clock: Clock) -> None:
 def test_too_late_is_what_may_not_be_sent_before_its_deadline() -> None:
     units = units_of(RequestQueue(8))
     units.hold(1, 105.0)
-    assert units.verdict(100, left(4.9)) is Failure.BUSY
-    assert units.verdict(100, left(5.1)) is None
+    assert units.verdict(left(4.9), 100) is Failure.BUSY
+    assert units.verdict(left(5.1), 100) is None
 
 
 def test_active_while_a_unit_is_watched_or_held(clock: Clock) -> None:

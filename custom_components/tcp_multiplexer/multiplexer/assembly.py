@@ -44,7 +44,7 @@ def make_dispatcher(  # noqa: PLR0917 - the parts that it connects
         queue,
         timer,
         settings.timeout,
-        recorder.last_good,
+        recorder.known,
         protocol.describe,
         events,
         name,

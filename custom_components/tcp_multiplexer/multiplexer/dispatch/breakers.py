@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..observe.events import Events
     from ..protocols.base import Request
     from .exchange import Exchange
+    from .known_reads import KnownReads
 
 LOGGER = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class Breakers:
 
     def __init__(
         self,
-        known: dict[Hashable, Request],
+        known: KnownReads,
         describe: Callable[[bytes, None], str],
         events: Events,
         name: str,
@@ -175,20 +176,17 @@ class Breakers:
         `proof` is when the device last answered.
         """
         for unit, breaker in self.units.items():
-            known = self._known.get(unit)
-            if (
-                known is not None
-                and known.subject not in breaker.asked
-                and breaker.is_due(proof)
-            ):
-                return known
+            if breaker.is_due(proof):
+                for known in self._known.of(unit):
+                    if known.subject not in breaker.asked:
+                        return known
         return None
 
     def witness(self, other_than: Hashable = None) -> Request | None:
         """Return a read that should be answered if the connection is alive, or None."""
-        for unit, request in self._known.items():
-            breaker = self.units.get(unit)
-            if unit != other_than and (
+        for request in self._known:
+            breaker = self.units.get(request.unit)
+            if request.unit != other_than and (
                 breaker is None or request.subject not in breaker.asked
             ):
                 return request
@@ -246,9 +244,8 @@ class Breakers:
         """Open the breakers of units that are silent without doubt."""
         opened = False
         for unit, breaker in self.units.items():
-            known = self._known.get(unit)
-            if breaker.is_due(proof) and (
-                known is None or known.subject in breaker.asked
+            if breaker.is_due(proof) and all(
+                known.subject in breaker.asked for known in self._known.of(unit)
             ):
                 breaker.open(now)
                 opened = True

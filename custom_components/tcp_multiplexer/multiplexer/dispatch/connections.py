@@ -123,7 +123,10 @@ class Connections:
             upstream.ready = False
 
     def freed(self, upstream: Upstream, now: float) -> None:
-        """Make a connection ready, or close it, after an exchange on it has ended."""
+        """Make a connection ready, or close it, after an exchange on it has ended.
+
+        `limit` must follow if anything is overdue on it.
+        """
         if upstream.draining is not None or not upstream.reusable:
             upstream.ready = False
             if not upstream.in_flight:
@@ -131,11 +134,7 @@ class Connections:
             return
         if self._rests:
             self._rest(upstream, now)
-        elif (
-            not upstream.ready
-            and now >= upstream.not_before
-            and len(upstream.in_flight) < upstream.capacity
-        ):
+        elif not upstream.ready and now >= upstream.not_before:
             upstream.ready = True
             if upstream.waiting:
                 self._make_ready(upstream)

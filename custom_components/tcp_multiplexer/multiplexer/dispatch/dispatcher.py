@@ -55,10 +55,6 @@ if TYPE_CHECKING:
 _BY_DEVICE = frozenset((CloseReason.CLOSED_BY_DEVICE, CloseReason.RESET))
 
 
-def _retry_safe(exchange: Exchange) -> bool:
-    return exchange.request.retry_safe
-
-
 class Dispatcher(UpstreamOwner):
     """Sends requests over the open connections, and hands their responses back."""
 
@@ -98,8 +94,6 @@ class Dispatcher(UpstreamOwner):
         self.policy = Policy(settings, protocol)
         self._guarded = self.policy.active
         """Whether any request could be turned down before it is queued."""
-        self._early = 0.0
-        """Seconds before the deadline at which a request is looked after first."""
 
     @override
     def __repr__(self) -> str:
@@ -109,6 +103,8 @@ class Dispatcher(UpstreamOwner):
         """Apply changed settings; deadlines of pending requests only get earlier."""
         self.connections.apply(settings)
         self._units.timeout = settings.timeout
+        for upstream in self._upstreams:
+            self._look_early(upstream)
         self.policy = Policy(settings, self._protocol)
         self._update_guard()
         self._coalescer.share = settings.share_reads
@@ -129,11 +125,15 @@ class Dispatcher(UpstreamOwner):
 
     def opened(self, upstream: Upstream, connect_delay: float) -> None:
         """Use a new connection; its first request waits for `connect_delay` seconds."""
-        units = self._units
-        units.breakers.reconnected(upstream.opened_at)
-        patience = units.patience.shortest if upstream.identifies else units.timeout
-        self._early = units.timeout - patience
+        self._units.breakers.reconnected(upstream.opened_at)
+        self._look_early(upstream)
         self.connections.add(upstream, connect_delay)
+
+    def _look_early(self, upstream: Upstream) -> None:
+        """Look after requests early, where others may go beside what is overdue."""
+        timeout = self._units.timeout
+        patience = self._units.patience.shortest if upstream.identifies else timeout
+        self._timer.early = timeout - patience
 
     # ---- a request arrives ------------------------------------------------------
 
@@ -194,9 +194,8 @@ class Dispatcher(UpstreamOwner):
         self._queue.put(exchange)
         if key is not None:
             self._coalescer.leaders[key] = exchange
-        look = exchange.deadline - self._early
-        if look < self._timer.at:
-            self._timer.set(look)
+        if exchange.deadline < self._timer.covers:
+            self._timer.cover(exchange.deadline)
 
     def leave(self, requester: Requester) -> list[Exchange]:
         """Drop the pending requests of a requester that has left; return them.
@@ -229,11 +228,8 @@ class Dispatcher(UpstreamOwner):
                 if len(upstreams) < self.supply.limit:
                     self.supply.connect()
                 return
-            careful = self._units.active
-            if careful:
-                exchange = self._take_carefully(upstream, now)
-            else:
-                exchange = queue.take(_retry_safe if upstream.on_trial else None)
+            careful = self._units.active or upstream.on_trial
+            exchange = self._take_carefully(upstream, now) if careful else queue.take()
             if exchange is None:
                 return
             requester = exchange.requester
@@ -253,14 +249,17 @@ class Dispatcher(UpstreamOwner):
         """
         queue, units = self._queue, self._units
 
-        def may_go(exchange: Exchange) -> bool:
+        def screen(exchange: Exchange) -> bool | Failure:
+            failure = units.verdict(exchange, now)
+            if failure is not None:
+                return failure
             if upstream.on_trial and not exchange.request.retry_safe:
                 return False
             return units.patience.may_go(
                 exchange.requester.upstream or upstream, exchange
             )
 
-        exchange = queue.take(may_go, partial(units.verdict, now))
+        exchange = queue.take(screen)
         turned_down, queue.turned_down = queue.turned_down, []
         self._within = True
         for hopeless, failure in turned_down:
@@ -288,7 +287,8 @@ class Dispatcher(UpstreamOwner):
         if not requester.in_flight:
             requester.upstream = requester.pinned
         upstream.on_trial = False
-        if self._units.active or now - exchange.sent > SLOW:
+        careful = self._units.active or now - exchange.sent > SLOW
+        if careful:
             self._watch_answer(upstream, exchange, now)
         followers = exchange.followers
         if request.share_key is not None:
@@ -306,6 +306,8 @@ class Dispatcher(UpstreamOwner):
             upstream.last_used = now
             self.recorder.answered(exchange, response, now)
         self.connections.freed(upstream, now)
+        if careful:
+            self.connections.limit(upstream, now)
         if self._queue.depth:
             self.dispatch(now)
         requester.answered(exchange, response)
@@ -321,7 +323,6 @@ class Dispatcher(UpstreamOwner):
         elif question := self._units.breakers.question(proof=now):
             self.supply.question(upstream, question, now)
         self._update_guard()
-        self.connections.limit(upstream, now)
 
     def refuse_silent(self, now: float) -> None:
         """Fail soon what waits for a unit that turned out to be silent."""
@@ -347,6 +348,7 @@ class Dispatcher(UpstreamOwner):
             self.connections.limit(upstream, now)
         self.unanswered.fail(exchange, failure, now)
         self.connections.freed(upstream, now)
+        self.connections.limit(upstream, now)
         self.dispatch(now)
 
     # ---- it gets no response ----------------------------------------------------

@@ -154,6 +154,7 @@ class Expiry:
             )
         if upstream in self._connections.open:
             self._connections.freed(upstream, now)
+            self._connections.limit(upstream, now)
 
     def _is_dead(self, upstream: Upstream, exchange: Exchange, now: float) -> bool:
         """Count a timeout that was fair; return whether to renew the connection."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..protocols.base import Request
     from .breakers import Breakers
     from .exchange import Exchange, Upstream
+    from .known_reads import KnownReads
     from .queue import RequestQueue
     from .response_times import ResponseTimes
 
@@ -89,9 +90,9 @@ class Patience:
         queue: RequestQueue,
         times: ResponseTimes,
         breakers: Breakers,
-        known: dict[Hashable, Request],
+        known: KnownReads,
     ) -> None:
-        """Use the response times, the breakers, and the units `known` to answer."""
+        """Use response times, breakers, and the reads `known` to be answered."""
         self.timeout = 0.0
         """Seconds after which a request times out."""
         self._crowds: dict[Upstream, Crowd] = {}
@@ -119,7 +120,7 @@ class Patience:
         """
         times = self._times
         slowest = times.slowest(unit)
-        if not slowest and unit not in self._known:
+        if not slowest and not self._known.of(unit):
             slowest = times.slowest_of_all()
         return min(max(SHORTEST, _TIMES_SLOWEST * slowest), self.timeout / 2)
 
@@ -285,7 +286,7 @@ class Patience:
 
     def _answers(self, unit: Hashable) -> bool:
         """Return whether a unit has answered, and not been silent since."""
-        return unit in self._known and unit not in self._breakers.units
+        return unit not in self._breakers.units and bool(self._known.of(unit))
 
     def _suspect(self, crowd: Crowd, unit: Hashable) -> None:
         crowd.alone = True

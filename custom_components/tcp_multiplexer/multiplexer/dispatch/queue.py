@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 WRITES_IN_A_ROW = 4
 """Writes served in a row while a read waits."""
 
-type _Test = Callable[[Exchange], bool] | None
-type _Judge = Callable[[Exchange], Failure | None] | None
+type Screen = Callable[[Exchange], bool | Failure]
+"""Says whether a request may go now, or why it is not to be sent at all."""
 
 
 class RequestQueue:
@@ -74,6 +74,8 @@ class RequestQueue:
         """By scope: requesters whose next request waits for an older write."""
         self._barred: dict[Hashable, list[Requester]] = {}
         """By held unit: requesters whose next request is for it."""
+        self._passed: list[Requester] = []
+        """Requesters whose next request may not go for now."""
         self.turned_down: list[tuple[Exchange, Failure]] = []
         """Requests that `take` dropped; its caller must fail them."""
         self._members: dict[Requester, None] = {}
@@ -190,12 +192,12 @@ class RequestQueue:
         self._withdraw(requester)
         self.offer(requester)
 
-    def take(self, may_go: _Test = None, judge: _Judge = None) -> Exchange | None:
+    def take(self, screen: Screen | None = None) -> Exchange | None:
         """Remove and return the request whose turn it is; `relieve` must follow.
 
-        What may not go now waits on; what is judged hopeless: to `turned_down`.
+        What the `screen` does not let pass waits on, or goes to `turned_down`. Without
+        one, no unit must be barred.
         """
-        passed: list[Requester] = []
         taken = None
         while line := self._whose_turn() if self._write_line else self._line:
             requester = line.popleft()[1]
@@ -208,16 +210,7 @@ class RequestQueue:
                 upstream.waiting.append(requester)
                 continue
             exchange = pending[0]
-            if judge is not None and (failure := judge(exchange)) is not None:
-                self.turned_down.append((exchange, failure))
-                self.drop(exchange)
-                self.offer(requester)
-                continue
-            if may_go is not None and not may_go(exchange):
-                passed.append(requester)
-                continue
-            if self._barred and exchange.request.unit in self._barred:
-                self._barred[exchange.request.unit].append(requester)
+            if screen is not None and self._set_aside(exchange, screen(exchange)):
                 continue
             scope = exchange.request.writes
             if scope is not None and self._writes[scope][0] is not exchange:
@@ -237,9 +230,26 @@ class RequestQueue:
             elif requester.gone:
                 self._forget(requester)
             break
-        for requester in passed:
-            self.offer(requester)
+        if self._passed:
+            passed, self._passed = self._passed, []
+            for requester in passed:
+                self.offer(requester)
         return taken
+
+    def _set_aside(self, exchange: Exchange, verdict: bool | Failure) -> bool:
+        """Set a request aside that is not to be taken now; return whether so."""
+        requester, unit = exchange.requester, exchange.request.unit
+        if verdict is False:
+            self._passed.append(requester)
+        elif verdict is not True:
+            self.turned_down.append((exchange, verdict))
+            self.drop(exchange)
+            self.offer(requester)
+        elif unit in self._barred:
+            self._barred[unit].append(requester)
+        else:
+            return False
+        return True
 
     def _whose_turn(self) -> deque[tuple[int, Requester]]:
         """Return the line to serve from: that of writes, or that of all others."""

@@ -12,13 +12,12 @@ from ..observe.events import Event, EventType
 from ..observe.snapshot import TraceOutcome
 from ..observe.statistics import PAYLOAD_KEPT
 from ..protocols.base import Failure
+from .known_reads import KnownReads
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
     from ..observe.events import Events
     from ..observe.statistics import Statistics
-    from ..protocols.base import Protocol, Request, Unsolicited
+    from ..protocols.base import Protocol, Unsolicited
     from .exchange import Exchange
 
 LOGGER = logging.getLogger(__name__)
@@ -40,20 +39,21 @@ class Recorder:
             logging.DEBUG
         )
         self._debug = LOGGER.isEnabledFor(logging.DEBUG)
-        self.last_good: dict[Hashable, Request] = {}
-        """By unit: the last request that it answered and that may be sent again."""
+        self.known = KnownReads()
+        self._known = self.known.last
 
     def answered(self, exchange: Exchange, response: Any, now: float) -> None:
         """Count a response that a requester gets."""
         statistics = self._statistics
         request = exchange.request
-        counted_by = self._counted_by
-        if counted_by is not None:
-            statistics.units.answered[request.payload[counted_by]] += 1
+        kind = None
+        if self._counted_by is not None:
+            kind = request.payload[self._counted_by]
+            statistics.units.answered[kind] += 1
         if self._is_exception(response):
             statistics.exceptions += 1
         elif request.retry_safe:
-            self.last_good[request.unit] = request
+            self._known[kind] = request
         times = statistics.times
         times.count += 1
         times.exchanges.append((exchange.arrived, exchange.sent, now))

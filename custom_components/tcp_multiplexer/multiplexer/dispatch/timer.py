@@ -20,6 +20,14 @@ class Timer:
         self._handle: asyncio.TimerHandle | None = None
         self.at = inf
         """When it expires (loop time); infinity while it is not set."""
+        self.early = 0.0
+        """Seconds before a deadline at which there is something to do already."""
+        self.covers = inf
+        """The latest deadline for which it need not be set again (loop time)."""
+
+    def cover(self, deadline: float) -> None:
+        """Expire `early` enough before a deadline (loop time)."""
+        self.set(deadline - self.early)
 
     def set(self, at: float) -> None:
         """Expire at `at` (loop time), unless it is already set to an earlier moment."""
@@ -27,6 +35,7 @@ class Timer:
             if self._handle is not None:
                 self._handle.cancel()
             self.at = at
+            self.covers = at + self.early
             self._handle = self._loop.call_at(at, self._expire)
 
     def cancel(self) -> None:
@@ -34,13 +43,13 @@ class Timer:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
-        self.at = inf
+        self.at = self.covers = inf
 
     def _expire(self) -> None:
         # The loop may call this early, by up to its clock's resolution. Reading the
         # clock alone could thus find nothing due, and set the same moment again.
         now = max(self.at, self._loop.time())
         self._handle = None
-        self.at = inf
+        self.at = self.covers = inf
         if self.callback is not None:
             self.callback(now)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from ..observe.events import Events
-    from ..protocols.base import Request
     from .exchange import Exchange, Upstream
+    from .known_reads import KnownReads
     from .queue import RequestQueue
     from .timer import Timer
 
@@ -40,12 +40,12 @@ class Units:
         queue: RequestQueue,
         timer: Timer,
         timeout: float,
-        known: dict[Hashable, Request],
+        known: KnownReads,
         describe: Callable[[bytes, None], str],
         events: Events,
         name: str,
     ) -> None:
-        """Watch units; `known` are those that have answered, with a read of each."""
+        """Watch units; `known` are reads that they have answered."""
         self.active = False
         """Whether there is anything to be looked at."""
         self.times = ResponseTimes()
@@ -76,7 +76,7 @@ class Units:
 
     # ---- before a request is sent -----------------------------------------------
 
-    def verdict(self, now: float, exchange: Exchange) -> Failure | None:
+    def verdict(self, exchange: Exchange, now: float) -> Failure | None:
         """Return why a request is not to be sent at all, or None if it may be.
 
         Its unit may be silent, or held until its deadline, or there may be less time
