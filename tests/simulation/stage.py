@@ -80,7 +80,7 @@ class Line(asyncio.Protocol):
         for tid, body in self.stage.cut(self._buffer):
             puppet.asked.append(Asked(self.stage.now, self.number, body))
             puppet.tids.append(tid)
-            react = puppet.script.popleft() if puppet.script else answers()
+            react = puppet.script.popleft() if puppet.script else puppet.manners
             react(self, tid, body)
 
     @override
@@ -169,7 +169,9 @@ class Puppet:
         """When which of its connections ended."""
         self.lines: list[Line] = []
         self.script: deque[Reaction] = deque()
-        """What it does about the next requests; then it answers."""
+        """What it does about the next requests."""
+        self.manners: Reaction = answers()
+        """What it does about all others."""
         stage.network.hosts[HOST, PORT] = self._accept
 
     def hang_up(self, number: int) -> None:

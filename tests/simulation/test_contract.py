@@ -25,7 +25,7 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.rtu import (
 from custom_components.tcp_multiplexer.multiplexer.protocols.options import Framing
 from tests.engine.serial_line import with_crc
 
-from .contract import CONTRACT, QUOTED, contract
+from .contract import contract, unquoted
 from .device import PORT
 from .dialects import read
 from .network import Endpoint, Refusal
@@ -59,11 +59,7 @@ def answer(scene: Stage, body: bytes) -> bytes:
 
 
 def test_every_test_quotes_the_contract() -> None:
-    tests = {name for name in globals() if name.startswith("test_")}
-    assert tests - {"test_every_test_quotes_the_contract"} == QUOTED.keys()
-    for test, quoted in QUOTED.items():
-        for words in quoted:
-            assert words in CONTRACT, f"{test}: docs/design.md does not say this"
+    assert not unquoted(globals())
 
 
 # ---- store and forward, order ---------------------------------------------------
@@ -489,8 +485,9 @@ def test_transaction_identifiers_count_on_across_connections() -> None:
 
 
 @contract(
-    "Two successive timeouts without one received byte between them renew the "
-    "connection",
+    "Then a read that is known to be answered, of a unit that is not silent, is asked "
+    "first, ahead of all that wait. If that gets no response either",
+    "the connection is renewed: closed, and reopened immediately",
 )
 def test_two_successive_timeouts_without_a_byte_between_renew_the_connection() -> None:
     with stage(timeout=2) as scene:
@@ -506,7 +503,7 @@ def test_two_successive_timeouts_without_a_byte_between_renew_the_connection() -
         assert told == [(at(0.1), 3), (at(3), 0x83), (at(4), 0x83), (at(7.1), 3)]
 
 
-@contract("A byte received between them keeps it.")
+@contract("A byte received meanwhile keeps it.")
 def test_a_byte_between_two_timeouts_keeps_the_connection() -> None:
     with stage(timeout=2) as scene:
         client = scene.hand()
@@ -1221,7 +1218,7 @@ def test_one_that_is_closed_while_a_request_waits_is_a_failed_attempt() -> None:
 
 
 @contract(
-    "Nor is it one where the device hangs up at a request",
+    "nor an end where the device hangs up at a request",
     "at two requests in a row, or at five if it has answered others within the last "
     "60 s, the connection is reopened immediately.",
     "Any other end without a response, unless we closed it on purpose, is a failed "
@@ -1754,7 +1751,7 @@ def test_reconnect_waits_for_them_up_to_the_timeout() -> None:
         assert scene.now == at(3)
 
 
-@contract("So one request is in flight on a connection")
+@contract("One request is in flight on a connection")
 def test_resumed_while_it_drains_it_sends_nothing_beside_what_is_in_flight() -> None:
     with stage(framing="rtu") as scene:
         one, other = scene.hand(), scene.hand()
@@ -1895,7 +1892,7 @@ def test_a_response_that_a_write_overtook_is_not_remembered() -> None:
 
 
 @contract(
-    "A read that joined one which gets no response, or whose client leaves",
+    "A read that joined one which is overdue, gets no response, or whose client leaves",
     "is asked for itself.",
 )
 def test_a_read_that_follows_one_without_a_response_asks_itself() -> None:
@@ -1910,7 +1907,7 @@ def test_a_read_that_follows_one_without_a_response_asks_itself() -> None:
 
 
 @contract(
-    "A read that joined one which gets no response, or whose client leaves",
+    "A read that joined one which is overdue, gets no response, or whose client leaves",
     "is asked for itself.",
 )
 def test_a_read_that_follows_one_whose_client_left_is_asked_for_itself() -> None:
@@ -2301,8 +2298,8 @@ def test_a_read_that_joined_one_still_queued_is_told_so_at_its_deadline() -> Non
 
 
 @contract(
-    "A read that joined one which gets no response, or whose client leaves or does not "
-    "read its responses, is asked for itself.",
+    "A read that joined one which is overdue, gets no response, or whose client leaves "
+    "or does not read its responses, is asked for itself.",
 )
 def test_a_read_does_not_wait_for_a_client_that_does_not_read() -> None:
     """Whether it ceases to while its read is queued, or before that is asked again."""

@@ -138,9 +138,13 @@ class Expiry:
                 exchange, dispatcher.last_response, upstream.mismatch
             )
         trial_lost = upstream.on_trial
-        fair = self._units.timed_out(upstream, exchange, now)
+        unhindered = self._units.timed_out(upstream, exchange, now)
         self._connections.limit(upstream, now, paused=True)
-        dead = fair and self._is_dead(upstream, exchange, now)
+        dead = False
+        if self._units.fair(exchange, now):
+            if unhindered and exchange.request.unit is not None:
+                self._judge_unit(upstream, exchange, now)
+            dead = self._is_dead(upstream, exchange, now)
         if not keep or trial_lost or dead:
             # first of all: a late response must reach no requester
             upstream.close(CloseReason.NO_RESPONSE)
@@ -158,8 +162,6 @@ class Expiry:
 
     def _is_dead(self, upstream: Upstream, exchange: Exchange, now: float) -> bool:
         """Count a timeout that was fair; return whether to renew the connection."""
-        if exchange.request.unit is not None:
-            self._judge_unit(upstream, exchange, now)
         if upstream.last_received > exchange.sent:
             return False  # it has said something meanwhile
         upstream.timeouts_in_a_row += 1
@@ -168,7 +170,7 @@ class Expiry:
             limit <<= min(self._silent_connections, _MAX_DOUBLED)
         if upstream.timeouts_in_a_row < limit:
             return False
-        if upstream.timeouts_in_a_row == limit:
+        if exchange.requester.counted:  # else it was asked to decide this
             witness = self._units.breakers.witness()
             if witness and self._dispatcher.supply.question(upstream, witness, now):
                 return False

@@ -16,6 +16,7 @@ beside an overdue request waits for that too, so its time says nothing about its
 unless something sent later has been answered.
 """
 
+from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -133,17 +134,20 @@ class Patience:
         return exchange.sent + min(patience, self.timeout / 2)
 
     def next_moment(self, upstream: Upstream) -> float:
-        """Return when a request next becomes overdue (loop time), or infinity."""
+        """Return when a request is next overdue, or lost (loop time), or infinity."""
         crowd = self._crowds.get(upstream)
         overdue = () if crowd is None else crowd.overdue
-        return min(
-            (
-                self.due(upstream, exchange)
-                for request, exchange in upstream.in_flight.items()
-                if request not in overdue
-            ),
-            default=float("inf"),
-        )
+        moments = [
+            self.due(upstream, exchange)
+            for request, exchange in upstream.in_flight.items()
+            if request not in overdue
+        ]
+        if crowd is not None and not crowd.alone:
+            moments += [
+                self._lost_at(upstream, crowd, exchange)
+                for exchange in crowd.overdue.values()
+            ]
+        return min(moments, default=inf)
 
     # ---- what happens on a connection -------------------------------------------
 
@@ -249,23 +253,25 @@ class Patience:
         crowd = self._crowds.get(upstream)
         if crowd is None or crowd.alone:
             return None
-        first = next(iter(upstream.in_flight), None)
-        for request in crowd.overdue:
-            exchange = crowd.overdue[request]
-            if not crowd.beside.get(request) or not self._answers(request.unit):
-                continue
-            begun = exchange.sent
-            if crowd.passed <= begun:
-                if request is not first:
-                    continue
-                begun = max(begun, crowd.freed_at)
-            if now >= begun + self.of(request.unit):
-                self._suspect(crowd, request.unit)
+        for exchange in crowd.overdue.values():
+            if now >= self._lost_at(upstream, crowd, exchange):
+                self._suspect(crowd, exchange.request.unit)
                 if not self._may_ask_again(exchange, now):
                     return None
                 self._ended(upstream, crowd, exchange, now)
                 return exchange
         return None
+
+    def _lost_at(self, upstream: Upstream, crowd: Crowd, exchange: Exchange) -> float:
+        """Return when an overdue request is taken for lost (loop time), or infinity."""
+        request, begun = exchange.request, exchange.sent
+        if not crowd.beside.get(request) or not self._answers(request.unit):
+            return inf
+        if crowd.passed <= begun:
+            if next(iter(upstream.in_flight)) is not request:
+                return inf
+            begun = max(begun, crowd.freed_at)
+        return begun + self.of(request.unit)
 
     def _may_ask_again(self, exchange: Exchange, now: float) -> bool:
         return (

@@ -112,18 +112,25 @@ class Units:
         return opens
 
     def timed_out(self, upstream: Upstream, exchange: Exchange, now: float) -> bool:
-        """Note a timeout; return whether it says something about its unit.
+        """Note a timeout; return whether nothing else was in the way of a response.
 
-        It does if a response had a fair chance: half the time that it had in all, or as
-        long as the slowest ones of that unit take, and nothing else in its way.
+        Then it says something about its unit, if it was `fair`.
         """
-        unit = exchange.request.unit
-        fair = self.patience.timed_out(upstream, exchange, now)
+        unhindered = self.patience.timed_out(upstream, exchange, now)
         self.breakers.ended(exchange, now)
         self._update_active()
+        return unhindered
+
+    def fair(self, exchange: Exchange, now: float) -> bool:
+        """Return whether a response has had the time that it may take.
+
+        That is half the time that it had in all, or as long as the slowest ones of its
+        unit take.
+        """
+        slowest = self.times.slowest(exchange.request.unit)
         allowed = exchange.deadline - exchange.arrived
-        needed = max(allowed / 2, min(self.times.slowest(unit), 0.9 * allowed))
-        return fair and now - exchange.sent >= needed - 1e-6
+        needed = max(allowed / 2, min(slowest, 0.9 * allowed))
+        return now - exchange.sent >= needed - 1e-6
 
     def ended(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
         """Note that a request has ended in a way that says nothing about its unit."""

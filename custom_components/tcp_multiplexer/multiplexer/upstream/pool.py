@@ -333,7 +333,8 @@ class UpstreamPool(Supply):
 
     @override
     def question(self, upstream: Upstream, request: Request, now: float) -> bool:
-        return self._upkeep.ask(upstream, request, now, self._settings.timeout)
+        timeout = self._settings.timeout
+        return self._upkeep.ask(upstream, request, now, timeout, ahead=True)
 
     def _next_moment(self) -> float:
         """Return the earliest moment at which something may be due (loop time)."""

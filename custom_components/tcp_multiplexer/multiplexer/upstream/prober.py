@@ -28,16 +28,23 @@ class Prober(Requester):
         queue.join(self)
 
     def probe(
-        self, upstream: Upstream, request: Request, now: float, timeout: float
+        self,
+        upstream: Upstream,
+        request: Request,
+        now: float,
+        timeout: float,
+        *,
+        ahead: bool = False,
     ) -> None:
         """Queue `request` for `upstream`, unless an earlier probe is unanswered.
 
-        It times out `timeout` seconds after `now` (loop time).
+        It goes `ahead` of all clients that wait, or behind them, and times out
+        `timeout` seconds after `now` (loop time).
         """
         if self.pending or self.in_flight:
             return
         self.upstream = upstream
-        self.turn = sys.maxsize  # behind all clients that wait
+        self.turn = 0 if ahead else sys.maxsize
         self._queue.put(Exchange(request, self, now, now + timeout))
 
     def lost(self, upstream: Upstream) -> None:

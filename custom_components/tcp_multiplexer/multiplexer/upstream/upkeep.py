@@ -69,15 +69,22 @@ class Upkeep:
         return False
 
     def ask(
-        self, upstream: Upstream, request: Request, now: float, timeout: float
+        self,
+        upstream: Upstream,
+        request: Request,
+        now: float,
+        timeout: float,
+        *,
+        ahead: bool = False,
     ) -> bool:
         """Ask the device this, unless the rules forbid it; return whether they do not.
 
-        The response is awaited for `timeout` seconds.
+        It goes `ahead` of all clients that wait, or behind them. The response is
+        awaited for `timeout` seconds.
         """
         if not self._dispatcher.policy.permits(request):
             return False
-        self._prober.probe(upstream, request, now, timeout)
+        self._prober.probe(upstream, request, now, timeout, ahead=ahead)
         return True
 
     def lost(self, upstream: Upstream) -> None:
