@@ -531,6 +531,8 @@ class Watch:
             # by then goes in the one after; and what an extra connection on trial did
             # not answer is asked once more.)
             raise Violation(f"{question} was sent, though its client had left")
+        if question.gone_turn is not None and question.ask.retry_safe:
+            self._good.add(body)  # its answer may come, unseen here
         self._served(question.asker)
         for other in self._open[body]:
             other.asker.sure = not (question.alike or question.handed)
