@@ -23,8 +23,9 @@ EXCHANGES = 2000
 """Right answers that a life must see."""
 FAULTS = 10
 """Faults of each kind that it must see."""
-_TOLD_SHARE = 0.6
-"""Others are lost with their connections, or their clients have left."""
+_TOLD_SHARE = 0.4
+"""Others are lost with their connections, or their clients have left; of the ten or so
+of a life, that may be more than half."""
 _TOLD = 40
 """Lines of the log that a failure comes with."""
 _LIMIT = 100_000.0
