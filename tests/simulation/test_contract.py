@@ -430,6 +430,21 @@ def test_with_on_failure_close_the_client_is_closed_at_the_deadline_instead() ->
 
 
 @contract(
+    "So are those of a client that was closed and has not read yet what it was told.",
+)
+def test_nothing_is_asked_for_a_client_that_was_closed_and_does_not_read() -> None:
+    with stage(timeout=2, on_failure="close") as scene:
+        client = scene.hand()
+        client.link.narrow(100)
+        scene.at(0.1, client.link.dialled.pause_reading)
+        scene.puppet.script += [answers(), resets(0.5)]
+        reading = read(1, 3, 0, 100).body
+        scene.at(0.2, client.ask, reading, sets(2), asks(3))
+        scene.run_to(6)
+        assert len(scene.puppet.asked) == 2
+
+
+@contract(
     "sent, and no response before the deadline | exception 0x0B, gateway target "
     "device failed to respond | 504 | connection closed",
 )

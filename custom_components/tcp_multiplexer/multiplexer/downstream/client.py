@@ -102,6 +102,12 @@ class Client(ClientConnection):
             self._overlapping.clear()
             self._in_turn = self._ordered
 
+    @override
+    def _close(self) -> None:
+        super()._close()
+        # What it does not read keeps the connection, but nothing more is asked for it.
+        self._loop.call_soon(self._leave)
+
     @property
     @override
     def idle_since(self) -> float | None:
