@@ -66,16 +66,21 @@ class OrderedReplies:
         """Keep no place for what will have no outcome: its client has left.
 
         That is what was dropped, and reads that followed another client's: they were
-        never sent, and wait for no turn of their own.
+        never sent, and wait for no turn of their own. Nothing is said behind these: it
+        would be taken for the reply to them.
         """
-        self._line = deque(
-            item
-            for item in self._line
-            if not isinstance(item, Exchange)
-            or item.result is not None
-            or item in pending
-            or (item.attempts and item not in dropped)
-        )
+        kept: deque[Exchange | Reply | Close] = deque()
+        for item in self._line:
+            if (
+                isinstance(item, Exchange)
+                and item.result is None
+                and item not in pending
+                and (not item.attempts or item in dropped)
+            ):
+                break
+            kept.append(item)
+        self._line = kept
+        self.own = sum(len(i.data) for i in kept if not isinstance(i, Exchange))
 
     def pop(self) -> Said | None:
         """Return what is to be said next, if that is known."""
