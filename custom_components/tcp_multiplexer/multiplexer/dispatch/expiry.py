@@ -126,7 +126,7 @@ class Expiry:
             if not keep:
                 upstream.close(CloseReason.NO_RESPONSE)
                 return
-        self._connections.limit(upstream, now, paused=bool(overdue))
+        self._connections.limit(upstream, now, paused=bool(overdue or lost))
 
     def _timed_out(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
         dispatcher = self._dispatcher
