@@ -11,7 +11,7 @@ whether an answer that the engine just read was the one), the engine is believed
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from heapq import heappop, heappush
 from math import inf
@@ -27,6 +27,7 @@ from .rules import Rules
 
 if TYPE_CHECKING:
     from custom_components.tcp_multiplexer.multiplexer import Multiplexer, Settings
+    from custom_components.tcp_multiplexer.multiplexer.dispatch.exchange import Exchange
 
     from .faces import Face
 
@@ -127,6 +128,8 @@ class Watch:
         self.rules = Rules(settings)
         on_line = settings.framing == "rtu"
         self._line_sent = {}
+        self._own: deque[Exchange] = deque(maxlen=64)
+        """What the engine has asked for itself lately."""
         self._line_held = {}
         self._said = {}
         self._unasked = {}
@@ -398,7 +401,9 @@ class Watch:
         if question.links:
             link = question.links[-1]
             self._flying[link].pop(question, None)
-            if not (question.alike or question.gone_turn or asker.host):
+            # (What was lost beside another may end in the queue.)
+            queued = question.beside and question.verdict is Verdict.GATEWAY
+            if not (question.alike or question.gone_turn or asker.host or queued):
                 self._last_end[link] = now
         if asker.by_tid.get(question.tid) is question:
             del asker.by_tid[question.tid]
@@ -502,7 +507,7 @@ class Watch:
         line = self._line_of(body, link)
         if self._hold is not None and now < self._line_held.get(line, 0) - _TINY:
             raise Violation(f"{body.hex(' ')} may get a response that comes late")
-        question = self._whose(body)
+        question = None if self._is_own(body) else self._whose(body)
         if self._hold is not None:
             self._line_sent[line] = (now, question)
             self._said[link].clear()
@@ -600,6 +605,18 @@ class Watch:
             now <= sent + self.timeout + self.slack and self._exceeds_patience(sent)
             for sent in self._unasked[link].values()
         )
+
+    def _is_own(self, body: bytes) -> bool:
+        """Tell whether the engine asks this for itself: nobody else can tell."""
+        if self.mux is None:
+            return False
+        for upstream in self.mux._connections.open:  # noqa: SLF001 - believed
+            for exchange in upstream.in_flight.values():
+                known = exchange.requester.counted or exchange in self._own
+                if not known and exchange.request.payload == body:
+                    self._own.append(exchange)
+                    return True
+        return False
 
     def _whose(self, body: bytes) -> Question | None:
         """Find the question that a request upstream asks."""

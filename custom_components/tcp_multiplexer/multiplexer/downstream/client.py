@@ -104,9 +104,10 @@ class Client(ClientConnection):
 
     @override
     def _close(self) -> None:
+        if not self._closed:
+            # What it does not read keeps the connection, but it asks nothing more.
+            self._loop.call_soon(self._leave)
         super()._close()
-        # What it does not read keeps the connection, but nothing more is asked for it.
-        self._loop.call_soon(self._leave)
 
     @property
     @override
