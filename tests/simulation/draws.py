@@ -82,8 +82,8 @@ class Draw:
                 manners.holds = rng.choice((1.0, 3.0, 10.0))
                 if self._kind != "modbus":
                     # (What waits behind it must not come later either, see `late`;
-                    # of four connections, each may have asked for a silent unit.)
-                    units = 4 if self._kind == "lenient" else 1
+                    # several units, or connections, may have been silent before it.)
+                    units = 4 if self._kind == "lenient" else 2
                     longest = (timeout + 0.4 * self._quiet) / units
                     manners.holds = min(manners.holds, longest)
         return manners

@@ -52,8 +52,8 @@ MUTATIONS = (
     Mutation(
         "sends beside what is in flight after a pause is called off",
         "upstream/pool.py",
-        "                self._connections.refresh(upstream, self._loop.time())\n        self._wake",
-        "                self._connections.freed(upstream, self._loop.time())\n        self._wake",
+        "                self._connections.refresh(upstream, self._loop.time())\n",
+        "                self._connections.freed(upstream, self._loop.time())\n",
         ("rtu", "http", "echo"),
     ),
     Mutation(
@@ -80,15 +80,15 @@ MUTATIONS = (
     Mutation(
         "goes on with rules that were changed",
         "dispatch/dispatcher.py",
-        "        self.policy = Policy(settings, self._protocol)\n        self._coalescer.share",
-        "        self._coalescer.share",
+        "        self.policy = Policy(settings, self._protocol)\n        self._update_guard()",
+        "        self._update_guard()",
         ("modbus",),
     ),
     Mutation(
         "keeps in the cache what was written since",
         "dispatch/coalescing.py",
-        "            self._cache.pop(scope, None)\n",
-        "            self._cache.get(scope)\n",
+        "            self.cache.clear_scope(scope)\n",
+        "            pass\n",
         ("modbus",),
     ),
     Mutation(

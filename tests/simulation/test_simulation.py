@@ -21,8 +21,8 @@ OTHERS = KINDS[1:]
 """Those without identifiers."""
 MODBUS_CANDIDATES = [Candidate(seed, "modbus") for seed in range(200)]
 OTHER_CANDIDATES = [Candidate(seed, OTHERS[seed % len(OTHERS)]) for seed in range(200)]
-MODBUS_LIVES = choose(MODBUS_CANDIDATES, 36)
-OTHER_LIVES = choose(OTHER_CANDIDATES, 24)
+MODBUS_LIVES = choose(MODBUS_CANDIDATES, 37)
+OTHER_LIVES = choose(OTHER_CANDIDATES, 30)
 
 
 def check(report: Report) -> None:

@@ -96,6 +96,8 @@ class Patience:
         """Use response times, breakers, and the reads `known` to be answered."""
         self.timeout = 0.0
         """Seconds after which a request times out."""
+        self._one_at_a_time = False
+        """On the last connection, the device took nothing beside what was overdue."""
         self._crowds: dict[Upstream, Crowd] = {}
         """Of the connections on which something has been overdue."""
         self._queue = queue
@@ -163,6 +165,7 @@ class Patience:
         if late:
             if crowd is None:
                 crowd = self._crowds[upstream] = Crowd()
+                crowd.alone = self._one_at_a_time
             for exchange in late:
                 crowd.overdue[exchange.request] = exchange
                 self._limit(upstream, exchange.request.unit)
@@ -256,7 +259,7 @@ class Patience:
         for exchange in crowd.overdue.values():
             if now >= self._lost_at(upstream, crowd, exchange):
                 self._suspect(crowd, exchange.request.unit)
-                if not self._may_ask_again(exchange, now):
+                if upstream.begun(exchange) or not self._may_ask_again(exchange, now):
                     return None
                 self._ended(upstream, crowd, exchange, now)
                 return exchange
@@ -285,6 +288,7 @@ class Patience:
         """Note that a connection is gone, and what was in flight on it."""
         crowd = self._crowds.pop(upstream, None)
         if crowd is not None:
+            self._one_at_a_time = crowd.alone
             for request in crowd.overdue:
                 self._queue.unbar(request.unit)
 

@@ -263,6 +263,7 @@ class ModbusUpstream(UpstreamCodec[bytes]):
             len(head) == MIN_FRAME
             and head[7] & EXCEPTION_BIT != 0
             and head[4:6] != b"\0\3"
+            and any(head[6] == r.payload[0] for r in self._in_flight.values())
             and (len(data) >= at + _EXCEPTION or head[4:6] == b"\0\2")
             and self._is_own(data, at)
         )
