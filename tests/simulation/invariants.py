@@ -44,6 +44,9 @@ _LEAST_PATIENCE = 1.03
 _MOST_OVERDUE = 16
 """Overdue answers of one connection."""
 _TINY = 1e-6
+_UNSURE_TURNS = 5
+"""Turns by which it is uncertain when somebody was served: what seems to be sent for one
+may have been the engine's own, or somebody else's of the same kind."""
 _STEP = 0.03
 """Seconds between the engine's decision and what is seen of it, at most."""
 
@@ -727,7 +730,8 @@ class Watch:
         """Tell whether one was served longer ago, so that it goes next."""
         # With requests pipelined, who was chosen is seen a turn later.
         since = other.served_turn - (2 if self.max_in_flight > 1 else 0)
-        return one.served < other.served and one.served_turn <= since
+        apart = other.served - one.served
+        return apart > _UNSURE_TURNS and one.served_turn <= since
 
     @staticmethod
     def _first_unsent(asker: Asker) -> Question | None:
