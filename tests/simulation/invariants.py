@@ -45,8 +45,8 @@ _MOST_OVERDUE = 16
 """Overdue answers of one connection."""
 _TINY = 1e-6
 _UNSURE_TURNS = 5
-"""Turns by which it is uncertain when somebody was served: what seems to be sent for one
-may have been the engine's own, or somebody else's of the same kind."""
+"""Turns by which it is uncertain when somebody was served: what seems to be sent for
+one may have been the engine's own, or somebody else's of the same kind."""
 _STEP = 0.03
 """Seconds between the engine's decision and what is seen of it, at most."""
 

@@ -62,8 +62,8 @@ class Breaker:
         """When it was last counted that there was none (loop time)."""
         self.silent = 0
         """Requests without a response, in a row: each sent after the one before."""
-        self.asked: set[Hashable] = set()
-        """What they asked for."""
+        self.asked: dict[Hashable, None] = {}
+        """What they asked for, in order."""
         self.is_open = False
         self.interval = _FIRST_INTERVAL
         self.until = 0.0
@@ -75,7 +75,7 @@ class Breaker:
 
     def count(self, exchange: Exchange, now: float) -> None:
         """Count a request without a response."""
-        self.asked.add(exchange.request.subject)
+        self.asked[exchange.request.subject] = None
         if exchange.sent < self.last:
             return  # it was under way beside one that is counted
         self.silent += 1
@@ -214,8 +214,9 @@ class Breakers:
             self.reads.pop(request.subject, None)
         closed = self.lives(request.unit)
         if closed is not None and closed.silent >= SILENT_TO_OPEN:
-            for subject in closed.asked - {request.subject, None}:
-                self._read(subject, closed.since)
+            for subject in closed.asked:
+                if subject not in {request.subject, None}:
+                    self._read(subject, closed.since)
         return self.judge(now, now)
 
     def lives(self, unit: Hashable) -> Breaker | None:

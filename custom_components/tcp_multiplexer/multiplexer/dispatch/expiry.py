@@ -189,7 +189,7 @@ class Expiry:
         elif (question := units.breakers.question(proof)) and not (
             dispatcher.supply.question(upstream, question, now)
         ):
-            units.breakers.units[question.unit].asked.add(question.subject)
+            units.breakers.units[question.unit].asked[question.subject] = None
 
     def _only_unit(self, exchange: Exchange) -> bool:
         """Return whether a timeout is known, or may turn out, to be its unit's alone.
