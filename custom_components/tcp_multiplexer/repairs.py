@@ -33,7 +33,7 @@ from .issues import (
     ATTR_SHARED,
     LENIENT_MATCHING,
 )
-from .multiplexer import Event, Health, Multiplexer
+from .multiplexer import Health, Multiplexer
 
 SLOT_TIMEOUT: Final = 120.0
 """Seconds: some devices take a minute or more to free their slot."""
@@ -53,6 +53,10 @@ async def async_create_fix_flow(
     if issue_id.startswith(LENIENT_MATCHING):
         return LenientMatchingFlow(entry)
     return OptionsFlow(entry) if ids.get(ATTR_FURTHER) else ReconfigureFlow(entry)
+
+
+_LOOK_SECONDS: Final = 0.1
+"""How often it is looked whether the device has answered."""
 
 
 class ReconfigureFlow(ConfirmRepairFlow):
@@ -176,8 +180,9 @@ class DirectConnectionFlow(ReconfigureFlow):
             try:
                 async with asyncio.timeout(self._slot_timeout):
                     multiplexer = self._serving.runtime_data.multiplexer
+                    before = multiplexer.snapshot().last_response
                     await multiplexer.reconnect()
-                    await _async_answered(multiplexer)
+                    await _async_answered(multiplexer, before)
             finally:
                 await config_entries.async_reload(neighbour_id)
         except OperationNotAllowed, TimeoutError, UnknownEntry:
@@ -185,20 +190,12 @@ class DirectConnectionFlow(ReconfigureFlow):
         return True
 
 
-async def _async_answered(multiplexer: Multiplexer) -> None:
-    """Wait until the device answers, or is not asked anything."""
-    changed = asyncio.Event()
-
-    def note(_: Event) -> None:
-        changed.set()
-
-    unsubscribe = multiplexer.subscribe(note)
-    try:
-        while multiplexer.snapshot().health not in (Health.HEALTHY, Health.IDLE):
-            await changed.wait()
-            changed.clear()
-    finally:
-        unsubscribe()
+async def _async_answered(multiplexer: Multiplexer, before: float | None) -> None:
+    """Wait for a response after that at `before`, or until nothing is asked."""
+    while multiplexer.health is not Health.IDLE:
+        if multiplexer.snapshot().last_response != before:
+            return
+        await asyncio.sleep(_LOOK_SECONDS)  # no event tells of a response
 
 
 class SharedConnectionFlow(DirectConnectionFlow):
