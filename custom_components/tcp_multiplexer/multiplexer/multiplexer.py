@@ -34,17 +34,18 @@ from .upstream.connector import Connector
 from .upstream.health_tracker import HealthTracker
 from .upstream.pool import UpstreamPool
 from .upstream.prober import Prober
-from .upstream.socket_upstream import Segments, SocketUpstream
+from .upstream.route import GivenRoute, NetworkRoute
+from .upstream.serial_upstream import SerialRoute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    import ssl
 
     from .dispatch.exchange import Upstream, UpstreamOwner
     from .observe.events import EventListener
     from .observe.snapshot import Health
     from .protocols.base import Failure, Outline
     from .settings import Settings
+    from .upstream.route import Route
 
 
 class RequestError(Exception):
@@ -59,7 +60,6 @@ class Multiplexer:
     """Shares one connection to a device, or a small pool of them, among clients."""
 
     _stopped = False
-    _tls: ssl.SSLContext | None = None
 
     def __init__(
         self,
@@ -74,8 +74,8 @@ class Multiplexer:
         """Construct the parts; must be called in the event loop that will run them.
 
         `paused` starts it without connecting. `name` stands for the upstream in logs,
-        else its host and port. `make_upstream` makes connections other than a codec on
-        a socket. `rng` is the source of the reconnect jitter: seed it to repeat a run.
+        else the device's address. `make_upstream` makes connections in a way that is no
+        setting. `rng` is the source of the reconnect jitter: seed it to repeat a run.
 
         Raises:
             SettingsError: the probe is not a valid message of the protocol.
@@ -84,22 +84,21 @@ class Multiplexer:
         self._settings = settings
         self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._segments = Segments()
         self._events = Events()
         self._statistics = Statistics(settings.trace_size, self._loop.time())
         self._queue = RequestQueue(
             settings.queue_size, writes_first=settings.writes_first
         )
         self._protocol = make_protocol(settings)
-        name = name or f"{settings.host}:{settings.port}"
+        name = name or settings.target
         timer = Timer()
         units = Units(self._queue, timer, settings.timeout)
         self._connections = Connections(settings, self._queue, timer, units)
         self._dispatcher = self._make_dispatcher(timer, units, name)
-        make = make_upstream or self._make_socket_upstream
+        self._route = GivenRoute(make_upstream) if make_upstream else self._make_route()
         health = HealthTracker(rng or random.Random())  # noqa: S311 - no secret
         self._pool = self._dispatcher.supply = self._make_pool(
-            timer, make, health, paused=paused, name=name
+            timer, health, paused=paused, name=name
         )
         self._listener = Listener(
             settings,
@@ -130,13 +129,12 @@ class Multiplexer:
     def _make_pool(
         self,
         timer: Timer,
-        make_upstream: Callable[[UpstreamOwner], Upstream],
         health: HealthTracker,
         *,
         paused: bool,
         name: str,
     ) -> UpstreamPool:
-        make = partial(make_upstream, self._dispatcher)
+        make = partial(self._route.make, self._dispatcher)
         return UpstreamPool(
             self._settings,
             self._protocol,
@@ -154,18 +152,11 @@ class Multiplexer:
             trial_seconds=self._limits.trial,
         )
 
-    def _make_socket_upstream(self, owner: UpstreamOwner) -> Upstream:
+    def _make_route(self) -> Route:
         settings = self._settings
-        return SocketUpstream(
-            owner,
-            self._protocol.upstream(),
-            (settings.host, settings.port),
-            batch=settings.max_in_flight > 1,
-            segments=self._segments,
-            connect_seconds=self._limits.connect,
-            tls=self._tls,
-            server_name=settings.tls.server_name if settings.tls else "",
-        )
+        if settings.serial is not None:
+            return SerialRoute(settings.serial, self._protocol, self._limits)
+        return NetworkRoute(settings, self._protocol, self._limits)
 
     @property
     def settings(self) -> Settings:
@@ -190,10 +181,7 @@ class Multiplexer:
             TlsError: a certificate or key cannot be used.
 
         """
-        if self._settings.tls is not None:
-            self._tls = await self._loop.run_in_executor(
-                None, self._settings.tls.context
-            )
+        await self._route.start()
         await self._listener.start()
         self._pool.connect()
 
@@ -205,6 +193,7 @@ class Multiplexer:
         await self._listener.stop_accepting()
         await self._pool.stop()
         await self._listener.stop()
+        await self._route.stop()
         self._events.close()
         await asyncio.sleep(0)  # the closed sockets leave the loop
 

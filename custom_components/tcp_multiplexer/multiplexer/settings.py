@@ -11,16 +11,25 @@ import enum
 from types import MappingProxyType
 from typing import Any, Final
 
-from .networks import DEFAULT_NETWORKS, Network
+from .networks import DEFAULT_NETWORKS, Network, format_address
 from .protocols import PROTOCOLS, Protocol
-from .protocols.options import Framing, Matching, OnFailure, SettingsError
+from .protocols.options import (
+    Framing,
+    Matching,
+    OnFailure,
+    Parity,
+    SerialLine,
+    SettingsError,
+)
 from .tls import TlsListener, TlsUpstream
 
 __all__ = [
     "ROWS",
     "ListenerSettings",
+    "Parity",
     "Row",
     "Section",
+    "SerialLine",
     "Settings",
     "SettingsError",
     "WritePolicy",
@@ -116,7 +125,7 @@ class Settings:
 
     protocol: str = "modbus"
     """A name in `PROTOCOLS`."""
-    host: str
+    host: str = ""
     """The device; a name is resolved again at every attempt to connect."""
     port: int = _row(502, bounds=(1, 65535))
     listen_host: str | None = None
@@ -126,6 +135,8 @@ class Settings:
     more_listeners: tuple[ListenerSettings, ...] = ()
     tls: TlsUpstream | None = None
     """Use TLS with the device."""
+    serial: SerialLine | None = None
+    """The device is on this serial line, not at a host and port."""
 
     timeout: float = _row(
         5.0,
@@ -342,7 +353,7 @@ class Settings:
             names = ", ".join(PROTOCOLS)
             message = f"unknown protocol {self.protocol!r}; choose one of {names}"
             raise SettingsError("protocol", message)
-        if not self.host:
+        if not (self.host or self.serial):
             raise SettingsError("host", "is empty; give the device's name or address")
         for each in fields(self):
             value = getattr(self, each.name)
@@ -354,6 +365,8 @@ class Settings:
         if self.reconnect_backoff_max < self.reconnect_backoff:
             message = "must not be less than reconnect_backoff"
             raise SettingsError("reconnect_backoff_max", message)
+        if self.serial is not None:
+            self._check_serial()
         protocol = PROTOCOLS[self.protocol]
         for listener in self.more_listeners:
             low, high = ROWS["listen_port"].bounds or (0, 0)
@@ -364,6 +377,20 @@ class Settings:
                 message = f"{self.protocol} has no framing {listener.framing.value!r}"
                 raise SettingsError("more_listeners", message)
         protocol.check(self)
+
+    def _check_serial(self) -> None:
+        framings = PROTOCOLS[self.protocol].framings
+        if self.framing is not Framing.RTU or Framing.RTU not in framings:
+            raise SettingsError("serial", "needs the protocol modbus and framing rtu")
+        if self.tls is not None:
+            raise SettingsError("tls", "is not spoken on a serial line")
+
+    @property
+    def target(self) -> str:
+        """The device for people."""
+        if self.serial is not None:
+            return self.serial.name
+        return format_address(self.host, self.port)
 
 
 ROWS: Final = MappingProxyType(

@@ -16,7 +16,15 @@ from ..networks import Network
 from ..profiles import PROFILES
 from ..protocols import PROTOCOLS, protocols_with
 from ..protocols.options import Framing
-from ..settings import ROWS, ListenerSettings, Row, Section, Settings, SettingsError
+from ..settings import (
+    ROWS,
+    ListenerSettings,
+    Row,
+    Section,
+    SerialLine,
+    Settings,
+    SettingsError,
+)
 from ..tls import TlsListener, TlsUpstream
 from .values import (
     duration,
@@ -161,7 +169,9 @@ def _add_addresses(parser: argparse.ArgumentParser) -> None:
         *("-t", "--target", "--targetServer"),
         type=target,
         metavar="HOST:PORT",
-        help="the device (default 127.0.0.1:1234)",
+        help="the device; or its serial port, with Modbus RTU, as serial:PORT"
+        "?baudrate=9600&parity=none&stopbits=1, where PORT is a path or a URL of the "
+        "library serialx (default 127.0.0.1:1234)",
     )
     group.add(
         *("-l", "--listen"),
@@ -232,6 +242,7 @@ _FLAGS_BY_FIELD = {
     "protocol": "-p",
     "host": "-t",
     "port": "-t",
+    "serial": "-t",
     "listen_host": "-l",
     "listen_port": "-l",
     "more_listeners": "--also-listen",
@@ -257,18 +268,18 @@ def make_settings(given: argparse.Namespace) -> Settings:
             begins with the flag.
 
     """
-    values = GO_DEFAULTS | vars(given)
+    implied = _implied_by_target(given)
+    values = GO_DEFAULTS | implied | vars(given)
     if "profile" in given:
         profile = PROFILES[given.profile]
         advised = {"protocol": profile.protocol, **profile.settings}
-        values = GO_DEFAULTS | advised | vars(given)
+        values = GO_DEFAULTS | advised | implied | vars(given)
         if values["protocol"] != profile.protocol:
             raise ValueError(f"--profile is only for -p {profile.protocol}")
     for name in ("command", "profile", "verbose", "debug"):
         values.pop(name, None)
     _check_meaning(given, values["protocol"])
-    if "target" in values:
-        values["host"], values["port"] = values.pop("target")
+    _set_target(values)
     if "listen" in values:
         values["listen_host"], values["listen_port"] = values.pop("listen")
     values["tls"] = _tls_upstream(values)
@@ -278,6 +289,23 @@ def make_settings(given: argparse.Namespace) -> Settings:
     except SettingsError as err:
         message = f"{flag_of(err.field)}: {err.message}"
         raise ValueError(message) from err
+
+
+def _implied_by_target(given: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that follow from the kind of target."""
+    if isinstance(vars(given).get("target"), SerialLine):
+        return {"protocol": "modbus", "framing": Framing.RTU}
+    return {}
+
+
+def _set_target(values: dict[str, Any]) -> None:
+    """Replace the target that was given by the settings that it stands for."""
+    target = values.pop("target", None)
+    if isinstance(target, SerialLine):
+        del values["host"], values["port"]
+        values["serial"] = target
+    elif target is not None:
+        values["host"], values["port"] = target
 
 
 def _check_meaning(given: argparse.Namespace, protocol: str) -> None:

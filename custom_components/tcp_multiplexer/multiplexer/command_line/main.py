@@ -19,6 +19,7 @@ from types import FrameType
 
 from .. import __version__
 from ..multiplexer import Multiplexer
+from ..networks import format_address
 from ..observe.events import ClientRefusal, Event, EventType
 from ..profiles import PROFILES
 from ..protocols import PROTOCOLS
@@ -119,9 +120,9 @@ async def _serve(settings: Settings, level: int) -> None:
         ValueError: it cannot start; the text says why and what to do.
 
     """
-    target = _address(settings.host, settings.port)
+    target = settings.target
     try:
-        multiplexer = Multiplexer(settings, name=target)
+        multiplexer = Multiplexer(settings)
     except SettingsError as err:
         message = f"{flag_of(err.field)}: {err.message}"
         raise ValueError(message) from err
@@ -136,7 +137,7 @@ async def _serve(settings: Settings, level: int) -> None:
     listening = multiplexer.snapshot().listen_addresses
     LOGGER.info(
         "Listening on %s; %s goes to %s",
-        ", ".join(_address(*address) for address in listening),
+        ", ".join(format_address(*address) for address in listening),
         settings.protocol,
         target,
     )
@@ -175,10 +176,6 @@ def _report_on_signal(multiplexer: Multiplexer) -> None:
         asyncio.get_running_loop().add_signal_handler(
             number, lambda: print(report(multiplexer), flush=True)
         )
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class _EventLog:

@@ -1,9 +1,10 @@
-"""The usual kind of upstream connection: a protocol's upstream codec on a TCP socket.
+"""The usual kind of upstream connection: a protocol's upstream codec on a transport.
 
-It decides nothing: retries and timeouts are up to the dispatcher, reopening to the
-pool.
+That is a TCP socket, unless a subclass connects in another way. It decides nothing:
+retries and timeouts are up to the dispatcher, reopening to the pool.
 """
 
+from abc import abstractmethod
 import asyncio
 from math import inf
 from typing import TYPE_CHECKING, Any, cast, override
@@ -44,43 +45,32 @@ class Segments:
         self._lost += 1
 
 
-class SocketUpstream(Upstream, asyncio.Protocol):
-    """A protocol's codec on a TCP connection."""
+class StreamUpstream(Upstream, asyncio.Protocol):
+    """A protocol's codec on a transport."""
 
     def __init__(
         self,
         owner: UpstreamOwner,
         codec: UpstreamCodec[Any],
-        address: tuple[str, int],
         *,
         batch: bool,
         segments: Segments | None = None,
-        connect_seconds: float = LIMITS.connect,
-        tls: ssl.SSLContext | None = None,
-        server_name: str = "",
+        connect_seconds: float | None = LIMITS.connect,
     ) -> None:
-        """Connect to `address` (host, port) within `connect_seconds`.
+        """Connect within `connect_seconds`; None: whenever the device does.
 
         `batch` joins what is sent in one iteration of the loop into one write.
         """
         super().__init__(owner)
         self._statistics = owner.statistics
         self._codec = codec
-        self._address = address
         self._connect_seconds = connect_seconds
-        self._transport: asyncio.Transport | None = None
+        self._transport: asyncio.WriteTransport | None = None
         self._loop = asyncio.get_running_loop()
         self._batch = batch
         self._segments = segments or Segments()
         self._behind: dict[Any, Any] = {}
         """Requests that went behind another in its segment, with that one."""
-        self._tls: dict[str, Any] = {}
-        if tls is not None:
-            self._tls = {
-                "ssl": tls,
-                "server_hostname": server_name or address[0],
-                "ssl_shutdown_timeout": SHUTDOWN_SECONDS,
-            }
         self._tick: asyncio.TimerHandle | None = None
         self._out: list[bytes] = []
         self._echoed = -inf
@@ -101,12 +91,9 @@ class SocketUpstream(Upstream, asyncio.Protocol):
 
     @override
     async def open(self) -> None:
-        host, port = self._address
         try:
             async with asyncio.timeout(self._connect_seconds):
-                await self._loop.create_connection(
-                    lambda: self, host, port, **self._tls
-                )
+                await self._connect()
         except TimeoutError:
             self._abandon()
             within = f"within {self._connect_seconds:g} s"
@@ -121,6 +108,15 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         self._open = True
         self.opened_at = self.last_used = self.last_received = self._loop.time()
 
+    @abstractmethod
+    async def _connect(self) -> None:
+        """Make a transport call `connection_made`.
+
+        Raises:
+            OSError: there is no connection; the text says why.
+
+        """
+
     def _abandon(self) -> None:
         self._ended = True
         if self._transport is not None:
@@ -128,8 +124,7 @@ class SocketUpstream(Upstream, asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        set_keepalive(transport)
+        self._transport = cast("asyncio.WriteTransport", transport)
 
     @override
     def send(self, exchange: Exchange) -> None:
@@ -290,3 +285,46 @@ class SocketUpstream(Upstream, asyncio.Protocol):
             self._ended = True
             if self._open:
                 self.owner.lost(self, reason, detail)
+
+
+class SocketUpstream(StreamUpstream):
+    """A protocol's codec on a TCP connection."""
+
+    def __init__(
+        self,
+        owner: UpstreamOwner,
+        codec: UpstreamCodec[Any],
+        address: tuple[str, int],
+        *,
+        batch: bool,
+        segments: Segments | None = None,
+        connect_seconds: float = LIMITS.connect,
+        tls: ssl.SSLContext | None = None,
+        server_name: str = "",
+    ) -> None:
+        """Connect to `address` (host, port) within `connect_seconds`."""
+        super().__init__(
+            owner,
+            codec,
+            batch=batch,
+            segments=segments,
+            connect_seconds=connect_seconds,
+        )
+        self._address = address
+        self._tls: dict[str, Any] = {}
+        if tls is not None:
+            self._tls = {
+                "ssl": tls,
+                "server_hostname": server_name or address[0],
+                "ssl_shutdown_timeout": SHUTDOWN_SECONDS,
+            }
+
+    @override
+    async def _connect(self) -> None:
+        host, port = self._address
+        await self._loop.create_connection(lambda: self, host, port, **self._tls)
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        set_keepalive(transport)

@@ -28,6 +28,7 @@ from .pdu import (
 )
 from .quantities import MAX_REGISTERS
 from .rtu import RtuDownstream, RtuUpstream
+from .rtu_serial import RtuSerialUpstream
 from .tcp import MAX_LENGTH, MIN_LENGTH, ModbusDownstream, frame_of
 from .units import UnitMap
 
@@ -59,7 +60,7 @@ class ModbusRules(Rules):
 
 
 class ModbusProtocol(Protocol[bytes]):
-    """Modbus/TCP, and RTU over TCP on either side."""
+    """Modbus/TCP, and RTU on either side."""
 
     name = "modbus"
     title = "Modbus/TCP"
@@ -68,6 +69,7 @@ class ModbusProtocol(Protocol[bytes]):
             "framing",
             "matching",
             "quiet",
+            "serial",
             "unit_id",
             "unit_map",
             "allowed_units",
@@ -125,6 +127,8 @@ class ModbusProtocol(Protocol[bytes]):
     @override
     def upstream(self) -> UpstreamCodec[bytes]:
         options = self.options
+        if options.serial is not None:
+            return RtuSerialUpstream(options.quiet, options.serial)
         if options.framing is Framing.RTU:
             return RtuUpstream(options.quiet)
         if options.matching is Matching.LENIENT:
