@@ -22,7 +22,13 @@ from homeassistant.config_entries import (
     ConfigFlow,
     ConfigFlowResult,
 )
-from homeassistant.const import CONF_HOST, CONF_NAME, CONF_PORT, CONF_PROTOCOL
+from homeassistant.const import (
+    CONF_DEVICE,
+    CONF_HOST,
+    CONF_NAME,
+    CONF_PORT,
+    CONF_PROTOCOL,
+)
 from homeassistant.core import callback
 from homeassistant.helpers.selector import TextSelector
 import voluptuous as vol
@@ -60,7 +66,7 @@ from .flow.forms import ADD, RECONFIGURE, Sections, show_form
 from .flow.identify import Identity
 from .flow.local_ports import async_free_port
 from .flow.options import TcpMultiplexerOptionsFlow
-from .flow.plan import Plan, async_plan, checked_settings
+from .flow.plan import DEVICE, Plan, async_plan, checked_settings
 from .flow.probe import DeviceError, DeviceProblem, ProbeResult
 from .flow.suggestions import async_host_selector, async_names_of_neighbours
 from .flow.trial import async_try
@@ -200,8 +206,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     def _async_proposed_name(self) -> str:
         """Return the name that the user gave the device, or else its own."""
         plan, said = self._plan, self._result.identity
-        named = plan.title != plan.data[CONF_HOST]
-        return plan.title if named or not (said and said.name) else said.name
+        return plan.title if plan.named or not (said and said.name) else said.name
 
     @callback
     def _async_has_proposal(self) -> bool:
@@ -232,7 +237,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             step_id=IN_USE_HERE if names else problem,
             menu_options=["try_again", "change", anyway],
             description_placeholders={
-                "endpoint": format_endpoint(settings.host, settings.port),
+                "endpoint": settings.target,
                 "unit": str(settings.unit_id),
                 "names": names,
                 "detail": self._failed.detail or "",
@@ -243,6 +248,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     async_step_unknown_host = _async_step_no_answer
     async_step_unreachable = _async_step_no_answer
     async_step_refused = _async_step_no_answer
+    async_step_no_port = _async_step_no_answer
     async_step_closed = _async_step_no_answer
     async_step_silent = _async_step_no_answer
     async_step_not_understood = _async_step_no_answer
@@ -267,7 +273,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         self._async_abort_if_shared(plan)  # another dialog may have added one meanwhile
         if (entry := self._entry) is not None:
             # The identity that is stored may be another device's.
-            gone = {CONF_TLS, CONF_IDENTITY} if plan.to_try.dial else {CONF_TLS}
+            gone = {*DEVICE, CONF_IDENTITY} if plan.to_try.dial else {CONF_TLS}
             kept = {key: value for key, value in entry.data.items() if key not in gone}
             # The update listener decides whether that needs a reload.
             return self.async_update_and_abort(
@@ -311,7 +317,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             vol.Required(
                 CONF_PROTOCOL, default=DEFAULTS[CONF_PROTOCOL]
             ): protocol_field(),
-            vol.Required(CONF_HOST, description=nothing): async_host_selector(
+            vol.Optional(CONF_HOST, description=nothing): async_host_selector(
                 self.hass
             ),
             vol.Required(CONF_PORT, default=DEFAULTS[CONF_PORT]): PORT,
@@ -333,7 +339,11 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     def _async_abort_if_shared(self, plan: Plan) -> None:
         """Abort if another entry shares this device."""
         self._async_abort_entries_match(
-            {key: plan.data[key] for key in (CONF_HOST, CONF_PORT)}
+            {
+                key: plan.data[key]
+                for key in (CONF_HOST, CONF_PORT, CONF_DEVICE)
+                if key in plan.data
+            }
         )
 
     # What is tried

@@ -12,6 +12,10 @@ DOMAIN: Final = "tcp_multiplexer"
 LOGGER: Final = logging.getLogger(__package__)
 
 # entry.data, beside Home Assistant's CONF_HOST, CONF_PORT and CONF_PROTOCOL
+# ... or its CONF_DEVICE, a serial port, with
+CONF_BAUDRATE: Final = "baudrate"
+CONF_PARITY: Final = "parity"
+CONF_STOPBITS: Final = "stopbits"
 CONF_LISTEN_HOST: Final = "listen_host"
 """The local address to listen on; None: all of IPv4 and IPv6."""
 CONF_LISTEN_PORT: Final = "listen_port"
@@ -38,6 +42,8 @@ CONF_MORE_LISTENERS: Final = "more_listeners"
 UPSTREAM_TCP: Final = "tcp"
 UPSTREAM_RTU: Final = "rtu"
 """Modbus RTU frames over TCP, as serial servers speak."""
+UPSTREAM_SERIAL: Final = "serial"
+"""Modbus RTU over a serial port: of this machine, or one that serialx reaches."""
 UPSTREAM_HOME_ASSISTANT: Final = "home_assistant"
 """The Modbus connection that Home Assistant shares among integrations."""
 

@@ -43,6 +43,7 @@ from .entry_settings import settings_from_entry
 from .multiplexer import PROTOCOLS, Event, EventType, Multiplexer, Snapshot, __version__
 from .outage import Refusals
 from .pace import Pace
+from .serial_ports import async_prepare_serial
 from .shared_connection import Units, async_prepare, make_upstream
 
 type TcpMultiplexerConfigEntry = ConfigEntry[TcpMultiplexerCoordinator]
@@ -118,6 +119,8 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
                 used with other link settings.
 
         """
+        if self.multiplexer.settings.serial is not None:
+            await async_prepare_serial(self.hass)
         if self._units is not None:
             await async_prepare(self.hass)
             self._units.get(self.multiplexer.settings.unit_id)

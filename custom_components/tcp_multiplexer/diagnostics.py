@@ -11,7 +11,7 @@ import re
 from typing import Any, Final
 
 from homeassistant.components.diagnostics import REDACTED, async_redact_data
-from homeassistant.const import CONF_HOST
+from homeassistant.const import CONF_DEVICE, CONF_HOST
 from homeassistant.core import HomeAssistant
 
 from .const import CONF_CLIENT_NAMES, CONF_LISTEN_HOST
@@ -28,6 +28,7 @@ _TO_REDACT: Final = {
     "tls",
     "probe",
     "serial",
+    CONF_DEVICE,
     CONF_HOST,
     CONF_LISTEN_HOST,
 }
@@ -111,8 +112,8 @@ def _record(clients: _Clients, record: TraceRecord, outline: Outline) -> dict[st
 
 
 def _scrub(text: str | None, entry: TcpMultiplexerConfigEntry) -> str | None:
-    """Redact the device's host and all addresses in a sentence."""
+    """Redact the device's host or port and all addresses in a sentence."""
     if text is None:
         return None
-    host = re.compile(re.escape(entry.data[CONF_HOST]), re.IGNORECASE)
-    return _ADDRESS.sub(REDACTED, host.sub(REDACTED, text))
+    place = re.escape(entry.data.get(CONF_DEVICE) or entry.data[CONF_HOST])
+    return _ADDRESS.sub(REDACTED, re.sub(place, REDACTED, text, flags=re.IGNORECASE))

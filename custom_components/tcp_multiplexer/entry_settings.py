@@ -11,19 +11,25 @@ from ipaddress import ip_network
 from typing import Any, Final
 
 from homeassistant.config_entries import ConfigEntry
+from homeassistant.const import CONF_DEVICE
 
 from .const import (
+    CONF_BAUDRATE,
+    CONF_PARITY,
     CONF_PROFILE,
+    CONF_STOPBITS,
     CONF_TLS,
     CONF_UPSTREAM,
     UPSTREAM_HOME_ASSISTANT,
     UPSTREAM_RTU,
+    UPSTREAM_SERIAL,
     UPSTREAM_TCP,
 )
 from .multiplexer import (
     PROFILES,
     ListenerSettings,
     Network,
+    SerialLine,
     Settings,
     TlsListener,
     TlsUpstream,
@@ -31,9 +37,11 @@ from .multiplexer import (
 
 GENERIC: Final = "generic"
 
+_RTU: Final = {"framing": "rtu", "max_in_flight": 1, "max_connections": 1}
 _BY_UPSTREAM: Final[dict[str, dict[str, Any]]] = {
     UPSTREAM_TCP: {},
-    UPSTREAM_RTU: {"framing": "rtu", "max_in_flight": 1, "max_connections": 1},
+    UPSTREAM_RTU: _RTU,
+    UPSTREAM_SERIAL: _RTU,
     # Its connection and all of its timing are Home Assistant's.
     UPSTREAM_HOME_ASSISTANT: {
         "framing": "tcp",
@@ -86,6 +94,7 @@ def settings_from(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settin
 
     """
     return Settings(
+        serial=_serial_line(data),
         **{
             key: _DECODERS[key](value)
             for key, value in {
@@ -95,7 +104,18 @@ def settings_from(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settin
                 **_BY_UPSTREAM[data.get(CONF_UPSTREAM, UPSTREAM_TCP)],
             }.items()
             if key in _DECODERS
-        }
+        },
+    )
+
+
+def _serial_line(data: Mapping[str, Any]) -> SerialLine | None:
+    if data.get(CONF_UPSTREAM) != UPSTREAM_SERIAL:
+        return None
+    return SerialLine(
+        device=data[CONF_DEVICE],
+        baudrate=data[CONF_BAUDRATE],
+        parity=data[CONF_PARITY],
+        stopbits=data[CONF_STOPBITS],
     )
 
 

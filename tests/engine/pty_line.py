@@ -166,6 +166,7 @@ async def device_on(line: PtyLine) -> AsyncGenerator[ModbusSerialServer]:
         framer=FramerType.RTU,
         port=line.far.path,
         baudrate=9600,
+        ignore_missing_devices=True,
     )
     await server.serve_forever(background=True)
     try:

@@ -49,6 +49,7 @@ from .words import LANGUAGES, words_in
 
 SHOWN_ELSEWHERE = {
     "framing": "upstream",
+    "serial": "device",
     "tls": "tls_upstream",
     "more_listeners": "client_framing",
 }

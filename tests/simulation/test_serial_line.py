@@ -1,9 +1,9 @@
 """The engine before a simulated serial line: RTU over TCP, or a port of its own.
 
-The port's adapter may echo what it sends, and be unplugged. The line does to frames everything that lines do; clients are of all tempers. The
-`Watch` sees the engine's upstream side in Modbus/TCP, into which the line's server
-translates for it. What is looked for is the same as ever: no wrong answer, no write
-twice, nobody left waiting.
+The port's adapter may echo what it sends, and be unplugged. The line does to frames
+everything that lines do; clients are of all tempers. The `Watch` sees the engine's
+upstream side in Modbus/TCP, into which the line's server translates for it. What is
+looked for is the same as ever: no wrong answer, no write twice, nobody left waiting.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from typing import Any, override
 import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import SerialLine
+from custom_components.tcp_multiplexer.multiplexer.protocols.modbus import rtu_serial
 from custom_components.tcp_multiplexer.multiplexer.upstream.serial_upstream import (
     SerialPort,
 )
@@ -28,8 +29,8 @@ from .world import World
 TIMEOUT = 0.6
 QUIET = 0.3
 _UNKNOWN = 0x41
-_TEST = b"\x03\0\0\0\x01"
-"""What the engine reads to find out whether an adapter echoes; no client asks it."""
+_TEST = b"\x03\xff\xff\0\x01"
+"""What the engine reads here to find out whether an adapter echoes; no client does."""
 _FAULTS = ("late", "lost", "split", "corrupt", "truncated", "noise", "other", "reset")
 
 
@@ -171,6 +172,7 @@ def test_a_bad_line_at_a_port(
     seed: int, echoes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SerialPort, "open", _open)
+    monkeypatch.setattr(rtu_serial, "HARMLESS_READ", _TEST)
     line = SerialLine(device="/dev/simulated", baudrate=115200)
     live(f"{seed}/port", echoes=echoes, host="", serial=line)
 

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from homeassistant.config_entries import ConfigEntryState
-from homeassistant.const import CONF_HOST, CONF_NAME, CONF_PORT, CONF_PROTOCOL
+from homeassistant.const import (
+    CONF_DEVICE,
+    CONF_HOST,
+    CONF_NAME,
+    CONF_PORT,
+    CONF_PROTOCOL,
+)
 from homeassistant.core import callback
 
 from ..addresses import parse_endpoint
@@ -22,6 +28,7 @@ from ..const import (
     CONF_UPSTREAM,
     UPSTREAM_HOME_ASSISTANT,
     UPSTREAM_RTU,
+    UPSTREAM_SERIAL,
     UPSTREAM_TCP,
 )
 from ..coordinator import TcpMultiplexerConfigEntry
@@ -35,10 +42,12 @@ from ..multiplexer import (
 )
 from .certificates import Uploads
 from .fields import TLS, FieldError, worth_storing
-from .forms import UPSTREAM_TLS, Sections
+from .forms import SERIAL_LINE, UPSTREAM_TLS, Sections
 from .local_ports import ListenAddress
 
-_DEVICE: Final = {CONF_PROTOCOL, CONF_HOST, CONF_PORT, CONF_UPSTREAM, CONF_TLS}
+DEVICE: Final = frozenset(
+    {CONF_PROTOCOL, CONF_HOST, CONF_PORT, *SERIAL_LINE, CONF_UPSTREAM, CONF_TLS}
+)
 """The data that says which device an entry shares, and how it is reached."""
 _LISTENING: Final = {CONF_LISTEN_HOST, CONF_LISTEN_PORT}
 _UNNAMED: Final = {CONF_UPSTREAM: UPSTREAM_TCP, CONF_TLS: None}
@@ -87,6 +96,11 @@ class Plan:
     to_try: ToTry
 
     @property
+    def named(self) -> bool:
+        """Whether the user gave the device a name."""
+        return self.title != _usual_title(self.settings)
+
+    @property
     def listen_address(self) -> ListenAddress:
         """Where clients will connect."""
         return ListenAddress(self.settings.listen_host, self.settings.listen_port)
@@ -94,7 +108,7 @@ class Plan:
 
 def _can_be_reached(protocol: str, upstream: str) -> bool:
     """Return whether a protocol can be spoken with a device in this way."""
-    if upstream == UPSTREAM_RTU:
+    if upstream in {UPSTREAM_RTU, UPSTREAM_SERIAL}:
         return Framing.RTU in PROTOCOLS[protocol].framings
     return upstream == UPSTREAM_TCP or PROTOCOLS[protocol].has_units
 
@@ -111,16 +125,16 @@ async def async_plan(
         FieldError: something in it is invalid.
 
     """
-    try:
-        host, port = parse_endpoint(typed[CONF_HOST])
-    except ValueError:
-        raise FieldError(CONF_HOST, "invalid_host") from None
     values = sections.to_store(typed)
     tls_fields = {field: values.pop(field) for field in UPSTREAM_TLS}
+    line = {field: values.pop(field) for field in SERIAL_LINE}
+    if typed[CONF_UPSTREAM] == UPSTREAM_SERIAL:
+        place = _serial_port(line)
+    else:
+        place = _host_and_port(typed)
     data: dict[str, Any] = {
         CONF_PROTOCOL: typed[CONF_PROTOCOL],
-        CONF_HOST: host,
-        CONF_PORT: port or typed[CONF_PORT],
+        **place,
         CONF_LISTEN_HOST: values.pop(CONF_LISTEN_HOST),
         CONF_LISTEN_PORT: typed[CONF_LISTEN_PORT],
         CONF_PROFILE: typed[CONF_PROFILE],
@@ -134,15 +148,38 @@ async def async_plan(
     if tls is not None:
         if data[CONF_UPSTREAM] == UPSTREAM_HOME_ASSISTANT:
             raise FieldError(TLS, "tls_not_shared")
+        if data[CONF_UPSTREAM] == UPSTREAM_SERIAL:
+            raise FieldError(TLS, "tls_not_serial")
         data[CONF_TLS] = tls
     options = entry.options if entry else worth_storing(values)
+    settings = checked_settings(data, options)
+    named = typed.get(CONF_NAME, "").strip()
     return Plan(
-        title=entry.title if entry else typed.get(CONF_NAME, "").strip() or host,
+        title=entry.title if entry else named or _usual_title(settings),
         data=data,
         options=options,
-        settings=checked_settings(data, options),
+        settings=settings,
         to_try=_to_try(data, entry),
     )
+
+
+def _host_and_port(typed: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        host, port = parse_endpoint(typed.get(CONF_HOST, ""))
+    except ValueError:
+        raise FieldError(CONF_HOST, "invalid_host") from None
+    return {CONF_HOST: host, CONF_PORT: port or typed[CONF_PORT]}
+
+
+def _serial_port(line: dict[str, Any]) -> dict[str, Any]:
+    if not line[CONF_DEVICE]:
+        raise FieldError(CONF_DEVICE, "serial_port_missing")
+    return line
+
+
+def _usual_title(settings: Settings) -> str:
+    """Return the title of an entry that its user has not named."""
+    return settings.host or settings.target.rpartition("/")[2] or settings.target
 
 
 @callback
@@ -155,7 +192,7 @@ def _to_try(data: dict[str, Any], entry: TcpMultiplexerConfigEntry | None) -> To
     changed = {
         key for key, value in (_UNNAMED | data).items() if before.get(key) != value
     }
-    dial = not changed.isdisjoint(_DEVICE)
+    dial = not changed.isdisjoint(DEVICE)
     bind = not (running and changed.isdisjoint(_LISTENING))
     needs_own_port = bind and not (running and CONF_LISTEN_PORT in changed)
     release = entry.state in _RELEASABLE and (dial or needs_own_port)

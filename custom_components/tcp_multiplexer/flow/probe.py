@@ -46,6 +46,8 @@ class DeviceProblem(enum.StrEnum):
     """No answer to the connection attempt, or no route."""
     REFUSED = "refused"
     """The host is there and nothing listens on that port."""
+    NO_PORT = "no_port"
+    """The serial port cannot be opened."""
     CLOSED = "closed"
     """The device closed the connection without an answer: its slot may be taken."""
     SILENT = "silent"

@@ -11,10 +11,16 @@ from homeassistant.config_entries import ConfigEntryState
 from homeassistant.const import CONF_HOST
 from homeassistant.core import HomeAssistant
 
-from ..const import CONF_PROFILE, CONF_UPSTREAM, UPSTREAM_HOME_ASSISTANT
+from ..const import (
+    CONF_PROFILE,
+    CONF_UPSTREAM,
+    UPSTREAM_HOME_ASSISTANT,
+    UPSTREAM_SERIAL,
+)
 from ..coordinator import TcpMultiplexerConfigEntry
 from ..entry_settings import GENERIC
 from ..multiplexer import PROFILES
+from ..serial_ports import async_prepare_serial
 from .fields import FieldError
 from .local_ports import (
     async_bind,
@@ -25,6 +31,7 @@ from .local_ports import (
 )
 from .plan import Plan
 from .probe import ProbeResult, ask_device, ask_running
+from .probe_route import ask_with_multiplexer
 from .probe_shared import async_ask_shared
 
 
@@ -61,6 +68,8 @@ async def _async_check_own_listeners(
     settings = plan.settings
     siblings = listen_addresses(entry)[1:] if entry else []
     await async_check_others(hass, entry, plan.listen_address, siblings)
+    if not settings.host:
+        return
     own = [plan.listen_address, *siblings]
     if await is_reached(settings.host, settings.port, own):
         raise FieldError(CONF_HOST, "itself")
@@ -103,4 +112,7 @@ async def _async_ask_device(
         return ProbeResult()
     if plan.data[CONF_UPSTREAM] == UPSTREAM_HOME_ASSISTANT:
         return await async_ask_shared(hass, plan.settings)
+    if plan.data[CONF_UPSTREAM] == UPSTREAM_SERIAL:
+        await async_prepare_serial(hass)
+        return await ask_with_multiplexer(plan.settings, profile.units)
     return await ask_device(plan.settings, profile.units)

@@ -18,6 +18,8 @@ from ..options import SerialLine
 from .pdu import modbus_request
 from .rtu import BY_SILENCE, MAX_FRAME, RtuUpstream, frame_of, response_length
 
+HARMLESS_READ = b"\x03\0\0\0\x01"
+"""Holding register 0, as health checks read it."""
 TEST_SECONDS = 1.0
 """How long the response to the harmless read is awaited."""
 _TESTS = 3
@@ -68,7 +70,7 @@ class RtuSerialUpstream(RtuUpstream):
             and looks_like_its_response(payload, frame_of(payload))
         ):
             self._tested_for = request
-            request = modbus_request(bytes((payload[0], 3, 0, 0, 0, 1)), None)
+            request = modbus_request(payload[:1] + HARMLESS_READ, None)
         return self._send(request)
 
     def _send(self, request: Request) -> bytes:
