@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import (
+    DialIn,
     ListenerSettings,
     Parity,
     SerialLine,
@@ -58,6 +59,10 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
         SerialLine(
             device="/dev/ttyUSB0", baudrate=19200, parity=Parity.EVEN, stopbits=2
         ),
+    ),
+    "dial_in": (
+        ["-t", "dial-in:[::1]:5502?from=fd00::22"],
+        DialIn(host="::1", port=5502, device="fd00::22"),
     ),
     "timeout": (["--timeout", "5"], 5.0),
     "connect_delay": (["--delay", "500ms"], 0.5),
@@ -150,6 +155,7 @@ def test_flag_sets_its_field_and_no_other(parser: Parser, field: str) -> None:
         {"listen_host", "listen_port"},
         {"protocol", field},
         {"protocol", "framing", "host", "port", "serial"},
+        {"host", "port", "dial_in"},
     ]
     changed = {
         name for name in FIELDS if getattr(settings, name) != getattr(unchanged, name)
@@ -263,6 +269,12 @@ def test_serial_ports(parser: Parser, text: str, line: SerialLine) -> None:
 def test_what_is_no_serial_port(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="write serial:"):
         target(f"serial:{text}")
+
+
+@pytest.mark.parametrize("text", ["", "5502?from=inverter", "5502?to=10.0.0.1"])
+def test_where_no_device_dials_in(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        target(f"dial-in:{text}")
 
 
 def test_spellings_of_the_target(parser: Parser) -> None:

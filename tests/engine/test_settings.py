@@ -100,7 +100,8 @@ def test_only_these_need_a_restart() -> None:
 
 
 def test_every_setting_has_its_row_but_those_with_a_form_of_their_own() -> None:
-    own = {"protocol", "host", "listen_host", "more_listeners", "serial", "tls"}
+    own = {"protocol", "host", "listen_host", "more_listeners", "tls"}
+    own |= {"serial", "dial_in"}
     assert {field.name for field in fields(Settings)} - set(ROWS) == own
     for name, row in ROWS.items():
         placed = name not in {"port", "listen_port"}

@@ -30,6 +30,7 @@ from .protocols.base import (
 from .protocols.options import Framing
 from .settings import (
     ROWS,
+    DialIn,
     ListenerSettings,
     Parity,
     Row,
@@ -55,6 +56,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "TlsUpstream",
     "SerialLine",
     "Parity",
+    "DialIn",
     "Network",
     "SettingsError",
     "TlsError",

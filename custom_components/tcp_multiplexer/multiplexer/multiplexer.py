@@ -9,6 +9,7 @@ attempt at a time and what the owner awaits.
 """
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 import random
 import time
@@ -25,12 +26,13 @@ from .dispatch.timer import Timer
 from .dispatch.units import Units
 from .downstream.listener import Listener
 from .limits import LIMITS, Limits
-from .observe.events import Events
+from .observe.events import Event, Events, EventType
 from .observe.pcap import to_pcap
 from .observe.snapshot import Snapshot, TraceRecord
 from .observe.statistics import Statistics, percentile
 from .settings import ROWS, make_protocol
 from .upstream.connector import Connector
+from .upstream.dial_in import DialInRoute
 from .upstream.health_tracker import HealthTracker
 from .upstream.pool import UpstreamPool
 from .upstream.prober import Prober
@@ -141,7 +143,7 @@ class Multiplexer:
             self._queue,
             self._connections,
             self._dispatcher,
-            Connector(make, self._statistics, name),
+            Connector(make, self._statistics, name, expects=self._route.expects),
             health,
             Prober(self._queue),
             self._statistics,
@@ -156,7 +158,18 @@ class Multiplexer:
         settings = self._settings
         if settings.serial is not None:
             return SerialRoute(settings.serial, self._protocol, self._limits)
+        if settings.dial_in is not None:
+            return DialInRoute(
+                settings.dial_in, lambda: self._settings, self._protocol, self._learned
+            )
         return NetworkRoute(settings, self._protocol, self._limits)
+
+    def _learned(self, address: str) -> None:
+        """Take over the address of a device that dials in."""
+        if (dial_in := self._settings.dial_in) is not None:
+            dial_in = replace(dial_in, device=address)
+            self._settings = replace(self._settings, dial_in=dial_in)
+        self._events.emit(Event(EventType.DEVICE_LEARNED, detail=address))
 
     @property
     def settings(self) -> Settings:

@@ -5,15 +5,16 @@ belongs. The command line's flag and the form's field are generated from it, by 
 type. Times are seconds, sizes are bytes; a time of 0 turns its feature off.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 import enum
 from types import MappingProxyType
 from typing import Any, Final
 
+from .checks import check_bounds, chosen
 from .networks import DEFAULT_NETWORKS, Network, format_address
 from .protocols import PROTOCOLS, Protocol
 from .protocols.options import (
+    DialIn,
     Framing,
     Matching,
     OnFailure,
@@ -25,6 +26,7 @@ from .tls import TlsListener, TlsUpstream
 
 __all__ = [
     "ROWS",
+    "DialIn",
     "ListenerSettings",
     "Parity",
     "Row",
@@ -108,7 +110,7 @@ class ListenerSettings:
 
     def __post_init__(self) -> None:
         """Convert a framing given by name, as config entries store it."""
-        choice = _chosen("more_listeners", Framing, self.framing)
+        choice = chosen("more_listeners", Framing, self.framing)
         object.__setattr__(self, "framing", choice)
 
 
@@ -137,6 +139,8 @@ class Settings:
     """Use TLS with the device."""
     serial: SerialLine | None = None
     """The device is on this serial line, not at a host and port."""
+    dial_in: DialIn | None = None
+    """The device connects to this local port."""
 
     timeout: float = _row(
         5.0,
@@ -353,20 +357,23 @@ class Settings:
             names = ", ".join(PROTOCOLS)
             message = f"unknown protocol {self.protocol!r}; choose one of {names}"
             raise SettingsError("protocol", message)
-        if not (self.host or self.serial):
+        if not (self.host or self.serial or self.dial_in):
             raise SettingsError("host", "is empty; give the device's name or address")
         for each in fields(self):
             value = getattr(self, each.name)
             if isinstance(each.default, enum.StrEnum):
-                choice = _chosen(each.name, type(each.default), value)
+                choice = chosen(each.name, type(each.default), value)
                 object.__setattr__(self, each.name, choice)
             elif (row := ROWS.get(each.name)) is not None:
-                _check_bounds(each.name, row, value)
+                check_bounds(each.name, row.bounds, value)
         if self.reconnect_backoff_max < self.reconnect_backoff:
             message = "must not be less than reconnect_backoff"
             raise SettingsError("reconnect_backoff_max", message)
         if self.serial is not None:
             self._check_serial()
+        if self.dial_in is not None and (self.tls or self.max_connections > 1):
+            message = "there is one connection, without TLS"
+            raise SettingsError("dial_in", message)
         protocol = PROTOCOLS[self.protocol]
         for listener in self.more_listeners:
             low, high = ROWS["listen_port"].bounds or (0, 0)
@@ -390,6 +397,8 @@ class Settings:
         """The device for people."""
         if self.serial is not None:
             return self.serial.name
+        if self.dial_in is not None:
+            return f"{self.dial_in.device or 'a device'} on port {self.dial_in.port}"
         return format_address(self.host, self.port)
 
 
@@ -401,35 +410,6 @@ ROWS: Final = MappingProxyType(
     }
 )
 """The rows of all settings that have one, by the name of their field."""
-
-
-def _chosen[ChoiceT: enum.StrEnum](
-    name: str, choices: type[ChoiceT], value: str
-) -> ChoiceT:
-    try:
-        return choices(value)
-    except ValueError:
-        message = f"must be {' or '.join(choices)}, is {value!r}"
-        raise SettingsError(name, message) from None
-
-
-def _check_bounds(name: str, row: Row, value: Any) -> None:
-    if row.bounds is None:
-        return
-    low, high = row.bounds
-    for number in _numbers_in(value):
-        if not low <= number <= high:
-            message = f"must be between {low:g} and {high:g}, is {number:g}"
-            raise SettingsError(name, message)
-
-
-def _numbers_in(value: Any) -> Iterator[float]:
-    """Yield a number, or all numbers in a tuple."""
-    if isinstance(value, tuple):
-        for part in value:
-            yield from _numbers_in(part)
-    else:
-        yield value
 
 
 def make_protocol(settings: Settings) -> Protocol[Any]:

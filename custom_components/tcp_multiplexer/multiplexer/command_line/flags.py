@@ -18,6 +18,7 @@ from ..protocols import PROTOCOLS, protocols_with
 from ..protocols.options import Framing
 from ..settings import (
     ROWS,
+    DialIn,
     ListenerSettings,
     Row,
     Section,
@@ -171,7 +172,8 @@ def _add_addresses(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         help="the device; or its serial port, with Modbus RTU, as serial:PORT"
         "?baudrate=9600&parity=none&stopbits=1, where PORT is a path or a URL of the "
-        "library serialx (default 127.0.0.1:1234)",
+        "library serialx; or dial-in:[HOST:]PORT?from=ADDRESS, the local port to which "
+        "the device connects by itself (default 127.0.0.1:1234)",
     )
     group.add(
         *("-l", "--listen"),
@@ -243,6 +245,7 @@ _FLAGS_BY_FIELD = {
     "host": "-t",
     "port": "-t",
     "serial": "-t",
+    "dial_in": "-t",
     "listen_host": "-l",
     "listen_port": "-l",
     "more_listeners": "--also-listen",
@@ -304,6 +307,9 @@ def _set_target(values: dict[str, Any]) -> None:
     if isinstance(target, SerialLine):
         del values["host"], values["port"]
         values["serial"] = target
+    elif isinstance(target, DialIn):
+        del values["host"], values["port"]
+        values["dial_in"] = target
     elif target is not None:
         values["host"], values["port"] = target
 

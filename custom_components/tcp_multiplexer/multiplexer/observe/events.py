@@ -38,6 +38,9 @@ class EventType(enum.Enum):
     timed out although lenient matching would have passed a response on."""
     HEALTH_CHANGED = "health_changed"
     """`reason` is the new `Health`; `detail` is the last error, if not healthy."""
+    DEVICE_LEARNED = "device_learned"
+    """The device has dialled in and answered; `detail` is its address, the only one
+    that may dial in from now on."""
     CLIENT_CONNECTED = "client_connected"
     CLIENT_DISCONNECTED = "client_disconnected"
     CLIENT_REFUSED = "client_refused"

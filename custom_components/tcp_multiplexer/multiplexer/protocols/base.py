@@ -299,6 +299,14 @@ class UpstreamCodec[ResponseT](ABC):
         return []
 
 
+class Greeting(ABC):
+    """Takes away what a device that dials in says first, unasked."""
+
+    @abstractmethod
+    def strip(self, data: bytes) -> bytes:
+        """Return what of `data` is no greeting; keep what may be part of one."""
+
+
 class Outline(NamedTuple):
     """An exchange without the values in it, for diagnostics that others may read."""
 
@@ -365,6 +373,10 @@ class Protocol[ResponseT](ABC):
     @abstractmethod
     def upstream(self) -> UpstreamCodec[ResponseT]:
         """Make the codec for a newly opened upstream connection."""
+
+    def greeting(self) -> Greeting | None:
+        """Return what takes away the greeting of a device that has just dialled in."""
+        return None
 
     @abstractmethod
     def request(self, payload: bytes) -> Request:

@@ -7,6 +7,7 @@ entries and command lines hold strings.
 
 from dataclasses import dataclass
 import enum
+from ipaddress import ip_address
 from typing import Protocol as Interface
 
 SILENT_CHARACTERS = 3.5
@@ -108,6 +109,33 @@ class SerialLine:
         return SILENT_CHARACTERS * self.character
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DialIn:
+    """The local port to which the device connects, instead of being connected to.
+
+    Raises:
+        SettingsError: the port or the device's address is none.
+
+    """
+
+    port: int
+    host: str | None = None
+    """The local address; None: all of IPv4 and IPv6."""
+    device: str = ""
+    """The only address that may dial in; empty: the first from which a device answers,
+    which is then learned."""
+
+    def __post_init__(self) -> None:
+        """Check everything."""
+        if not 0 <= self.port <= 65535:
+            raise SettingsError("dial_in", "port must be between 0 and 65535")
+        if self.device:
+            try:
+                ip_address(self.device)
+            except ValueError as err:
+                raise SettingsError("dial_in", str(err)) from err
+
+
 class ProtocolOptions(Interface):
     """The settings that at least one protocol reads."""
 
@@ -142,6 +170,10 @@ class ProtocolOptions(Interface):
     @property
     def serial(self) -> SerialLine | None:
         """The serial line of the device; None: it is reached over a network."""
+
+    @property
+    def dial_in(self) -> DialIn | None:
+        """Where the device dials in; None: it is connected to."""
 
     @property
     def matching(self) -> Matching:

@@ -136,7 +136,9 @@ class UpstreamPool(Supply):
                 and not any(u.ready or u.on_trial for u in upstreams)
             )
         else:
-            wanted = self._connect_now or self._queue.depth > 0
+            wanted = (
+                self._connect_now or self._queue.depth > 0 or self._connector.expects
+            )
         if not wanted:
             return
         if self._loop.time() < self.health.next_attempt:
@@ -200,7 +202,7 @@ class UpstreamPool(Supply):
         self, upstream: Upstream, reason: CloseReason, detail: str, now: float
     ) -> None:
         """Decide what the end of a connection says about the device."""
-        if reason in _OWN_REASONS:
+        if reason in _OWN_REASONS or self._connector.expects:
             if reason is CloseReason.IDLE and not self._connections.open:
                 self._connect_now = False
             return
@@ -375,6 +377,8 @@ class UpstreamPool(Supply):
             return Health.PAUSED
         if self.health.outage_since is not None:
             return Health.UNREACHABLE
+        if not self._connections.open and self._connector.expects:
+            return Health.WAITING
         if not self._connections.open and not (
             self._opened_before and self._connector.busy
         ):

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 class Route(ABC):
     """Makes the connections to one device."""
 
+    expects = False
+    """The device connects to us: `open` waits for that, and never fails."""
+
     async def start(self) -> None:  # noqa: B027 - most need no preparation
         """Prepare what all connections need.
 

@@ -27,6 +27,7 @@ from .pdu import (
     success_response,
 )
 from .quantities import MAX_REGISTERS
+from .registration import Registration, leave_out
 from .rtu import RtuDownstream, RtuUpstream
 from .rtu_serial import RtuSerialUpstream
 from .tcp import MAX_LENGTH, MIN_LENGTH, ModbusDownstream, frame_of
@@ -127,6 +128,9 @@ class ModbusProtocol(Protocol[bytes]):
     @override
     def upstream(self) -> UpstreamCodec[bytes]:
         options = self.options
+        if options.dial_in is not None:
+            leave_out(self.transactions)
+            leave_out(self.lenient_transactions)
         if options.serial is not None:
             return RtuSerialUpstream(options.quiet, options.serial)
         if options.framing is Framing.RTU:
@@ -134,6 +138,10 @@ class ModbusProtocol(Protocol[bytes]):
         if options.matching is Matching.LENIENT:
             return LenientUpstream(self.lenient_transactions, options.quiet)
         return ModbusUpstream(self.transactions)
+
+    @override
+    def greeting(self) -> Registration | None:
+        return Registration() if self.options.framing is Framing.TCP else None
 
     @override
     def request(self, payload: bytes) -> Request:
