@@ -40,6 +40,8 @@ from .addresses import (
     host_for_home_assistant,
 )
 from .const import (
+    CONF_DIAL_IN_DEVICE,
+    CONF_DIAL_IN_PORT,
     CONF_IDENTITY,
     CONF_LISTEN_PORT,
     CONF_PROFILE,
@@ -154,6 +156,8 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
                 proposes = self._async_has_proposal()
                 if (said := result.identity) is not None and said.name:
                     plan.data[CONF_IDENTITY] = _as_stored(said)
+                if result.address:
+                    plan.data[CONF_DIAL_IN_DEVICE] = result.address
                 if proposes:
                     return await self.async_step_identified()
                 return await self._async_finish_answered()
@@ -249,6 +253,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     async_step_unreachable = _async_step_no_answer
     async_step_refused = _async_step_no_answer
     async_step_no_port = _async_step_no_answer
+    async_step_not_dialled = _async_step_no_answer
     async_step_closed = _async_step_no_answer
     async_step_silent = _async_step_no_answer
     async_step_not_understood = _async_step_no_answer
@@ -341,7 +346,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         self._async_abort_entries_match(
             {
                 key: plan.data[key]
-                for key in (CONF_HOST, CONF_PORT, CONF_DEVICE)
+                for key in (CONF_HOST, CONF_PORT, CONF_DEVICE, CONF_DIAL_IN_PORT)
                 if key in plan.data
             }
         )

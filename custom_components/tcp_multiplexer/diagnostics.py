@@ -14,7 +14,7 @@ from homeassistant.components.diagnostics import REDACTED, async_redact_data
 from homeassistant.const import CONF_DEVICE, CONF_HOST
 from homeassistant.core import HomeAssistant
 
-from .const import CONF_CLIENT_NAMES, CONF_LISTEN_HOST
+from .const import CONF_CLIENT_NAMES, CONF_DIAL_IN_DEVICE, CONF_LISTEN_HOST
 from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
 from .multiplexer import ClientSnapshot, Outline, TraceRecord
 
@@ -29,6 +29,7 @@ _TO_REDACT: Final = {
     "probe",
     "serial",
     CONF_DEVICE,
+    CONF_DIAL_IN_DEVICE,
     CONF_HOST,
     CONF_LISTEN_HOST,
 }
@@ -115,5 +116,8 @@ def _scrub(text: str | None, entry: TcpMultiplexerConfigEntry) -> str | None:
     """Redact the device's host or port and all addresses in a sentence."""
     if text is None:
         return None
-    place = re.escape(entry.data.get(CONF_DEVICE) or entry.data[CONF_HOST])
-    return _ADDRESS.sub(REDACTED, re.sub(place, REDACTED, text, flags=re.IGNORECASE))
+    for key in (CONF_DEVICE, CONF_HOST):
+        if place := entry.data.get(key):
+            hidden = re.compile(re.escape(place), re.IGNORECASE)
+            text = hidden.sub(REDACTED, text)
+    return _ADDRESS.sub(REDACTED, text)

@@ -15,11 +15,16 @@ from homeassistant.const import CONF_DEVICE
 
 from .const import (
     CONF_BAUDRATE,
+    CONF_DIAL_IN_DEVICE,
+    CONF_DIAL_IN_PORT,
+    CONF_LISTEN_HOST,
     CONF_PARITY,
     CONF_PROFILE,
     CONF_STOPBITS,
     CONF_TLS,
     CONF_UPSTREAM,
+    UPSTREAM_DIAL_IN,
+    UPSTREAM_DIAL_IN_RTU,
     UPSTREAM_HOME_ASSISTANT,
     UPSTREAM_RTU,
     UPSTREAM_SERIAL,
@@ -27,6 +32,7 @@ from .const import (
 )
 from .multiplexer import (
     PROFILES,
+    DialIn,
     ListenerSettings,
     Network,
     SerialLine,
@@ -42,6 +48,8 @@ _BY_UPSTREAM: Final[dict[str, dict[str, Any]]] = {
     UPSTREAM_TCP: {},
     UPSTREAM_RTU: _RTU,
     UPSTREAM_SERIAL: _RTU,
+    UPSTREAM_DIAL_IN: {"max_connections": 1},
+    UPSTREAM_DIAL_IN_RTU: _RTU,
     # Its connection and all of its timing are Home Assistant's.
     UPSTREAM_HOME_ASSISTANT: {
         "framing": "tcp",
@@ -95,6 +103,7 @@ def settings_from(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settin
     """
     return Settings(
         serial=_serial_line(data),
+        dial_in=_dial_in(data),
         **{
             key: _DECODERS[key](value)
             for key, value in {
@@ -116,6 +125,16 @@ def _serial_line(data: Mapping[str, Any]) -> SerialLine | None:
         baudrate=data[CONF_BAUDRATE],
         parity=data[CONF_PARITY],
         stopbits=data[CONF_STOPBITS],
+    )
+
+
+def _dial_in(data: Mapping[str, Any]) -> DialIn | None:
+    if CONF_DIAL_IN_PORT not in data:
+        return None
+    return DialIn(
+        host=data[CONF_LISTEN_HOST],
+        port=data[CONF_DIAL_IN_PORT],
+        device=data[CONF_DIAL_IN_DEVICE],
     )
 
 

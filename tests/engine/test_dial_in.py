@@ -72,7 +72,9 @@ class Dongle(asyncio.Protocol):
         self.asked.append(data)
         if self.silent:
             return
-        if self.rtu:
+        if not self.rtu and data[7] != 3:
+            self.transport.write(data[:4] + bytes((0, 3, data[6], data[7] | 0x80, 1)))
+        elif self.rtu:
             self.transport.write(with_crc(ANSWER))
         else:
             self.transport.write(data[:4] + len(ANSWER).to_bytes(2) + ANSWER)

@@ -667,6 +667,8 @@ async def test_the_form_shows_what_is_set(
         "baudrate": 9600,
         "parity": "none",
         "stopbits": 1,
+        "dial_in_port": 5502,
+        "dial_in_device": "",
         "tls_upstream": "off",
         "tls_ca": "",
         "tls_server_name": "",

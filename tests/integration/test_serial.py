@@ -82,7 +82,7 @@ async def test_the_port_is_chosen_from_those_that_are_there(
     [
         ({"device": ""}, {"serial": "serial_port_missing"}),
         ({"protocol": "http"}, {"upstream": "only_modbus"}),
-        ({"tls_upstream": "system_ca"}, {"tls": "tls_not_serial"}),
+        ({"tls_upstream": "system_ca"}, {"tls": "tls_not_available"}),
     ],
 )
 async def test_what_cannot_be(

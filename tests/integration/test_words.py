@@ -50,6 +50,7 @@ from .words import LANGUAGES, words_in
 SHOWN_ELSEWHERE = {
     "framing": "upstream",
     "serial": "device",
+    "dial_in": "dial_in_port",
     "tls": "tls_upstream",
     "more_listeners": "client_framing",
 }
@@ -58,6 +59,7 @@ NOT_SHOWN = {
     EventType.CONNECTION_OPENED,
     EventType.CONNECTION_CLOSED,
     EventType.CONNECTION_FAILED,
+    EventType.DEVICE_LEARNED,
     EventType.LENIENT_WOULD_HELP,
     EventType.HEALTH_CHANGED,
 }

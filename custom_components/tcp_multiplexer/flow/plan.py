@@ -26,6 +26,8 @@ from ..const import (
     CONF_PROFILE,
     CONF_TLS,
     CONF_UPSTREAM,
+    UPSTREAM_DIAL_IN,
+    UPSTREAM_DIAL_IN_RTU,
     UPSTREAM_HOME_ASSISTANT,
     UPSTREAM_RTU,
     UPSTREAM_SERIAL,
@@ -42,11 +44,19 @@ from ..multiplexer import (
 )
 from .certificates import Uploads
 from .fields import TLS, FieldError, worth_storing
-from .forms import SERIAL_LINE, UPSTREAM_TLS, Sections
+from .forms import DIAL_IN, SERIAL_LINE, UPSTREAM_TLS, Sections
 from .local_ports import ListenAddress
 
 DEVICE: Final = frozenset(
-    {CONF_PROTOCOL, CONF_HOST, CONF_PORT, *SERIAL_LINE, CONF_UPSTREAM, CONF_TLS}
+    {
+        CONF_PROTOCOL,
+        CONF_HOST,
+        CONF_PORT,
+        *SERIAL_LINE,
+        *DIAL_IN,
+        CONF_UPSTREAM,
+        CONF_TLS,
+    }
 )
 """The data that says which device an entry shares, and how it is reached."""
 _LISTENING: Final = {CONF_LISTEN_HOST, CONF_LISTEN_PORT}
@@ -105,12 +115,19 @@ class Plan:
         """Where clients will connect."""
         return ListenAddress(self.settings.listen_host, self.settings.listen_port)
 
+    @property
+    def dial_in_address(self) -> ListenAddress | None:
+        """Where the device will dial in."""
+        if (dial_in := self.settings.dial_in) is None:
+            return None
+        return ListenAddress(dial_in.host, dial_in.port)
+
 
 def _can_be_reached(protocol: str, upstream: str) -> bool:
     """Return whether a protocol can be spoken with a device in this way."""
-    if upstream in {UPSTREAM_RTU, UPSTREAM_SERIAL}:
+    if upstream in {UPSTREAM_RTU, UPSTREAM_SERIAL, UPSTREAM_DIAL_IN_RTU}:
         return Framing.RTU in PROTOCOLS[protocol].framings
-    return upstream == UPSTREAM_TCP or PROTOCOLS[protocol].has_units
+    return upstream in {UPSTREAM_TCP, UPSTREAM_DIAL_IN} or PROTOCOLS[protocol].has_units
 
 
 async def async_plan(
@@ -128,8 +145,12 @@ async def async_plan(
     values = sections.to_store(typed)
     tls_fields = {field: values.pop(field) for field in UPSTREAM_TLS}
     line = {field: values.pop(field) for field in SERIAL_LINE}
-    if typed[CONF_UPSTREAM] == UPSTREAM_SERIAL:
+    dial_in = {field: values.pop(field) for field in DIAL_IN}
+    upstream = typed[CONF_UPSTREAM]
+    if upstream == UPSTREAM_SERIAL:
         place = _serial_port(line)
+    elif upstream in {UPSTREAM_DIAL_IN, UPSTREAM_DIAL_IN_RTU}:
+        place = dial_in
     else:
         place = _host_and_port(typed)
     data: dict[str, Any] = {
@@ -138,7 +159,7 @@ async def async_plan(
         CONF_LISTEN_HOST: values.pop(CONF_LISTEN_HOST),
         CONF_LISTEN_PORT: typed[CONF_LISTEN_PORT],
         CONF_PROFILE: typed[CONF_PROFILE],
-        CONF_UPSTREAM: typed[CONF_UPSTREAM],
+        CONF_UPSTREAM: upstream,
     }
     if not _can_be_reached(data[CONF_PROTOCOL], data[CONF_UPSTREAM]):
         raise FieldError(CONF_UPSTREAM, "only_modbus")
@@ -148,8 +169,8 @@ async def async_plan(
     if tls is not None:
         if data[CONF_UPSTREAM] == UPSTREAM_HOME_ASSISTANT:
             raise FieldError(TLS, "tls_not_shared")
-        if data[CONF_UPSTREAM] == UPSTREAM_SERIAL:
-            raise FieldError(TLS, "tls_not_serial")
+        if CONF_HOST not in data:
+            raise FieldError(TLS, "tls_not_available")
         data[CONF_TLS] = tls
     options = entry.options if entry else worth_storing(values)
     settings = checked_settings(data, options)
@@ -179,6 +200,8 @@ def _serial_port(line: dict[str, Any]) -> dict[str, Any]:
 
 def _usual_title(settings: Settings) -> str:
     """Return the title of an entry that its user has not named."""
+    if (dial_in := settings.dial_in) is not None:
+        return dial_in.device or f"Port {dial_in.port}"
     return settings.host or settings.target.rpartition("/")[2] or settings.target
 
 

@@ -30,7 +30,7 @@ CONNECT_SECONDS: Final = 5.0
 """For the connection, and again for a TLS handshake."""
 ANSWER_SECONDS: Final = 10.0
 """A user waits: what takes longer is no answer, whatever the timeout is."""
-_UNIT_SECONDS: Final = 2.0
+UNIT_SECONDS: Final = 2.0
 """How long each further unit may take, and each request to identify a device."""
 _NO_ANSWER: Final = "no answer"
 _HUNG_UP: Final = "connection closed"
@@ -48,6 +48,8 @@ class DeviceProblem(enum.StrEnum):
     """The host is there and nothing listens on that port."""
     NO_PORT = "no_port"
     """The serial port cannot be opened."""
+    NOT_DIALLED = "not_dialled"
+    """The device has not dialled in yet."""
     CLOSED = "closed"
     """The device closed the connection without an answer: its slot may be taken."""
     SILENT = "silent"
@@ -78,6 +80,8 @@ class ProbeResult(NamedTuple):
     """Request and response as a text; None: nothing was asked."""
     identity: Identity | None = None
     """What it reported about itself; None: nothing."""
+    address: str | None = None
+    """The address from which it has dialled in."""
 
 
 async def ask_device(
@@ -240,7 +244,7 @@ class _Conversation:
         """Return unit identifier and PDU of the answer; None: the unit is silent."""
         await asyncio.sleep(self._settings.request_delay)
         request = self._protocol.request(payload)
-        left = min(self._seconds, _UNIT_SECONDS, self._end - self._loop.time())
+        left = min(self._seconds, UNIT_SECONDS, self._end - self._loop.time())
         try:
             return await self._ask(request, left)
         except DeviceError as err:

@@ -4,25 +4,32 @@ The counterpart of `probe.py` for all other routes to a device. Nobody else can 
 to that multiplexer, and it lasts as long as the trial.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 from ..multiplexer import (
+    Event,
+    EventType,
     Failure,
     Multiplexer,
     RequestError,
     Settings,
     make_protocol,
 )
+from .identify import Identity
 from .probe import (
     ANSWER_SECONDS,
+    UNIT_SECONDS,
     DeviceError,
     DeviceProblem,
     ProbeResult,
     ask_running,
 )
 
+DIAL_IN_SECONDS: Final = 25.0
+"""How long a device is expected to dial in; SolaX dongles do it every 5 to 20 s."""
 _PROBLEMS: Final = {
     Failure.CONNECTION_LOST: DeviceProblem.CLOSED,
     Failure.NO_RESPONSE: DeviceProblem.SILENT,
@@ -42,14 +49,14 @@ async def ask_with_multiplexer(
         DeviceError: it did not answer within `seconds`.
 
     """
-    timeout = min(settings.timeout, seconds)
+    dials_in = settings.dial_in is not None
     multiplexer = Multiplexer(
         replace(
             settings,
             listen_host="127.0.0.1",
             listen_port=0,
             more_listeners=(),
-            timeout=timeout,
+            timeout=seconds if dials_in else min(settings.timeout, seconds),
             allowed_functions=(),
             allowed_units=(),
             connect_on_demand=False,
@@ -60,29 +67,62 @@ async def ask_with_multiplexer(
     )
     try:
         await multiplexer.start()
-        return await _ask(multiplexer, units, seconds)
+        result = await _ask(multiplexer, units)
     finally:
         await multiplexer.stop()
+    learned = multiplexer.settings.dial_in
+    return result._replace(address=learned.device if learned else None)
 
 
-async def _ask(
-    multiplexer: Multiplexer, units: Sequence[int], seconds: float
-) -> ProbeResult:
+async def _ask(multiplexer: Multiplexer, units: Sequence[int]) -> ProbeResult:
     protocol = make_protocol(multiplexer.settings)
     request = protocol.probe(None)
     if request is None:
-        raise DeviceError(DeviceProblem.NOT_UNDERSTOOD)
+        return await _wait_for_connection(multiplexer)
     payload = request.payload
     try:
         response = await multiplexer.request(payload)
     except RequestError as err:
-        if err.failure is Failure.NO_RESPONSE:
-            found = await ask_running(multiplexer, units, seconds=seconds)
-            if (identity := found.identity) is not None:
+        if err.failure is Failure.NO_RESPONSE and protocol.has_units:
+            identity = await _identify(multiplexer, units)
+            if identity is not None:
                 return ProbeResult(f"unit {identity.unit}", identity)
-        raise DeviceError(
-            _PROBLEMS.get(err.failure, DeviceProblem.NO_PORT),
-            multiplexer.snapshot().health_reason,
-        ) from err
-    found = await ask_running(multiplexer, units, seconds=seconds)
-    return ProbeResult(protocol.describe(payload, response), found.identity)
+        raise _error(multiplexer, err.failure) from err
+    answer = protocol.describe(payload, response)
+    if not protocol.has_units:
+        return ProbeResult(answer)
+    return ProbeResult(answer, await _identify(multiplexer, units))
+
+
+async def _identify(multiplexer: Multiplexer, units: Sequence[int]) -> Identity | None:
+    settings = multiplexer.settings
+    await multiplexer.apply(
+        replace(settings, timeout=min(settings.timeout, UNIT_SECONDS))
+    )
+    return (await ask_running(multiplexer, units)).identity
+
+
+async def _wait_for_connection(multiplexer: Multiplexer) -> ProbeResult:
+    """Wait for a device that has no harmless question to connect at least."""
+    opened = asyncio.Event()
+
+    def note(event: Event) -> None:
+        if event.type is EventType.CONNECTION_OPENED:
+            opened.set()
+
+    multiplexer.subscribe(note)
+    if multiplexer.snapshot().connections:
+        opened.set()
+    try:
+        async with asyncio.timeout(multiplexer.settings.timeout):
+            await opened.wait()
+    except TimeoutError:
+        raise _error(multiplexer, Failure.NO_CONNECTION) from None
+    return ProbeResult()
+
+
+def _error(multiplexer: Multiplexer, failure: Failure) -> DeviceError:
+    expects = multiplexer.settings.dial_in is not None
+    away = DeviceProblem.NOT_DIALLED if expects else DeviceProblem.NO_PORT
+    problem = _PROBLEMS.get(failure, away)
+    return DeviceError(problem, multiplexer.snapshot().health_reason)
