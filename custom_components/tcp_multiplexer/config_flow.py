@@ -40,7 +40,6 @@ from .addresses import (
     host_for_home_assistant,
 )
 from .const import (
-    CONF_DIAL_IN_DEVICE,
     CONF_DIAL_IN_PORT,
     CONF_IDENTITY,
     CONF_LISTEN_PORT,
@@ -156,8 +155,6 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
                 proposes = self._async_has_proposal()
                 if (said := result.identity) is not None and said.name:
                     plan.data[CONF_IDENTITY] = _as_stored(said)
-                if result.address:
-                    plan.data[CONF_DIAL_IN_DEVICE] = result.address
                 if proposes:
                     return await self.async_step_identified()
                 return await self._async_finish_answered()

@@ -68,7 +68,7 @@ async def test_adding_one_that_dials(
     assert page["data"] == {
         "protocol": "modbus",
         "dial_in_port": port,
-        "dial_in_device": "127.0.0.1",
+        "dial_in_device": "",
         "listen_host": None,
         "listen_port": page["data"]["listen_port"],
         "profile": "generic",
@@ -78,6 +78,7 @@ async def test_adding_one_that_dials(
     assert entry.state is ConfigEntryState.LOADED
     async with ModbusClient(page["data"]["listen_port"]) as client:
         assert await client.ask(read(16, 1)) == b"\3\2\x12\x34"
+    assert entry.data["dial_in_device"] == "127.0.0.1"
     told = await async_get_config_entry_diagnostics(hass, entry)
     assert told["entry"]["data"]["dial_in_device"] == "**REDACTED**"
 
@@ -162,7 +163,7 @@ async def test_its_port_is_taken_when_it_starts(
 async def test_to_another_port(
     hass: HomeAssistant, port: int, dongle: list[Dongle]
 ) -> None:
-    entry = (await add(hass, port)).page["result"]
+    entry = (await add(hass, port, dial_in_device="127.0.0.1")).page["result"]
     dialog = Dialog(hass)
     await dialog.start(source="reconfigure", entry_id=entry.entry_id)
     assert dialog.values["dial_in_port"] == port

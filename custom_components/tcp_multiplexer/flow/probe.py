@@ -80,8 +80,6 @@ class ProbeResult(NamedTuple):
     """Request and response as a text; None: nothing was asked."""
     identity: Identity | None = None
     """What it reported about itself; None: nothing."""
-    address: str | None = None
-    """The address from which it has dialled in."""
 
 
 async def ask_device(

@@ -67,11 +67,9 @@ async def ask_with_multiplexer(
     )
     try:
         await multiplexer.start()
-        result = await _ask(multiplexer, units)
+        return await _ask(multiplexer, units)
     finally:
         await multiplexer.stop()
-    learned = multiplexer.settings.dial_in
-    return result._replace(address=learned.device if learned else None)
 
 
 async def _ask(multiplexer: Multiplexer, units: Sequence[int]) -> ProbeResult:
