@@ -441,8 +441,7 @@ class Watch:
 
     def upstream(self, link: Link) -> None:
         """Watch a new upstream connection."""
-        end = link.dialled
-        assert isinstance(end, ProgramEndpoint)
+        end = link.program
         opened = self.loop.time()
         buffer = bytearray()
         heard = bytearray()
@@ -481,7 +480,7 @@ class Watch:
         return [
             end
             for end in self.network.open
-            if end.server is None and not end.is_closing()
+            if (end.server is None or end.link in self._flying) and not end.is_closing()
         ]
 
     def _dialled(self) -> None:
@@ -561,7 +560,7 @@ class Watch:
         return (
             question.alike
             or question.gone_turn is not None
-            or link.dialled.is_closing()
+            or link.program.is_closing()
             # the device's next request goes out before the client's answer
             or read == self.loop.turns
             # a task awaits the end, which runs later
@@ -590,7 +589,7 @@ class Watch:
         # (A connection on trial may cost one sending more.)
         if len(question.links) > (1 if self.max_connections == 1 else 2):
             raise Violation(f"{question} was sent too often")
-        if not question.links[0].dialled.is_closing():
+        if not question.links[0].program.is_closing():
             raise Violation(f"{question} was sent again, though it may be answered")
         if question.begun:
             raise Violation(f"{question} was sent again, though its answer had begun")
@@ -745,7 +744,7 @@ def _may_be_resent(question: Question) -> bool:
     return (
         question.ask.retry_safe
         and len(question.links) == 1
-        and question.links[0].dialled.is_closing()
+        and question.links[0].program.is_closing()
     )
 
 
