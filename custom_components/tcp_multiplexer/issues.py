@@ -301,6 +301,8 @@ class _DeviceWatch:
                 self._delete(SLOT_TAKEN)  # the user released it
 
     def _count_ended(self) -> None:
+        if not self._multiplexer.settings.host:
+            return  # no server whose slot somebody else could hold
         now = dt_util.utcnow()
         if self._multiplexer.snapshot().bytes_from_upstream != self._bytes_before:
             self._silent = 0

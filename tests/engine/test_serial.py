@@ -186,6 +186,7 @@ async def test_the_port_is_free_once_it_has_stopped(
         for _ in range(5):
             mux = await share()
             assert await mux.request(READ) == READ_ANSWER
+            assert mux.snapshot().connection_attempts == 1
             await mux.stop()
 
 

@@ -1,7 +1,8 @@
 """Scenes at a serial port: what the line's pace and an adapter's echo ask for."""
 
 import asyncio
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ TEST_READ = b"\x01\x03\0\0\0\x01"
 
 
 @pytest.fixture(autouse=True)
-def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def port(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reach the scene's device by what is opened as a port."""
 
     async def open_port(port: SerialPort, protocol: asyncio.Protocol) -> None:
@@ -41,10 +42,9 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         await loop.create_connection(lambda: protocol, HOST, PORT)
 
     monkeypatch.setattr(SerialPort, "open", open_port)
-    return
 
 
-def at_port(baudrate: int = 9600, **settings: object) -> object:
+def at_port(baudrate: int = 9600, **settings: Any) -> AbstractContextManager[Stage]:
     """Have a multiplexer at a serial port, in a scene."""
     line = SerialLine(device="/dev/simulated", baudrate=baudrate)
     return stage(host="", serial=line, framing="rtu", **settings)
@@ -78,6 +78,17 @@ def test_silence_before_a_frame(baudrate: int, silence: float) -> None:
         scene.run_to(1)
         first, second = scene.puppet.asked
         assert second.at - first.at == pytest.approx(SERVICE + silence, abs=1e-6)
+
+
+def test_what_waits_for_silence_is_not_sent_late() -> None:
+    """A line at 300 baud is silent for 0.117 s, and the second has 0.1 s left."""
+    with at_port(300, timeout=0.2) as scene:
+        client, other = scene.hand(), scene.hand()
+        client.ask(asks(1))
+        other.ask(asks(2))
+        scene.run_to(3)
+        assert other.heard[0].at == at(0.2)
+        assert asked(scene) == [asks(1)]
 
 
 @contract("begins when its last character has been sent")
