@@ -21,6 +21,7 @@ from tests.waiting import until
 from .devices import port_of
 from .pty_line import PtyLine, device_on, pty_line
 from .serial_line import with_crc
+from .test_cli import program
 
 READ = b"\x01\x03\x00\x10\x00\x02"
 READ_ANSWER = b"\x01\x03\x04\x00\x10\x00\x11"
@@ -254,21 +255,31 @@ def test_settings_that_no_line_has(wrong: dict[str, Any]) -> None:
         Settings(**{"serial": line, "framing": "rtu", **wrong})
 
 
+async def test_the_command_line(line: PtyLine) -> None:
+    async with device_on(line), program("-t", f"serial:{line.path}") as running:
+        client = AsyncModbusTcpClient("127.0.0.1", port=await running.port())
+        assert await client.connect()
+        assert (await client.read_holding_registers(16, count=2)).registers == [16, 17]
+        client.close()
+
+
 async def test_four_clients_get_what_one_gets_from_the_line(
     line: PtyLine, share: Share
 ) -> None:
-    async def read(client: Any, seconds: float) -> int:
+    async def read(client: Any, seconds: float, silence: float = 0.0) -> int:
         count = 0
         end = asyncio.get_running_loop().time() + seconds
         while asyncio.get_running_loop().time() < end:
             assert (await client.read_holding_registers(16, count=20)).registers
             count += 1
+            await asyncio.sleep(silence)
         return count
 
     async with device_on(line):
         alone = AsyncModbusSerialClient(str(line.path), baudrate=9600, timeout=3)
         assert await alone.connect()
-        by_one = await read(alone, 3.0)
+        # It does not keep the silence before a frame by itself, as it should.
+        by_one = await read(alone, 3.0, SerialLine(device="-").silence)
         alone.close()
         mux = await share(share_reads=False)
         clients = [
