@@ -17,7 +17,7 @@ engine passes it from one codec to the other without looking inside, but
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 import enum
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -157,6 +157,8 @@ class Mismatch(enum.StrEnum):
 
     IDENTIFIER = "identifier"
     UNIT = "unit"
+    SERIAL = "serial"
+    """The serial number of a logger stick."""
 
 
 class Unsolicited(NamedTuple):
@@ -357,6 +359,8 @@ class Protocol[ResponseT](ABC):
     def __init__(self, options: ProtocolOptions) -> None:
         """Store the options; a protocol belongs to one multiplexer."""
         self.options = options
+        self.time_of_day: Callable[[], float] = float
+        """Returns seconds since 1970; 0 until `make_protocol` has given it a clock."""
 
     @abstractmethod
     def downstream(self, framing: Framing = Framing.TCP) -> DownstreamCodec[ResponseT]:
