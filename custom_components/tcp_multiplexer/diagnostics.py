@@ -14,7 +14,7 @@ from homeassistant.components.diagnostics import REDACTED, async_redact_data
 from homeassistant.const import CONF_HOST
 from homeassistant.core import HomeAssistant
 
-from .const import CONF_CLIENT_NAMES, CONF_LISTEN_HOST
+from .const import CONF_CLIENT_NAMES, CONF_LISTEN_HOST, CONF_LOGGER_SERIAL
 from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
 from .multiplexer import ClientSnapshot, Outline, TraceRecord
 
@@ -28,6 +28,7 @@ _TO_REDACT: Final = {
     "tls",
     "probe",
     "serial",
+    CONF_LOGGER_SERIAL,
     CONF_HOST,
     CONF_LISTEN_HOST,
 }

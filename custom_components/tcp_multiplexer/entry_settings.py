@@ -18,6 +18,7 @@ from .const import (
     CONF_UPSTREAM,
     UPSTREAM_HOME_ASSISTANT,
     UPSTREAM_RTU,
+    UPSTREAM_SOLARMAN,
     UPSTREAM_TCP,
 )
 from .multiplexer import (
@@ -34,6 +35,11 @@ GENERIC: Final = "generic"
 _BY_UPSTREAM: Final[dict[str, dict[str, Any]]] = {
     UPSTREAM_TCP: {},
     UPSTREAM_RTU: {"framing": "rtu", "max_in_flight": 1, "max_connections": 1},
+    UPSTREAM_SOLARMAN: {
+        "framing": "solarman",
+        "max_in_flight": 1,
+        "max_connections": 1,
+    },
     # Its connection and all of its timing are Home Assistant's.
     UPSTREAM_HOME_ASSISTANT: {
         "framing": "tcp",

@@ -37,10 +37,12 @@ from ..const import (
     CONF_CLIENT_NAMES,
     CONF_LISTEN_HOST,
     CONF_LISTEN_PORT,
+    CONF_LOGGER_SERIAL,
     CONF_UPDATE_INTERVAL,
     DEFAULT_UPDATE_INTERVAL,
     UPSTREAM_HOME_ASSISTANT,
     UPSTREAM_RTU,
+    UPSTREAM_SOLARMAN,
     UPSTREAM_TCP,
 )
 from ..multiplexer import (
@@ -114,8 +116,14 @@ def _choice(name: str, *options: str) -> SelectSelector:
 PORT: Final = whole(1, 65535)
 PROFILE: Final = _choice("profile", *PROFILES)
 UPSTREAM: Final = _choice(
-    "upstream", UPSTREAM_TCP, UPSTREAM_RTU, UPSTREAM_HOME_ASSISTANT
+    "upstream",
+    UPSTREAM_TCP,
+    UPSTREAM_RTU,
+    UPSTREAM_SOLARMAN,
+    UPSTREAM_HOME_ASSISTANT,
 )
+
+LOGGER_SERIAL: Final = whole(*(ROWS[CONF_LOGGER_SERIAL].bounds or (0, 0)))
 
 TLS: Final = "tls_upstream"
 """Whether TLS is used to the device, and how its certificate is verified."""

@@ -16,12 +16,14 @@ from ..addresses import parse_endpoint
 from ..const import (
     CONF_LISTEN_HOST,
     CONF_LISTEN_PORT,
+    CONF_LOGGER_SERIAL,
     CONF_MORE_LISTENERS,
     CONF_PROFILE,
     CONF_TLS,
     CONF_UPSTREAM,
     UPSTREAM_HOME_ASSISTANT,
     UPSTREAM_RTU,
+    UPSTREAM_SOLARMAN,
     UPSTREAM_TCP,
 )
 from ..coordinator import TcpMultiplexerConfigEntry
@@ -38,10 +40,17 @@ from .fields import TLS, FieldError, worth_storing
 from .forms import UPSTREAM_TLS, Sections
 from .local_ports import ListenAddress
 
-_DEVICE: Final = {CONF_PROTOCOL, CONF_HOST, CONF_PORT, CONF_UPSTREAM, CONF_TLS}
+_DEVICE: Final = {
+    CONF_PROTOCOL,
+    CONF_HOST,
+    CONF_PORT,
+    CONF_UPSTREAM,
+    CONF_LOGGER_SERIAL,
+    CONF_TLS,
+}
 """The data that says which device an entry shares, and how it is reached."""
 _LISTENING: Final = {CONF_LISTEN_HOST, CONF_LISTEN_PORT}
-_UNNAMED: Final = {CONF_UPSTREAM: UPSTREAM_TCP, CONF_TLS: None}
+_UNNAMED: Final = {CONF_UPSTREAM: UPSTREAM_TCP, CONF_LOGGER_SERIAL: 0, CONF_TLS: None}
 """What it means that an entry lacks one of these."""
 
 # An entry that is being retried counts: the next attempt might come in between.
@@ -94,8 +103,8 @@ class Plan:
 
 def _can_be_reached(protocol: str, upstream: str) -> bool:
     """Return whether a protocol can be spoken with a device in this way."""
-    if upstream == UPSTREAM_RTU:
-        return Framing.RTU in PROTOCOLS[protocol].framings
+    if upstream in {UPSTREAM_RTU, UPSTREAM_SOLARMAN}:
+        return Framing(upstream) in PROTOCOLS[protocol].framings
     return upstream == UPSTREAM_TCP or PROTOCOLS[protocol].has_units
 
 
@@ -126,6 +135,8 @@ async def async_plan(
         CONF_PROFILE: typed[CONF_PROFILE],
         CONF_UPSTREAM: typed[CONF_UPSTREAM],
     }
+    if serial := typed.get(CONF_LOGGER_SERIAL):
+        data[CONF_LOGGER_SERIAL] = serial
     if not _can_be_reached(data[CONF_PROTOCOL], data[CONF_UPSTREAM]):
         raise FieldError(CONF_UPSTREAM, "only_modbus")
     tls = await uploads.async_upstream(
