@@ -45,7 +45,7 @@ _FAULTS = (
 )
 
 
-class Stick(asyncio.Protocol):
+class Stick:
     """Takes connections, and says to all what it says to one.
 
     Faults are drawn from the seed.
@@ -61,7 +61,6 @@ class Stick(asyncio.Protocol):
         self.owed: Counter[bytes] = Counter()
         """Acknowledgements that are awaited; time is simulated, but not of day."""
         self.acknowledged = 0
-        self._buffer = b""
         world.network.hosts[HOST, PORT] = self._accept
 
     def _accept(self, link: Link) -> asyncio.Protocol:
@@ -80,30 +79,19 @@ class Stick(asyncio.Protocol):
 
         end.on_write = translated
         end.on_read = lambda _: read(b"")
-        self._buffer = b""
         link.accepted.write(GREETING)
-        return self
+        return Line(self)
 
-    @override
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.links = [link for link in self.links if not link.accepted.is_closing()]
-
-    @override
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        while len(self._buffer) > 12:
-            end = 13 + int.from_bytes(self._buffer[1:3], "little")
-            if len(self._buffer) < end:
-                return
-            frame, self._buffer = self._buffer[:end], self._buffer[end:]
-            if frame[4] != 0x45:
-                self.owed[_without_time(frame)] -= 1
-                self.acknowledged += 1
-                continue
-            fault = self.rng.choice(_FAULTS) if self.rng.random() < 0.3 else "none"
-            self.faults[fault] += 1
-            pause = self.rng.uniform(0.001, 0.02)
-            self._later(pause, self._serve, frame[5], frame[26:-4], fault)
+    def received(self, frame: bytes) -> None:
+        """Serve a request, or note an acknowledgement."""
+        if frame[4] != 0x45:
+            self.owed[_without_time(frame)] -= 1
+            self.acknowledged += 1
+            return
+        fault = self.rng.choice(_FAULTS) if self.rng.random() < 0.3 else "none"
+        self.faults[fault] += 1
+        pause = self.rng.uniform(0.001, 0.02)
+        self._later(pause, self._serve, frame[5], frame[26:-4], fault)
 
     def _later(self, seconds: float, callback: object, *args: object) -> None:
         self.loop.post(self.loop.time() + seconds, callback, *args)  # type: ignore[arg-type]
@@ -132,9 +120,9 @@ class Stick(asyncio.Protocol):
             case "lost":
                 pass
             case "bytewise":
+                pause = rng.choice((0.0, 0.0002))
                 for at in range(len(frame)):
-                    pause = at * rng.choice((0.0, 0.0002))
-                    self._later(pause, self.say, frame[at : at + 1])
+                    self._later(at * pause, self.say, frame[at : at + 1])
             case "no answer":
                 self.say(telling(number, NO_ANSWER))
             case "wrong crc":
@@ -174,6 +162,30 @@ class Stick(asyncio.Protocol):
             self._later(self.rng.uniform(0, 0.5), self.say, frame)
         elif self.links:
             self._later(0.005, self._when_given_up, timeouts, frame)
+
+
+class Line(asyncio.Protocol):
+    """One connection to the stick."""
+
+    def __init__(self, stick: Stick) -> None:
+        """Belong to `stick`."""
+        self._stick = stick
+        self._buffer = b""
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        stick = self._stick
+        stick.links = [link for link in stick.links if not link.accepted.is_closing()]
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while len(self._buffer) > 12:
+            end = 13 + int.from_bytes(self._buffer[1:3], "little")
+            if len(self._buffer) < end:
+                return
+            frame, self._buffer = self._buffer[:end], self._buffer[end:]
+            self._stick.received(frame)
 
 
 def _without_time(acknowledgement: bytes) -> bytes:
