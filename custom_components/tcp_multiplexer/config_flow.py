@@ -43,6 +43,7 @@ from .const import (
     CONF_DIAL_IN_PORT,
     CONF_IDENTITY,
     CONF_LISTEN_PORT,
+    CONF_LOGGER_SERIAL,
     CONF_PROFILE,
     CONF_TLS,
     CONF_UPSTREAM,
@@ -55,6 +56,7 @@ from .flow.certificates import Uploads
 from .flow.fields import (
     DEFAULTS,
     FIELDS,
+    LOGGER_SERIAL,
     PORT,
     PROFILE,
     UPSTREAM,
@@ -71,6 +73,7 @@ from .flow.plan import DEVICE, Plan, async_plan, checked_settings
 from .flow.probe import DeviceError, DeviceProblem, ProbeResult
 from .flow.suggestions import async_host_selector, async_names_of_neighbours
 from .flow.trial import async_try
+from .multiplexer import Framing, find_logger_serial
 
 _TLS_PROBLEMS: Final = {DeviceProblem.NO_TLS, DeviceProblem.NOT_TRUSTED}
 """A neighbour that connects to the device does not cause these."""
@@ -93,6 +96,8 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
 
     _typed: Mapping[str, Any] = MappingProxyType({})
     """The form as it was last submitted."""
+    _logger: Mapping[str, Any] | None = None
+    """The page about the logger stick; None: not submitted yet."""
     _plan: Plan
     """What follows from that."""
     _result = ProbeResult()
@@ -131,8 +136,28 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     ) -> ConfigFlowResult:
         if user_input is None:
             return await self._async_show_form()
-        self._typed = user_input
+        self._typed, self._logger = user_input, None
         return await self.async_step_try_again()
+
+    async def async_step_logger(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Ask for the serial number of the logger stick, and propose what it tells."""
+        if user_input is not None:
+            self._logger = user_input
+            return await self.async_step_try_again()
+        settings = self._plan.settings
+        serial = await find_logger_serial(settings.host)
+        stored = self._entry.data if self._entry else {}
+        if not serial and stored.get(CONF_HOST) == settings.host:
+            serial = stored.get(CONF_LOGGER_SERIAL, 0)
+        suggestion = {"suggested_value": serial or None}
+        field = vol.Optional(CONF_LOGGER_SERIAL, description=suggestion)
+        return self.async_show_form(
+            step_id="logger",
+            data_schema=vol.Schema({field: LOGGER_SERIAL}),
+            description_placeholders={"endpoint": settings.target},
+        )
 
     async def async_step_change(
         self, _: dict[str, Any] | None = None
@@ -147,9 +172,14 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         self._uploads = self._uploads or Uploads(self.hass)
         try:
             plan = self._plan = await async_plan(
-                self._typed, self._sections, self._uploads, self._entry
+                {**self._typed, **(self._logger or {})},
+                self._sections,
+                self._uploads,
+                self._entry,
             )
             self._async_abort_if_shared(plan)
+            if plan.settings.framing is Framing.SOLARMAN and self._logger is None:
+                return await self.async_step_logger()
             async with async_try(self.hass, self._entry, plan) as result:
                 self._result = result
                 proposes = self._async_has_proposal()
@@ -253,6 +283,8 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     async_step_not_dialled = _async_step_no_answer
     async_step_closed = _async_step_no_answer
     async_step_silent = _async_step_no_answer
+    async_step_silent_logger = _async_step_no_answer
+    async_step_wrong_serial = _async_step_no_answer
     async_step_not_understood = _async_step_no_answer
     async_step_other_settings = _async_step_no_answer
     async_step_no_tls = _async_step_no_answer

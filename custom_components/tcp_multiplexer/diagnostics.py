@@ -14,7 +14,12 @@ from homeassistant.components.diagnostics import REDACTED, async_redact_data
 from homeassistant.const import CONF_DEVICE, CONF_HOST
 from homeassistant.core import HomeAssistant
 
-from .const import CONF_CLIENT_NAMES, CONF_DIAL_IN_DEVICE, CONF_LISTEN_HOST
+from .const import (
+    CONF_CLIENT_NAMES,
+    CONF_DIAL_IN_DEVICE,
+    CONF_LISTEN_HOST,
+    CONF_LOGGER_SERIAL,
+)
 from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
 from .multiplexer import ClientSnapshot, Outline, TraceRecord
 
@@ -30,6 +35,7 @@ _TO_REDACT: Final = {
     "serial",
     CONF_DEVICE,
     CONF_DIAL_IN_DEVICE,
+    CONF_LOGGER_SERIAL,
     CONF_HOST,
     CONF_LISTEN_HOST,
 }

@@ -28,6 +28,7 @@ from .const import (
     UPSTREAM_HOME_ASSISTANT,
     UPSTREAM_RTU,
     UPSTREAM_SERIAL,
+    UPSTREAM_SOLARMAN,
     UPSTREAM_TCP,
 )
 from .multiplexer import (
@@ -43,10 +44,12 @@ from .multiplexer import (
 
 GENERIC: Final = "generic"
 
-_RTU: Final = {"framing": "rtu", "max_in_flight": 1, "max_connections": 1}
+_ONE_LINE: Final = {"max_in_flight": 1, "max_connections": 1}
+_RTU: Final = {"framing": "rtu", **_ONE_LINE}
 _BY_UPSTREAM: Final[dict[str, dict[str, Any]]] = {
     UPSTREAM_TCP: {},
     UPSTREAM_RTU: _RTU,
+    UPSTREAM_SOLARMAN: {"framing": "solarman", **_ONE_LINE},
     UPSTREAM_SERIAL: _RTU,
     UPSTREAM_DIAL_IN: {"max_connections": 1},
     UPSTREAM_DIAL_IN_RTU: _RTU,

@@ -99,6 +99,8 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
     "trace_size": (["--trace-size", "0"], 0),
     "max_in_flight": ([*MODBUS, "--max-in-flight", "4"], 4),
     "framing": ([*MODBUS, "--framing", "rtu"], "rtu"),
+    "logger_serial": ([*MODBUS, "--logger-serial", "2712345678"], 2_712_345_678),
+    "check_logger_serial": ([*MODBUS, "--check-logger-serial"], True),
 }
 
 
@@ -448,10 +450,11 @@ def test_certificates_come_from_files(parser: Parser, tmp_path: Path) -> None:
         parser.parse_args(["--tls-ca", f"{tmp_path}/binary"])
 
 
-def test_listeners_for_rtu_clients(parser: Parser) -> None:
-    given = parser.parse_args(["-p", "modbus", "--also-listen-rtu", "5021"])
+@pytest.mark.parametrize("framing", [Framing.RTU, Framing.SOLARMAN])
+def test_listeners_with_another_framing(parser: Parser, framing: Framing) -> None:
+    given = parser.parse_args([*MODBUS, f"--also-listen-{framing}", "5021"])
     assert make_settings(given).more_listeners == (
-        ListenerSettings(port=5021, framing=Framing.RTU),
+        ListenerSettings(port=5021, framing=framing),
     )
 
 

@@ -41,6 +41,7 @@ from ..const import (
     CONF_DIAL_IN_PORT,
     CONF_LISTEN_HOST,
     CONF_LISTEN_PORT,
+    CONF_LOGGER_SERIAL,
     CONF_PARITY,
     CONF_STOPBITS,
     CONF_UPDATE_INTERVAL,
@@ -50,6 +51,7 @@ from ..const import (
     UPSTREAM_HOME_ASSISTANT,
     UPSTREAM_RTU,
     UPSTREAM_SERIAL,
+    UPSTREAM_SOLARMAN,
     UPSTREAM_TCP,
 )
 from ..multiplexer import (
@@ -128,11 +130,14 @@ UPSTREAM: Final = _choice(
     "upstream",
     UPSTREAM_TCP,
     UPSTREAM_RTU,
+    UPSTREAM_SOLARMAN,
     UPSTREAM_SERIAL,
     UPSTREAM_DIAL_IN,
     UPSTREAM_DIAL_IN_RTU,
     UPSTREAM_HOME_ASSISTANT,
 )
+
+LOGGER_SERIAL: Final = whole(*(ROWS[CONF_LOGGER_SERIAL].bounds or (0, 0)))
 
 TLS: Final = "tls_upstream"
 """Whether TLS is used to the device, and how its certificate is verified."""

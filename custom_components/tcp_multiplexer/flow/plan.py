@@ -22,6 +22,7 @@ from ..addresses import parse_endpoint
 from ..const import (
     CONF_LISTEN_HOST,
     CONF_LISTEN_PORT,
+    CONF_LOGGER_SERIAL,
     CONF_MORE_LISTENERS,
     CONF_PROFILE,
     CONF_TLS,
@@ -31,6 +32,7 @@ from ..const import (
     UPSTREAM_HOME_ASSISTANT,
     UPSTREAM_RTU,
     UPSTREAM_SERIAL,
+    UPSTREAM_SOLARMAN,
     UPSTREAM_TCP,
 )
 from ..coordinator import TcpMultiplexerConfigEntry
@@ -55,13 +57,22 @@ DEVICE: Final = frozenset(
         *SERIAL_LINE,
         *DIAL_IN,
         CONF_UPSTREAM,
+        CONF_LOGGER_SERIAL,
         CONF_TLS,
     }
 )
 """The data that says which device an entry shares, and how it is reached."""
 _LISTENING: Final = {CONF_LISTEN_HOST, CONF_LISTEN_PORT}
-_UNNAMED: Final = {CONF_UPSTREAM: UPSTREAM_TCP, CONF_TLS: None}
+_UNNAMED: Final = {CONF_UPSTREAM: UPSTREAM_TCP, CONF_LOGGER_SERIAL: 0, CONF_TLS: None}
 """What it means that an entry lacks one of these."""
+
+_FRAMINGS: Final = {
+    UPSTREAM_RTU: Framing.RTU,
+    UPSTREAM_SOLARMAN: Framing.SOLARMAN,
+    UPSTREAM_SERIAL: Framing.RTU,
+    UPSTREAM_DIAL_IN_RTU: Framing.RTU,
+}
+"""What a protocol must know in order to be spoken in these ways."""
 
 # An entry that is being retried counts: the next attempt might come in between.
 _RELEASABLE: Final = (
@@ -125,8 +136,8 @@ class Plan:
 
 def _can_be_reached(protocol: str, upstream: str) -> bool:
     """Return whether a protocol can be spoken with a device in this way."""
-    if upstream in {UPSTREAM_RTU, UPSTREAM_SERIAL, UPSTREAM_DIAL_IN_RTU}:
-        return Framing.RTU in PROTOCOLS[protocol].framings
+    if (framing := _FRAMINGS.get(upstream)) is not None:
+        return framing in PROTOCOLS[protocol].framings
     return upstream in {UPSTREAM_TCP, UPSTREAM_DIAL_IN} or PROTOCOLS[protocol].has_units
 
 
@@ -144,22 +155,13 @@ async def async_plan(
     """
     values = sections.to_store(typed)
     tls_fields = {field: values.pop(field) for field in UPSTREAM_TLS}
-    line = {field: values.pop(field) for field in SERIAL_LINE}
-    dial_in = {field: values.pop(field) for field in DIAL_IN}
-    upstream = typed[CONF_UPSTREAM]
-    if upstream == UPSTREAM_SERIAL:
-        place = _serial_port(line)
-    elif upstream in {UPSTREAM_DIAL_IN, UPSTREAM_DIAL_IN_RTU}:
-        place = dial_in
-    else:
-        place = _host_and_port(typed)
     data: dict[str, Any] = {
         CONF_PROTOCOL: typed[CONF_PROTOCOL],
-        **place,
+        **_place(typed, values),
         CONF_LISTEN_HOST: values.pop(CONF_LISTEN_HOST),
         CONF_LISTEN_PORT: typed[CONF_LISTEN_PORT],
         CONF_PROFILE: typed[CONF_PROFILE],
-        CONF_UPSTREAM: upstream,
+        CONF_UPSTREAM: typed[CONF_UPSTREAM],
     }
     if not _can_be_reached(data[CONF_PROTOCOL], data[CONF_UPSTREAM]):
         raise FieldError(CONF_UPSTREAM, "only_modbus")
@@ -184,18 +186,25 @@ async def async_plan(
     )
 
 
-def _host_and_port(typed: Mapping[str, Any]) -> dict[str, Any]:
+def _place(typed: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Return where the device is; take the fields about that out of `values`."""
+    line = {field: values.pop(field) for field in SERIAL_LINE}
+    dial_in = {field: values.pop(field) for field in DIAL_IN}
+    upstream = typed[CONF_UPSTREAM]
+    if upstream == UPSTREAM_SERIAL:
+        if not line[CONF_DEVICE]:
+            raise FieldError(CONF_DEVICE, "serial_port_missing")
+        return line
+    if upstream in {UPSTREAM_DIAL_IN, UPSTREAM_DIAL_IN_RTU}:
+        return dial_in
     try:
         host, port = parse_endpoint(typed.get(CONF_HOST, ""))
     except ValueError:
         raise FieldError(CONF_HOST, "invalid_host") from None
-    return {CONF_HOST: host, CONF_PORT: port or typed[CONF_PORT]}
-
-
-def _serial_port(line: dict[str, Any]) -> dict[str, Any]:
-    if not line[CONF_DEVICE]:
-        raise FieldError(CONF_DEVICE, "serial_port_missing")
-    return line
+    place = {CONF_HOST: host, CONF_PORT: port or typed[CONF_PORT]}
+    if serial := typed.get(CONF_LOGGER_SERIAL):
+        place[CONF_LOGGER_SERIAL] = serial
+    return place
 
 
 def _usual_title(settings: Settings) -> str:

@@ -14,6 +14,8 @@ from typing import Any, Final, NamedTuple
 
 from ..multiplexer import (
     Answer,
+    Framing,
+    Mismatch,
     Multiplexer,
     Protocol,
     Request,
@@ -54,6 +56,10 @@ class DeviceProblem(enum.StrEnum):
     """The device closed the connection without an answer: its slot may be taken."""
     SILENT = "silent"
     """It accepted the connection and did not answer."""
+    SILENT_LOGGER = "silent_logger"
+    """The same of a logger stick, which does so if its serial number is another."""
+    WRONG_SERIAL = "wrong_serial"
+    """A logger stick says that its serial number is another."""
     NOT_UNDERSTOOD = "not_understood"
     """The answer is not one of the protocol."""
     OTHER_SETTINGS = "other_settings"
@@ -265,11 +271,15 @@ class _Conversation:
                                 return bytes(response)
                             case SendBack(data=owed):
                                 self._writer.write(owed)
+                            case Unsolicited(lenient=Mismatch.SERIAL, reason=reason):
+                                raise DeviceError(DeviceProblem.WRONG_SERIAL, reason)
                             case Unsolicited():
                                 strange = DeviceProblem.NOT_UNDERSTOOD
                             case _:
                                 raise DeviceError(DeviceProblem.NOT_UNDERSTOOD)
         except TimeoutError:
+            if self._settings.framing is Framing.SOLARMAN:  # it talks unasked, too
+                raise DeviceError(DeviceProblem.SILENT_LOGGER) from None
             raise DeviceError(strange or DeviceProblem.SILENT) from None
         raise DeviceError(strange or DeviceProblem.CLOSED)
 

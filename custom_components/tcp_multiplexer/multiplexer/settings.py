@@ -7,6 +7,7 @@ type. Times are seconds, sizes are bytes; a time of 0 turns its feature off.
 
 from dataclasses import dataclass, field, fields
 import enum
+import time
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -141,6 +142,9 @@ class Settings:
     """The device is on this serial line, not at a host and port."""
     dial_in: DialIn | None = None
     """The device connects to this local port."""
+    logger_serial: int = _row(0, bounds=(0, 0xFFFFFFFF))
+    """The serial number of a logger stick with Solarman V5. 0: asked of the stick, but
+    not every one tells it."""
 
     timeout: float = _row(
         5.0,
@@ -256,7 +260,9 @@ class Settings:
     )
 
     framing: Framing = _row(
-        Framing.TCP, Section.MODBUS, "how the device frames; rtu is RTU over TCP"
+        Framing.TCP,
+        Section.MODBUS,
+        "how the device frames; rtu is RTU over TCP, solarman is Solarman V5",
     )
     share_reads: bool = _row(
         True, Section.MODBUS, "answer identical reads with one response", live=True
@@ -323,6 +329,11 @@ class Settings:
         "silence after a timeout with rtu and lenient, where a late response could be "
         "taken for the next one",
         bounds=(0, 60),
+    )
+    check_logger_serial: bool = _row(
+        False,
+        Section.MODBUS,
+        "ignore Solarman V5 clients that name another serial number than the stick's",
     )
 
     allowed_networks: tuple[Network, ...] = _row(
@@ -420,6 +431,8 @@ def make_protocol(settings: Settings) -> Protocol[Any]:
 
     """
     try:
-        return PROTOCOLS[settings.protocol](settings)
+        protocol = PROTOCOLS[settings.protocol](settings)
     except ValueError as err:  # the probe is the only setting that a protocol parses
         raise SettingsError("probe", str(err)) from err
+    protocol.time_of_day = time.time
+    return protocol

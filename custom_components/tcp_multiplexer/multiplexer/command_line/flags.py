@@ -176,6 +176,12 @@ def _add_addresses(parser: argparse.ArgumentParser) -> None:
         "the device connects by itself (default 127.0.0.1:1234)",
     )
     group.add(
+        "--logger-serial",
+        type=int,
+        metavar="N",
+        help="the serial number of a logger stick; 0: ask for it by a broadcast",
+    )
+    group.add(
         *("-l", "--listen"),
         **_LISTEN_FLAG,
         help="where clients connect (default 8000, on all addresses)",
@@ -191,6 +197,12 @@ def _add_addresses(parser: argparse.ArgumentParser) -> None:
         action="append",
         **_LISTEN_FLAG,
         help="the same for clients that use Modbus RTU over TCP",
+    )
+    group.add(
+        "--also-listen-solarman",
+        action="append",
+        **_LISTEN_FLAG,
+        help="the same for clients that only speak Solarman V5",
     )
     group.add(
         "--also-listen-tls",
@@ -347,20 +359,25 @@ def _tls_upstream(values: dict[str, Any]) -> TlsUpstream | None:
     return None
 
 
+_LISTEN_FLAGS = {
+    Framing.TCP: "also_listen",
+    Framing.RTU: "also_listen_rtu",
+    Framing.SOLARMAN: "also_listen_solarman",
+}
+
+
 def _more_listeners(values: dict[str, Any]) -> tuple[ListenerSettings, ...]:
     tls = _take(values, "listen_tls_", ("certificate", "key", "client_ca"))
-    plain, rtu, secure = (
-        values.pop(f"also_listen{kind}", ()) for kind in ("", "_rtu", "_tls")
-    )
+    secure = values.pop("also_listen_tls", ())
     if secure and "certificate" not in tls:
         raise ValueError("--also-listen-tls needs --listen-tls-certificate")
     if tls and not secure:
         raise ValueError("--listen-tls-... needs --also-listen-tls")
     return (
-        *(ListenerSettings(host=host, port=port) for host, port in plain),
         *(
-            ListenerSettings(host=host, port=port, framing=Framing.RTU)
-            for host, port in rtu
+            ListenerSettings(host=host, port=port, framing=framing)
+            for framing in Framing
+            for host, port in values.pop(_LISTEN_FLAGS[framing], ())
         ),
         *(
             ListenerSettings(host=host, port=port, tls=TlsListener(**tls))

@@ -34,8 +34,8 @@ class EventType(enum.Enum):
     CONNECTION_FAILED = "connection_failed"
     """An attempt to connect failed; `detail` says why."""
     LENIENT_WOULD_HELP = "lenient_would_help"
-    """The device does not seem to echo transaction identifiers: three requests in a row
-    timed out although lenient matching would have passed a response on."""
+    """Three requests in a row timed out although something came that would have been
+    the response but for one thing, the `Mismatch` in `reason`."""
     HEALTH_CHANGED = "health_changed"
     """`reason` is the new `Health`; `detail` is the last error, if not healthy."""
     DEVICE_LEARNED = "device_learned"

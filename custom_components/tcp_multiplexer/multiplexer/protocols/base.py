@@ -17,7 +17,7 @@ engine passes it from one codec to the other without looking inside, but
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 import enum
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -157,6 +157,8 @@ class Mismatch(enum.StrEnum):
 
     IDENTIFIER = "identifier"
     UNIT = "unit"
+    SERIAL = "serial"
+    """The serial number of a logger stick."""
 
 
 class Unsolicited(NamedTuple):
@@ -299,14 +301,6 @@ class UpstreamCodec[ResponseT](ABC):
         return []
 
 
-class Greeting(ABC):
-    """Takes away what a device that dials in says first, unasked."""
-
-    @abstractmethod
-    def strip(self, data: bytes) -> bytes:
-        """Return what of `data` is no greeting; keep what may be part of one."""
-
-
 class Outline(NamedTuple):
     """An exchange without the values in it, for diagnostics that others may read."""
 
@@ -365,6 +359,8 @@ class Protocol[ResponseT](ABC):
     def __init__(self, options: ProtocolOptions) -> None:
         """Store the options; a protocol belongs to one multiplexer."""
         self.options = options
+        self.time_of_day: Callable[[], float] = float
+        """Returns seconds since 1970; 0 until `make_protocol` has given it a clock."""
 
     @abstractmethod
     def downstream(self, framing: Framing = Framing.TCP) -> DownstreamCodec[ResponseT]:
@@ -374,8 +370,12 @@ class Protocol[ResponseT](ABC):
     def upstream(self) -> UpstreamCodec[ResponseT]:
         """Make the codec for a newly opened upstream connection."""
 
-    def greeting(self) -> Greeting | None:
-        """Return what takes away the greeting of a device that has just dialled in."""
+    def greeting(self) -> Callable[[bytes], bytes] | None:
+        """Return what strips the greeting of a device that has just dialled in.
+
+        It is called with what is received until the first response, and returns what of
+        that is no greeting; it keeps what may be part of one.
+        """
         return None
 
     @abstractmethod

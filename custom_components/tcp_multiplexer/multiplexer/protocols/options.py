@@ -34,6 +34,8 @@ class Framing(enum.StrEnum):
     """As the protocol frames them on TCP."""
     RTU = "rtu"
     """As Modbus RTU frames them on a serial line."""
+    SOLARMAN = "solarman"
+    """As Solarman V5 wraps the frames of Modbus RTU, for logger sticks."""
 
 
 class Matching(enum.StrEnum):
@@ -174,6 +176,14 @@ class ProtocolOptions(Interface):
     @property
     def dial_in(self) -> DialIn | None:
         """Where the device dials in; None: it is connected to."""
+
+    @property
+    def logger_serial(self) -> int:
+        """The serial number of the logger stick; 0: not known."""
+
+    @property
+    def check_logger_serial(self) -> bool:
+        """Whether V5 clients must name that serial number."""
 
     @property
     def matching(self) -> Matching:

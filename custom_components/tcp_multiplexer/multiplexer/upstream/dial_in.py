@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ..dispatch.exchange import Exchange, Upstream, UpstreamOwner
     from ..networks import Address
-    from ..protocols.base import Greeting, Protocol, UpstreamCodec, UpstreamEvent
+    from ..protocols.base import Protocol, UpstreamCodec, UpstreamEvent
     from ..protocols.options import DialIn
     from ..settings import Settings
 
@@ -189,7 +189,7 @@ class DialInUpstream(StreamUpstream):
         codec: UpstreamCodec[Any] = protocol.upstream()
         super().__init__(owner, codec, batch=batch, connect_seconds=None)
         self._route = route
-        self._greeting: Greeting | None = protocol.greeting()
+        self._strip_greeting = protocol.greeting()
         self._dial: _Dial | None = None
 
     @override
@@ -205,8 +205,8 @@ class DialInUpstream(StreamUpstream):
     def data_received(self, data: bytes) -> None:
         if self._route.is_offered:
             self._route.decline()
-        if not self.responses and self._greeting is not None:
-            data = self._greeting.strip(data)
+        if not self.responses and self._strip_greeting is not None:
+            data = self._strip_greeting(data)
             if not data:
                 return
         known = self.responses

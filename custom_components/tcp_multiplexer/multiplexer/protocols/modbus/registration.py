@@ -5,9 +5,6 @@ and an exception. Both have the transaction identifier 1, which no request of ou
 then. Source: wills106/homeassistant-solax-modbus#2336.
 """
 
-from typing import override
-
-from ..base import Greeting
 from .matching import Transactions
 from .tcp import PREFIX
 
@@ -19,15 +16,15 @@ _LAST = 0xFF00
 """A connection begins with lower identifiers, so that 1 does not come up soon."""
 
 
-class Registration(Greeting):
+class Registration:
     """Takes away whole frames with identifier 1, up to the first other byte."""
 
     def __init__(self) -> None:
         self._buffer = b""
         self._over = False
 
-    @override
     def strip(self, data: bytes) -> bytes:
+        """Return what of `data` is not part of them; keep what may be."""
         if self._over:
             return data
         data = self._buffer + data
