@@ -8,15 +8,15 @@ CONTRACT = " ".join(
 )
 """The whole page, with single spaces between its words."""
 
-QUOTED: dict[str, tuple[str, ...]] = {}
-"""By the name of a test, what it quotes."""
+QUOTED: dict[tuple[str, str], tuple[str, ...]] = {}
+"""By the module and the name of a test, what it quotes."""
 
 
 def contract[Test: Callable[..., None]](*words: str) -> Callable[[Test], Test]:
     """Note that a test holds the contract to its words, quoted as they stand there."""
 
     def note(test: Test) -> Test:
-        QUOTED[test.__name__] = words
+        QUOTED[test.__module__, test.__name__] = words
         return test
 
     return note
