@@ -602,7 +602,7 @@ def test_engine_stands_alone() -> None:
 
 
 def test_engine_needs_no_modbus_library() -> None:
-    allowed = {*sys.stdlib_module_names, "h11"}
+    allowed = {*sys.stdlib_module_names, "aiohappyeyeballs", "h11"}
     for path, module in modules(ENGINE):
         for level, name in imports(module):
             if level == 0:

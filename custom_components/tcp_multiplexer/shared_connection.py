@@ -137,7 +137,6 @@ class SharedConnectionUpstream(Upstream):
     @override
     def expire(self, exchange: Exchange) -> bool:
         del self.in_flight[exchange.request]
-        self.timeouts_in_a_row += 1
         return True
 
     @override

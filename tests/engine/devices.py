@@ -376,13 +376,13 @@ async def spread(device: Device, clients: Sequence[Client]) -> None:
 
 
 @contextmanager
-def silent_port() -> Generator[int]:
+def silent_port(host: str = "127.0.0.1", port: int = 0) -> Generator[int]:
     """Have a port of a device that is there and does not answer, not even to connect.
 
     A listener whose backlog is full makes the system ignore who knocks.
     """
     with ExitStack() as sockets:
-        listener = sockets.enter_context(socket.create_server(("127.0.0.1", 0)))
+        listener = sockets.enter_context(socket.create_server((host, port)))
         listener.listen(0)
         address = listener.getsockname()
         for _ in range(2):

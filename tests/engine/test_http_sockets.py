@@ -450,6 +450,29 @@ async def test_offered_upgrade_is_ignored(device: Device) -> None:
     assert {"Upgrade", "HTTP2-Settings"}.isdisjoint(request.headers)
 
 
+async def test_device_may_take_its_time_to_read_one_long_request() -> None:
+    """A device that does not read is disconnected, but not for a single request."""
+    begun, read_on = asyncio.Event(), asyncio.Event()
+    body = bytes(12 << 20)
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        begun.set()
+        await read_on.wait()
+        await reader.readexactly(len(body))
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await reader.read()
+
+    async with scripted(slow) as port, sharing(port) as multiplexer:
+        async with connected(multiplexer) as (reader, writer):
+            head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+            writer.write(head % len(body) + body)
+            await begun.wait()
+            read_on.set()
+            assert (await reader.readline()).split()[1] == b"204"
+        assert multiplexer.snapshot().connection_attempts == 1
+
+
 async def test_client_that_sends_its_body_byte_by_byte(device: Device) -> None:
     async with (
         sharing(device.port) as multiplexer,

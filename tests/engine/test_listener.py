@@ -56,7 +56,7 @@ async def there() -> AsyncGenerator[Listener]:
     There is no dispatcher behind it, for nothing is asked to the end.
     """
     events = Events()
-    nothing_to_drop = SimpleNamespace(leave=lambda _: [])
+    nothing_to_drop = SimpleNamespace(leave=lambda _: [], held=lambda _: None)
     settings = Settings(protocol="http", host="127.0.0.1", port=9)
     there = Listener(
         settings,

@@ -24,6 +24,7 @@ from custom_components.tcp_multiplexer.multiplexer import (
     SettingsError,
 )
 from custom_components.tcp_multiplexer.multiplexer.limits import LIMITS, Limits
+from custom_components.tcp_multiplexer.multiplexer.upstream import socket_upstream
 from tests.waiting import PATIENCE, until
 from tests.wire import Frame, exception, read, values, write
 
@@ -104,7 +105,8 @@ async def test_name_that_means_nothing_is_a_device_that_is_away(  # noqa: PLR091
     # It is asked for anew at every attempt.
     assert await (await connect(multiplexer)).ask(read()) == values()
     assert asked == ["inverter"] * 2
-    assert events[0] == Event(EventType.CONNECTION_FAILED, detail=reason)
+    failed = Event(EventType.CONNECTION_FAILED, detail=reason)
+    assert [e for e in events if e.type is failed.type] == [failed]
     assert sum(record.levelno >= logging.ERROR for record in caplog.records) == logged
 
 
@@ -228,6 +230,52 @@ async def test_stop_gives_up_connecting(multiplex: Multiplex) -> None:
         before = time.monotonic()
         await multiplexer.stop()
         assert time.monotonic() - before < 2
+
+
+async def test_next_address_is_tried_beside_one_that_does_not_answer(
+    device: Device, multiplex: Multiplex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a name has a dead IPv6 address beside a good IPv4 one."""
+    loop = asyncio.get_running_loop()
+
+    async def getaddrinfo(_: Any, port: Any, **how: Any) -> Any:
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in ("127.0.0.2", "127.0.0.1", "127.0.0.3")
+        ]
+
+    monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
+    before = open_sockets()
+    with silent_port("127.0.0.2", device.port):
+        multiplexer = await multiplex(
+            host="two.addresses", limits=Limits(connect=PATIENCE)
+        )
+        began = time.monotonic()
+        await until(lambda: multiplexer.snapshot().connections)
+        assert time.monotonic() - began < PATIENCE / 4
+        assert len(device.open_links) == 1
+        await multiplexer.stop()
+    await until(lambda: not device.open_links)
+    assert open_sockets() <= before
+
+
+async def test_connection_to_itself_is_a_refusal(
+    multiplex: Multiplex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system may choose the very port that is asked for, if nobody listens."""
+
+    async def start_connection(*_: Any, **__: Any) -> socket.socket:
+        sock = socket.socket()
+        sock.bind(("127.0.0.1", 0))
+        sock.connect(sock.getsockname())
+        sock.setblocking(False)
+        return sock
+
+    monkeypatch.setattr(socket_upstream, "start_connection", start_connection)
+    multiplexer = await multiplex()
+    await until(lambda: multiplexer.health is Health.UNREACHABLE)
+    assert "nobody listens there" in (multiplexer.snapshot().health_reason or "")
+    assert not multiplexer.snapshot().connections
 
 
 async def test_attempt_to_connect_has_an_end(
@@ -944,11 +992,13 @@ async def test_events_tell_a_life_in_its_order(
     )
     assert set(types(events[4:])) <= {EventType.CONNECTION_FAILED}
     events.clear()
+    device.hold()
     await device.start()
-    await until(lambda: EventType.CONNECTION_OPENED in types(events))
+    await device.holds(1)  # the health check
+    assert EventType.CONNECTION_OPENED in types(events)
     assert EventType.UPSTREAM_BACK not in types(events)  # a connect is no response
-    await client.ask(read())
-    await until(lambda: len(events) >= 3)
+    device.release()
+    await until(lambda: EventType.UPSTREAM_BACK in types(events))
     assert events[-2:] == [
         Event(EventType.UPSTREAM_BACK),
         Event(EventType.HEALTH_CHANGED, reason=Health.HEALTHY),

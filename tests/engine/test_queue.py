@@ -3,6 +3,7 @@
 from collections.abc import Hashable
 import gc
 from math import inf
+import sys
 from types import SimpleNamespace
 from typing import Any, cast, override
 import weakref
@@ -186,7 +187,7 @@ def test_one_whose_connection_is_full_waits_there_and_holds_nobody_up() -> None:
 def test_only_what_may_be_sent_twice_and_others_keep_their_turn() -> None:
     queue, a, b, c = queue_of("a", "b", "c")
     put(queue, write(a), read(b), write(c, 2))
-    assert taken(queue, retry_safe=True) == "b"
+    assert taken(queue, may_go=lambda e: e.request.retry_safe) == "b"
     put(queue, read(b))
     assert taken(queue) == "a c b"
 
@@ -271,18 +272,18 @@ def test_what_follows_a_refused_request_to_a_barred_unit_need_not_wait() -> None
 def test_what_comes_too_late_is_dropped_and_was_not_served() -> None:
     """Its requester keeps its turn, and the count of writes in a row goes on."""
     queue, a, b = queue_of("a", "b", writes_first=True)
-    late, _, _ = put(queue, read(a), read(b), read(a))
-    assert queue.take(too_late=lambda exchange: exchange is late).requester is a
-    assert queue.late == [late]
+    late, _, waits = put(queue, read(a), read(b), read(a))
+    assert queue.take(judge=lambda e: Failure.BUSY if e is late else None) is waits
+    assert queue.turned_down == [(late, Failure.BUSY)]
     assert queue.depth == 1
     assert taken(queue) == "b"
 
     queue, a, b, c = queue_of("a", "b", "c", writes_first=True)
-    late, _, *_ = put(queue, read(a), read(c), *(write(b) for _ in range(6)))
+    late, waits, *_ = put(queue, read(a), read(c), *(write(b) for _ in range(6)))
     for _ in range(4):
         queue.ended(queue.take())
     # four writes in a row: it is a read's turn, and the one dropped was not it
-    assert queue.take(too_late=lambda exchange: exchange is late).requester is c
+    assert queue.take(judge=lambda e: Failure.BUSY if e is late else None) is waits
 
 
 def test_next_deadline_is_that_of_whatever_stands_first() -> None:
@@ -380,17 +381,73 @@ def test_one_whose_last_was_refused_goes_on_though_the_queue_is_full() -> None:
 def test_reads_that_join_others_count_against_the_bound() -> None:
     queue, a, b, c = queue_of("a", "b", "c", size=2)
     put(queue, read(a))
-    queue.attach(b)
+    follower = read(b)
+    queue.attach(follower, a.pending[0])
     assert (queue.depth, queue.joined, queue.peak) == (2, 1, 2)
     assert not queue.has_room(b)
     assert queue.has_room(c)
     queue.block(b)
     queue.relieve(b)
     assert b.went_on == 0
-    queue.detach(b)
+    queue.detach(follower)
     assert (queue.depth, queue.joined) == (1, 0)
     queue.relieve(b)
     assert b.went_on == 1
+
+
+def test_a_write_that_ends_wakes_one_of_those_that_wait() -> None:
+    """Counted in calls of functions: time would be that of the machine."""
+
+    def calls(writers: int) -> int:
+        queue, *askers = queue_of(*"w" * writers, size=9999, writes_first=True)
+        put(queue, *(write(asker) for asker in askers))
+        count = 0
+
+        def note(frame: object, event: str, arg: object) -> None:
+            nonlocal count
+            count += event.endswith("call")
+
+        served = queue.take()
+        assert queue.take() is None  # all others have found that they must wait
+        sys.setprofile(note)
+        for asker in askers[:8]:
+            assert served.requester is asker
+            queue.ended(served)
+            queue.put(write(asker))
+            served = queue.take()
+        sys.setprofile(None)
+        return count
+
+    assert calls(1000) <= 1.5 * calls(10)
+
+
+def test_one_that_waited_to_write_goes_on_when_that_write_is_dropped() -> None:
+    """Whatever it asks next, and whoever else waits."""
+    for unit in (1, 2):
+        queue, a, b, c = queue_of("a", "b", "c")
+        first, second, _ = put(queue, write(a), write(b), write(c))
+        assert taken(queue) == "a"
+        put(queue, write(b, unit))
+        queue.drop(second)
+        assert taken(queue) == ("" if unit == 1 else "b")
+        queue.ended(first)
+        assert taken(queue) == "c"
+
+
+def test_followers_have_deadlines_of_their_own() -> None:
+    queue, a, b = queue_of("a", "b")
+    (leader,) = put(queue, read(a))
+    leader.deadline = 9
+    follower = read(b)
+    follower.deadline = 7
+    queue.attach(follower, leader)
+    assert queue.next_deadline() == 7
+    assert queue.overdue(7) == []
+    queue.shorten(3)
+    assert queue.next_deadline() == 3
+    assert queue.overdue(3.1) == [follower]
+    queue.detach(follower)
+    assert queue.overdue(3.1) == []
 
 
 # ---- leaving --------------------------------------------------------------------
@@ -531,7 +588,8 @@ class Naive(RuleBasedStateMachine):
         )
         may = (e for e in nexts if self.may_go(e, retry_safe=only_safe))
         expected = next(may, None)
-        assert self.queue.take(retry_safe=only_safe) is expected
+        may_go = (lambda e: e.request.retry_safe) if only_safe else None
+        assert self.queue.take(may_go) is expected
         if expected is None:
             return multiple()
         self.pending.remove(expected)

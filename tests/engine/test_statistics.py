@@ -4,6 +4,7 @@ import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import Failure
 from custom_components.tcp_multiplexer.multiplexer.observe.statistics import (
+    PAIRS_COUNTED,
     WINDOW_EXCHANGES,
     WINDOW_SECONDS,
     Statistics,
@@ -86,3 +87,19 @@ def test_unit_is_counted_by_what_came_of_its_requests() -> None:
     assert (told.failures, told.refused) == (1, 3)
     statistics.units.answered[b"\7\3"] += 1
     assert told.functions == {3: 2, 6: 8}  # a picture of that moment
+
+
+def test_whoever_asks_all_functions_of_all_units_fills_no_memory() -> None:
+    units = Statistics(trace_size=0, now=0).units
+    units.answered[b"\1\3"] = 10_000
+    tables = (units.answered, units.acknowledged, units.failed, units.refused)
+    for table in tables:
+        for pair in range(1 << 16):
+            table[pair.to_bytes(2)] += 1
+        assert len(table) <= PAIRS_COUNTED
+    told = units.snapshot()
+    assert len(told) == 256
+    assert sum(len(unit.functions) for unit in told.values()) <= 4 * PAIRS_COUNTED
+    assert told[1].functions[3] >= 10_001  # what is asked most is told apart
+    assert (told[1].responses, told[1].requests) == (10_256, 10_000 + 4 * 256)
+    assert (told[9].failures, told[9].refused) == (256, 256)

@@ -1,13 +1,16 @@
 """What is known of each unit of the device."""
 
 import asyncio
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from custom_components.tcp_multiplexer.multiplexer.dispatch.queue import RequestQueue
 from custom_components.tcp_multiplexer.multiplexer.dispatch.timer import Timer
 from custom_components.tcp_multiplexer.multiplexer.dispatch.units import Units
+from custom_components.tcp_multiplexer.multiplexer.observe.events import Events
+from custom_components.tcp_multiplexer.multiplexer.protocols.base import Failure
 
 from .clock import Clock
 from .test_queue import Asker, put, queue_of, taken, write
@@ -23,7 +26,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def units_of(queue: RequestQueue, timeout: float = 5.0) -> Units:
     """Return units of a device whose requests time out after so long."""
-    return Units(queue, Timer(lambda _: None), timeout)
+    timer = Timer(lambda _: None)
+    return Units(queue, timer, timeout, {}, lambda *_: "", Events(), "device")
+
+
+def answered(units: Units, unit: int, took: float) -> None:
+    """Have a unit answer after so long, at 100."""
+    exchange = write(Asker(), unit)
+    exchange.sent = 100 - took
+    units.answered(cast(Any, SimpleNamespace(crowd=None)), exchange, 100)
 
 
 def left(seconds: float) -> Any:
@@ -36,42 +47,42 @@ def left(seconds: float) -> Any:
 @pytest.mark.usefixtures("clock")
 def test_only_units_that_were_slow_are_watched_until_they_are_no_more() -> None:
     units = units_of(RequestQueue(8))
-    units.answered(1, 0.2)
-    assert not units.watched
-    units.answered(1, 3.0)
-    assert units.watched.keys() == {1}
+    answered(units, 1, 0.2)
+    assert not units.times.watched
+    answered(units, 1, 3.0)
+    assert units.times.watched.keys() == {1}
     for _ in range(15):
-        units.answered(1, 0.1)
-    assert units.watched
-    units.answered(1, 0.1)
-    assert not units.watched
+        answered(units, 1, 0.1)
+    assert units.times.watched
+    answered(units, 1, 0.1)
+    assert not units.times.watched
 
 
 @pytest.mark.usefixtures("clock")
 def test_units_that_are_watched_are_bounded() -> None:
     units = units_of(RequestQueue(8))
     for unit in range(1000):
-        units.answered(unit, 1.0)
-    assert len(units.watched) == 256
+        answered(units, unit, 1.0)
+    assert len(units.times.watched) == 256
 
 
 @pytest.mark.usefixtures("clock")
 def test_too_late_is_less_than_the_median() -> None:
     units = units_of(RequestQueue(8))
-    assert not units.too_late(100, left(0.0))  # nothing is known
+    assert units.verdict(100, left(0.0)) is None  # nothing is known
     for took in (0.5, 2.0, 0.7):
-        units.answered(1, took)
-    assert units.too_late(100, left(0.69))
-    assert not units.too_late(100, left(0.71))
+        answered(units, 1, took)
+    assert units.verdict(100, left(0.69)) is Failure.BUSY
+    assert units.verdict(100, left(0.71)) is None
 
 
 @pytest.mark.usefixtures("clock")
 def test_more_than_half_the_timeout_is_never_too_late() -> None:
     """Else a unit that once was slower would never be asked again."""
     units = units_of(RequestQueue(8), timeout=5.0)
-    units.answered(1, 4.0)
-    assert units.too_late(100, left(2.4))
-    assert not units.too_late(100, left(2.6))
+    answered(units, 1, 4.0)
+    assert units.verdict(100, left(2.4)) is Failure.BUSY
+    assert units.verdict(100, left(2.6)) is None
 
 
 def test_held_units_are_let_go_when_it_is_time(clock: Clock) -> None:
@@ -93,8 +104,8 @@ def test_held_units_are_let_go_when_it_is_time(clock: Clock) -> None:
 def test_too_late_is_what_may_not_be_sent_before_its_deadline() -> None:
     units = units_of(RequestQueue(8))
     units.hold(1, 105.0)
-    assert units.too_late(100, left(4.9))
-    assert not units.too_late(100, left(5.1))
+    assert units.verdict(100, left(4.9)) is Failure.BUSY
+    assert units.verdict(100, left(5.1)) is None
 
 
 def test_active_while_a_unit_is_watched_or_held(clock: Clock) -> None:
@@ -102,9 +113,9 @@ def test_active_while_a_unit_is_watched_or_held(clock: Clock) -> None:
     seen = [units.active]
     units.hold(1, clock.time() + 1)
     seen.append(units.active)
-    units.answered(2, 1.0)
+    answered(units, 2, 1.0)
     units.release(clock.time() + 1)
     seen.append(units.active)
     for _ in range(16):
-        units.answered(2, 0.1)
+        answered(units, 2, 0.1)
     assert [*seen, units.active] == [False, True, True, False]

@@ -14,7 +14,8 @@ import os
 import sys
 import time
 
-from .world import PROTOCOLS, Report, live
+from .draws import KINDS, kind_of
+from .life import Report, live
 
 
 def main() -> int:
@@ -25,12 +26,14 @@ def main() -> int:
     )
     parser.add_argument("count", type=int, nargs="?", default=40, help="how many seeds")
     parser.add_argument("first", type=int, nargs="?", default=0, help="the first one")
-    parser.add_argument("--protocol", choices=PROTOCOLS, default="modbus")
+    parser.add_argument(
+        "--kind", choices=KINDS, help="the kind of lives (default: all)"
+    )
     parser.add_argument("--log", action="store_true", help="print all that passed")
     parser.add_argument(
         "--digest",
         action="store_true",
-        help="print a digest of each life, the protocols taking turns",
+        help="print a digest of each life",
     )
     options = parser.parse_args()
     seeds = range(options.first, options.first + options.count)
@@ -38,11 +41,12 @@ def main() -> int:
     if options.digest:
         return print_digests(seeds)
     if options.count == 1:
-        reports = [live(options.first, options.protocol, keep=options.log)]
+        kind = options.kind or kind_of(options.first)
+        reports = [live(options.first, kind, keep=options.log)]
         for report in reports:
             show(report)
     else:
-        reports = live_all(seeds, options.protocol)
+        reports = live_all(seeds, options.kind)
     failed = sorted(report.seed for report in reports if report.error)
     exchanges = sum(report.exchanges for report in reports)
     took = time.perf_counter() - began
@@ -55,20 +59,23 @@ def main() -> int:
 
 def print_digests(seeds: range) -> int:
     """Print the digest of each life; return 1 if one went wrong."""
-    protocols = [PROTOCOLS[seed % len(PROTOCOLS)] for seed in seeds]
+    kinds = [kind_of(seed) for seed in seeds]
     with ProcessPoolExecutor(os.process_cpu_count()) as pool:
-        reports = list(pool.map(live, seeds, protocols))
-    for protocol, report in zip(protocols, reports, strict=True):
+        reports = list(pool.map(live, seeds, kinds))
+    for kind, report in zip(kinds, reports, strict=True):
         error = report.error.strip().rpartition("\n")[2]
-        print(protocol, report.seed, report.digest, error)
+        print(kind, report.seed, report.digest, error)
     return 1 if any(report.error for report in reports) else 0
 
 
-def live_all(seeds: range, protocol: str) -> list[Report]:
-    """Live the lives of `seeds` on all cores; show those that fail."""
+def live_all(seeds: range, kind: str | None) -> list[Report]:
+    """Live the lives of `seeds` on all cores; show those that fail.
+
+    They are of one kind, or each of its own.
+    """
     reports = []
     with ProcessPoolExecutor(os.process_cpu_count()) as pool:
-        lives = [pool.submit(live, seed, protocol) for seed in seeds]
+        lives = [pool.submit(live, seed, kind or kind_of(seed)) for seed in seeds]
         for life in as_completed(lives):
             report = life.result()
             reports.append(report)

@@ -10,7 +10,7 @@ from dataclasses import fields
 from itertools import combinations
 from typing import NamedTuple
 
-from .world import Life
+from .life import Life
 
 _DERIVED = frozenset({"late", "reconnect_backoff_max"})
 """They follow from other draws."""
@@ -23,7 +23,7 @@ class Candidate(NamedTuple):
     """A life that may be lived."""
 
     seed: int
-    protocol: str
+    kind: str
 
 
 def draws(candidate: Candidate) -> frozenset[Draw]:
@@ -40,8 +40,9 @@ def _draws(life: Life) -> Iterator[Draw]:
                 yield field.name, getattr(part, field.name)
     yield "stall", life.loop.stall
     yield "paused", life.starts_paused
-    for kind, temper in life.crowd:
+    for kind, temper, _ in life.crowd:
         yield f"{kind.__name__} of depth", temper.depth
+        yield f"{kind.__name__} speaks RTU", temper.rtu
 
 
 def choose(candidates: Sequence[Candidate], count: int) -> list[Candidate]:

@@ -14,8 +14,10 @@ from random import Random
 from typing import Protocol, override
 
 from .dialects import Dialect, ModbusDialect, Verdict
-from .invariants import Asker, Question, Violation, Watch
+from .faces import Face
+from .invariants import Watch
 from .network import Endpoint, Link, Network
+from .questions import Asker, Question, Violation
 
 _AWAY = (0.01, 1.0)
 """Seconds after which a client comes back."""
@@ -32,6 +34,11 @@ class Scene(Protocol):
     watch: Watch
     address: tuple[str, int]
     """Where the multiplexer listens."""
+    rtu_address: tuple[str, int]
+    """Where it listens for clients that speak RTU."""
+    face: Face
+    """How clients frame what they say."""
+    rtu_face: Face
     winding_down: bool
     """Nothing more is asked."""
 
@@ -46,6 +53,8 @@ class Temper:
     """Between an answer and the next request."""
     constant: bool = False
     """All its requests have the same identifier."""
+    rtu: bool = False
+    """It speaks RTU."""
 
 
 class SimulatedClient(asyncio.Protocol):
@@ -59,6 +68,7 @@ class SimulatedClient(asyncio.Protocol):
         self.rng = rng
         self.source = source
         self.temper = temper or Temper()
+        self.face = scene.rtu_face if self.temper.rtu else scene.face
         self.loop = scene.network.loop
         self.connected = False
         self.answers = 0
@@ -81,7 +91,8 @@ class SimulatedClient(asyncio.Protocol):
         """Connect, if there is something left to do."""
         if self.scene.winding_down:
             return
-        host, port = self.scene.address
+        scene = self.scene
+        host, port = scene.rtu_address if self.temper.rtu else scene.address
         self.scene.network.dial(
             self,
             host,
@@ -96,7 +107,7 @@ class SimulatedClient(asyncio.Protocol):
         self.link = link
         self._connections += 1
         name = f"{type(self).__name__} {self.source}#{self._connections}"
-        self.asker = self.scene.watch.accept(link, name)
+        self.asker = self.scene.watch.accept(link, name, self.face)
         self.open.clear()
         self._order.clear()
         self._buffer.clear()
@@ -148,11 +159,11 @@ class SimulatedClient(asyncio.Protocol):
 
     def ask(self) -> Question:
         """Ask something."""
-        dialect = self.scene.dialect
-        ask = dialect.ask(self.rng)
+        face = self.face
+        ask = face.ask(self.rng)
         self._tid = 1 if self.temper.constant else self._tid + 1
-        tid = self._tid if dialect.correlated else 0
-        data = dialect.pack(tid, ask.body)
+        tid = self._tid if face.correlated else 0
+        data = face.pack(tid, ask.body)
         question = self.scene.watch.asked(self.asker, tid, ask, len(data))
         self.open[self._tid] = question
         self._order.append(question)
@@ -166,8 +177,10 @@ class SimulatedClient(asyncio.Protocol):
     @override
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        for tid, _ in self.scene.dialect.cut(self._buffer):
-            if self.scene.dialect.correlated:
+        for tid, _ in self.face.cut_answers(self._buffer):
+            if self.asker.offended and not self.open:
+                return  # the multiplexer's last words
+            if self.face.correlated:
                 question = self.open.pop(tid)
             else:
                 question = self._order.popleft()
@@ -238,7 +251,7 @@ class Vanisher(SimulatedClient):
         self.within(self.rng.uniform(0.01, 1.0), self._vanish)
 
     def _vanish(self) -> None:
-        data = self.scene.dialect.pack(99, self.scene.dialect.ask(self.rng).body)
+        data = self.face.pack(99, self.face.ask(self.rng).body)
         self.scene.watch.skipped(self.asker, 10_000)
         self.end.write(data[: self.rng.randrange(len(data))])
         self.asker.left = True
@@ -292,6 +305,45 @@ class SlowReader(SimulatedClient):
             self.within(self.rng.uniform(0.01, 0.3), self._doze)
 
 
+class Flooder(SimulatedClient):
+    """Asks as fast as its socket takes it; does not read, half the time."""
+
+    _MOST = 500
+    """Questions on one connection."""
+
+    @override
+    def prepare(self, link: Link) -> None:
+        super().prepare(link)
+        self._asked = 0
+        if self.rng.random() < 0.5:
+            self.asker.slow = True
+            link.narrow(1024)
+
+    @override
+    def begin(self) -> None:
+        if self.asker.slow:
+            self.end.pause_reading()
+        self._flood()
+        self.within(self.rng.uniform(1, 10), self.leave)
+
+    def _flood(self) -> None:
+        if self.scene.winding_down:
+            self.leave()
+            return
+        while (
+            self._asked < self._MOST
+            and self.may_ask()
+            and not self.end.get_write_buffer_size()
+        ):
+            self.ask()
+            self._asked += 1
+        self.within(self.rng.uniform(0.005, 0.05), self._flood)
+
+    @override
+    def answered(self, question: Question) -> None:
+        pass
+
+
 class Dribbler(SimulatedClient):
     """Sends its requests in dribs and drabs, at times byte by byte."""
 
@@ -319,7 +371,7 @@ class Staller(SimulatedClient):
         if self.open:
             self.within(0.1, self._stall)
             return
-        data = self.scene.dialect.pack(99, self.scene.dialect.ask(self.rng).body)
+        data = self.face.pack(99, self.face.ask(self.rng).body)
         self.scene.watch.skipped(self.asker, 10_000)
         self.asker.offended = True
         self.end.write(data[: self.rng.randrange(1, len(data))])
@@ -373,7 +425,7 @@ class Intruder(SimulatedClient):
 
     @override
     def begin(self) -> None:
-        data = self.scene.dialect.pack(1, self.scene.dialect.ask(self.rng).body)
+        data = self.face.pack(1, self.face.ask(self.rng).body)
         self.scene.watch.skipped(self.asker, len(data))
         self.end.write(data)
         self.must_be_closed("it is not allowed")

@@ -15,10 +15,7 @@ from collections.abc import Iterator
 import enum
 from functools import cache
 from random import Random
-from typing import TYPE_CHECKING, NamedTuple, override
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import NamedTuple, override
 
 UNITS = (1, 2, 3)
 CELLS = 0x8000
@@ -27,6 +24,11 @@ CELLS_EACH = 16
 """Cells of each unit that clients read and write."""
 GATEWAY_CODES = (0x06, 0x0A, 0x0B)
 BUSY, NO_PATH, NO_ANSWER = GATEWAY_CODES
+CONFIRMED = frozenset((0x05, 0x06, 0x0F, 0x10, 0x16))
+"""Writes whose answer repeats what was written, from the address on."""
+_RARE = (0x05, 0x06, 0x0F, 0x16, 0x17, 0x41, 0x07, 0x11, 0x2B)
+RARE_ON_LINES = _RARE[:5] + _RARE[6:8]
+"""Those whose answers are as long as the function says."""
 _WRITES = frozenset({0x05, 0x06, 0x0F, 0x10, 0x16, 0x17, 0x41})
 _RETRY_SAFE = frozenset({0x01, 0x02, 0x03, 0x04, 0x07, 0x11, 0x2B})
 _PATTERN = 4096
@@ -41,6 +43,8 @@ class Verdict(enum.IntEnum):
     """The device's own refusal of just this question."""
     GATEWAY = enum.auto()
     """The multiplexer's excuse."""
+    RULE = enum.auto()
+    """What a rule of the owner's says to it, without the device."""
     WRONG = enum.auto()
 
 
@@ -51,6 +55,8 @@ class Ask(NamedTuple):
     retry_safe: bool = True
     writes: int | None = None
     """The unit that it changes."""
+    logs_in: bool = False
+    """Its function is not the specification's: it may be a login."""
 
 
 class Dialect(ABC):
@@ -62,14 +68,34 @@ class Dialect(ABC):
     """Answers name their question."""
     drops_reads = False
     """What a client asked that has left is dropped, unless it writes."""
+    excuses = False
+    """Who gets no answer is told so; else his connection is closed."""
+    last_words = False
+    """Who talks nonsense is told so before he is closed."""
 
     @abstractmethod
     def pack(self, tid: int, body: bytes) -> bytes:
-        """Give the bytes on the wire."""
+        """Give a question's bytes on the wire."""
 
     @abstractmethod
     def cut(self, buffer: bytearray) -> Iterator[tuple[int, bytes]]:
-        """Take whole messages off the front of `buffer`."""
+        """Take whole questions off the front of `buffer`."""
+
+    def pack_answer(self, tid: int, body: bytes) -> bytes:
+        """Give an answer's bytes on the wire."""
+        return self.pack(tid, body)
+
+    def cut_answers(self, buffer: bytearray) -> Iterator[tuple[int, bytes]]:
+        """Take whole answers off the front of `buffer`."""
+        return self.cut(buffer)
+
+    def probes(self, unit: int) -> tuple[bytes, ...]:  # noqa: ARG002 - Modbus has units
+        """Give what the engine may ask by itself before any client has."""
+        return ()
+
+    def gave_up(self, excuse: bytes) -> bool:  # noqa: ARG002 - some have none
+        """Tell whether an excuse leaves it open if the question reached the device."""
+        return True
 
     @abstractmethod
     def ask(self, rng: Random) -> Ask:
@@ -123,6 +149,16 @@ def exception_of(body: bytes) -> bytes:
     return bytes((body[0], body[1] | 0x80, 1 + sum(body) % 4))
 
 
+def no_answer(body: bytes) -> bytes:
+    """Give the exception with which a gateway tells that a unit is silent."""
+    return bytes((body[0], body[1] | 0x80, NO_ANSWER))
+
+
+def is_read(body: bytes, every: int) -> bool:
+    """Tell whether a question reads at one of so many addresses."""
+    return body[1] in {3, 4} and int.from_bytes(body[2:4]) % every == every - 1
+
+
 def read(unit: int, function: int, address: int, count: int) -> Ask:
     """Ask for values."""
     return Ask(bytes((unit, function)) + address.to_bytes(2) + count.to_bytes(2))
@@ -145,9 +181,12 @@ class ModbusDialect(Dialect):
     name = "modbus"
     correlated = True
     drops_reads = True
+    excuses = True
 
     def __init__(self) -> None:
         """Start with cells that hold their fixed values."""
+        self.rare: tuple[int, ...] = _RARE
+        """Functions that are asked now and then."""
         self._asked = 0
         self._cells: dict[tuple[int, int], list[tuple[float, bytes]]] = {}
         """Per cell, since when it has held what."""
@@ -182,7 +221,7 @@ class ModbusDialect(Dialect):
     def _ask_rarely(self, rng: Random, unit: int) -> Ask:
         """Ask what is asked now and then; every write writes a value of its own."""
         own = unique(self._asked, 4)
-        function = rng.choice((0x05, 0x06, 0x0F, 0x16, 0x17, 0x41, 0x07, 0x11, 0x2B))
+        function = rng.choice(self.rare)
         match function:
             case 0x05:
                 on = b"\xff" if self._asked >> 16 else b"\0"
@@ -205,6 +244,7 @@ class ModbusDialect(Dialect):
             bytes((unit, function)) + data,
             retry_safe=function in _RETRY_SAFE,
             writes=unit if function in _WRITES else None,
+            logs_in=function == 0x41,
         )
 
     @override
@@ -227,8 +267,10 @@ class ModbusDialect(Dialect):
                 data = body[2:6]
             case 0x17:
                 data = b"\4" + fixed(unit, function, 7, 4)
-            case 0x07 | 0x11 | 0x2B:
+            case 0x07 | 0x2B:
                 data = fixed(unit, function, 0, 1 if function == 0x07 else 12)
+            case 0x11:
+                data = _sized(unit, body + b"\0\0", 12)
             case _:
                 return bytes((unit, function | 0x80, 1))
         return head + data
@@ -249,8 +291,8 @@ class ModbusDialect(Dialect):
             else:
                 right = answer == self._expected(body)
             return Verdict.RIGHT if right else Verdict.WRONG
-        if answer == exception_of(body):
-            return Verdict.EXCEPTION
+        if answer[:3] == exception_of(body) and len(answer) <= 4:
+            return Verdict.EXCEPTION  # of odd length, it may be passed on as it is
         if (
             len(answer) == 3
             and answer[0] == body[0]
@@ -282,6 +324,14 @@ class ModbusDialect(Dialect):
         values = max(2, size - 9)
         body = bytes((rng.choice(UNITS), 3, values)) + fixed(1, 3, 0, min(values, 250))
         return self.pack(self.far_from(rng.randrange(0xFFFF), rng), body)
+
+    @override
+    def probes(self, unit: int) -> tuple[bytes, ...]:
+        return (bytes((unit, 3, 0, 0, 0, 1)),)
+
+    @override
+    def gave_up(self, excuse: bytes) -> bool:
+        return excuse[2] == NO_ANSWER
 
     @staticmethod
     def far_from(tid: int, rng: Random) -> int:
@@ -397,17 +447,3 @@ class LengthDialect(PlainDialect):
     def garbage(self, rng: Random) -> bytes:
         # A header that announces more than comes, or is none.
         return b"9x99" if self._digits else b"\xff\xff" + rng.randbytes(20)
-
-
-DIALECTS: dict[str, Callable[[], Dialect]] = {
-    "modbus": ModbusDialect,
-    "echo": LineDialect,
-    "iso8583": lambda: LengthDialect("iso8583"),
-    "mpu": lambda: LengthDialect("mpu"),
-}
-"""What makes the dialect that speaks to the engine's protocol of a name."""
-
-
-def dialect(name: str) -> Dialect:
-    """Make the dialect that speaks to the engine's protocol of this name."""
-    return DIALECTS[name]()

@@ -11,19 +11,24 @@ whether an answer that the engine just read was the one), the engine is believed
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
 from heapq import heappop, heappush
 from math import inf
-from typing import TYPE_CHECKING, override
+from typing import TYPE_CHECKING
 
 from custom_components.tcp_multiplexer.multiplexer import Failure
 
-from .dialects import NO_ANSWER, Ask, Dialect, Verdict
+from .bounds import Bounds
+from .dialects import Ask, Dialect, Verdict
 from .network import Link, Network, ProgramEndpoint
+from .questions import Asker, Question, Violation
+from .rules import Rules
 
 if TYPE_CHECKING:
     from custom_components.tcp_multiplexer.multiplexer import Multiplexer, Settings
+
+    from .faces import Face
 
 _SNAPSHOT_STEPS = 400
 """A snapshot is looked at every so many steps."""
@@ -31,121 +36,15 @@ _JITTER = 0.8
 """The share of the backoff that its jitter leaves at least."""
 _WRITES_FIRST = 4
 """Writes in a row that may go before a read that waits."""
+_REFUSAL_DELAY = 0.1
+"""Seconds within which who asks again is told later that he is refused again."""
+_LEAST_PATIENCE = 1.03
+"""Seconds after which an answer may be overdue, or half the timeout if that is less."""
+_MOST_OVERDUE = 16
+"""Overdue answers of one connection."""
 _TINY = 1e-6
-
-
-class Violation(AssertionError):  # noqa: N818 - what it is, like KeyboardInterrupt
-    """The engine broke a promise."""
-
-
-class Question:
-    """One request of a client's, as the watch sees it."""
-
-    __slots__ = (
-        "admitted",
-        "alike",
-        "arrived",
-        "arrived_turn",
-        "ask",
-        "asked",
-        "asker",
-        "begun",
-        "due",
-        "ended",
-        "gone_turn",
-        "handed",
-        "links",
-        "number",
-        "sent_turn",
-        "tid",
-        "upstream_tid",
-        "verdict",
-    )
-
-    def __init__(
-        self, number: int, asker: Asker, tid: int, ask: Ask, now: float
-    ) -> None:
-        """Note who asks what."""
-        self.number = number
-        self.asker = asker
-        self.tid = tid
-        self.ask = ask
-        self.asked = now
-        self.arrived: float | None = None
-        """When the engine had read all of it."""
-        self.arrived_turn = 0
-        self.due = 0.0
-        """When it has to be answered at last."""
-        self.admitted = False
-        """The queue certainly had room for it when it arrived."""
-        self.alike = False
-        """Another asks the very same: whose is whose cannot be told upstream."""
-        self.handed = False
-        """It may have been handed to a connection that was lost before it went."""
-        self.sent_turn = 0
-        self.links: list[Link] = []
-        """The upstream connections on which it was sent."""
-        self.upstream_tid = 0
-        """Its identifier there."""
-        self.begun = False
-        """The connection ended within the response to it."""
-        self.ended: float | None = None
-        """When it was answered, or nobody waited for an answer any more."""
-        self.gone_turn: int | None = None
-        """The loop's turn in which the engine learned that its client had left."""
-        self.verdict: Verdict | None = None
-
-    @override
-    def __repr__(self) -> str:
-        """Say what a person needs to find it in the log."""
-        return (
-            f"<question {self.number} of {self.asker.name}, tid {self.tid}, "
-            f"{self.ask.body[:12].hex(' ')}, asked {self.asked}, "
-            f"arrived {self.arrived}, ended {self.ended}, "
-            f"links {[link.number for link in self.links]}>"
-        )
-
-
-class Asker:
-    """One connection of a client's, as the engine knows it."""
-
-    def __init__(self, name: str, *, host: bool = False) -> None:
-        """Begin with nothing asked."""
-        self.name = name
-        self.host = host
-        """It is the host program itself."""
-        self.served = 0
-        """When it was last served, or accepted, as a count."""
-        self.served_turn = 0
-        """The loop's turn in which that was seen."""
-        self.sure = True
-        """That is certain: nobody asked the very same as its last question."""
-        self.waiting: deque[Question] = deque()
-        """Its questions in order; those in front may have ended."""
-        self.by_tid: dict[int, Question] = {}
-        self.on_the_way: deque[tuple[int, Question]] = deque()
-        """Questions not yet read by the engine, and where in the stream each ends."""
-        self.sent = 0
-        self.read = 0
-        self.buffer = bytearray()
-        """What the engine wrote to it, beyond the last whole message."""
-        self.left = False
-        """The client closed, at least its side, or vanished."""
-        self.offended = False
-        """The client gave a reason to be closed."""
-        self.known_gone = False
-        """The engine has learned that it left, or has closed it."""
-        self.slow = False
-        """It may not take its answers."""
-        self.silent = False
-        """It must not get a single byte."""
-
-    def head(self) -> Question | None:
-        """Give its first question not yet ended."""
-        waiting = self.waiting
-        while waiting and waiting[0].ended is not None:
-            waiting.popleft()
-        return waiting[0] if waiting else None
+_STEP = 0.03
+"""Seconds between the engine's decision and what is seen of it, at most."""
 
 
 class Watch:
@@ -158,20 +57,16 @@ class Watch:
         self.dialect = dialect
         self.mux: Multiplexer | None = None
         self.verdicts: Counter[Verdict] = Counter()
+        self.refused_by_device: set[bytes] = set()
+        """What was answered with an exception of the device's."""
         self.excused = False
         """Clients may be closed now: the engine was told to."""
         self._take(settings)
         self.writes_first = settings.writes_first
-        self.remembers = settings.cache_ttl > 0
-        """A read may be answered without having been sent."""
-        self.closes_on_failure = settings.on_failure == "close" or not (
-            dialect.correlated
-        )
-        self._line_sent: dict[int, tuple[float, Question | None]] = {}
-        """Per unit of a line, when it was last asked what, unless that was answered."""
-        self._line_held: dict[int, float] = {}
-        """Per unit of a line, until when it must not be asked."""
-        self._probe = bytes((settings.unit_id, 3, 0, 0, 0, 1))
+        self.closes_on_failure = settings.on_failure == "close" or not (dialect.excuses)
+        self.patient = dialect.correlated and not self._hold
+        """The next question may go out beside one that is overdue."""
+        self.bounds = Bounds(network, dialect)
         self.slack = 5 * self.loop.stall + 0.002
         """How late the engine may be, for its loop is."""
         self._questions = 0
@@ -190,20 +85,27 @@ class Watch:
         """Per unit, the turn in which a write ended last."""
         self._flying: dict[Link, dict[Question, None]] = {}
         """Per upstream connection, questions sent and not ended."""
-        self._read_turn: dict[Link, int] = {}
-        """Per upstream connection, the turn in which the engine last read from it."""
         self._last_end: dict[Link, float] = {}
         self._due: list[tuple[float, int, Question]] = []
-        self._good: set[bytes] = {self._probe}
+        self._good: set[bytes] = set(dialect.probes(settings.unit_id))
         """What a probe may ask."""
+        self._must_end: list[tuple[str, list[Question], int]] = []
+        """Why, and which questions have to end in this turn but for so many."""
         self._steps = 0
         self._writes_at_least = self._writes_at_most = 0
         """Writes sent in a row while a read waited."""
+        self._inside: dict[Asker, None] = {}
+        """Whose connection the engine has accepted and not yet let go."""
         self._refused_at: float | None = None
         """When the last attempt to connect failed, if none succeeded since."""
         self.loop.step = self.step
         network.on_dial = self._dialled
         network.on_refused = self._refused
+
+    _line_sent: dict[int, tuple[float, Question | None]]
+    """Per unit of a line, when it was last asked what, unless that was answered."""
+    _line_held: dict[int, float]
+    """Per unit of a line, until when it must not be asked."""
 
     def _take(self, settings: Settings) -> None:
         """Take settings to go by; of those that follow, the most lenient count."""
@@ -214,10 +116,19 @@ class Watch:
         self.connect_delay = settings.connect_delay
         self.request_delay = settings.request_delay
         self.backoff = settings.reconnect_backoff
-        self.probing = settings.health_check_interval > 0
+        self.remembers = settings.cache_ttl > 0
+        """A read may be answered without having been sent."""
+        self.max_clients = settings.max_clients
+        self.rules = Rules(settings)
         on_line = settings.framing == "rtu"
-        self._hold = settings.timeout + settings.quiet if on_line else None
-        """On a line, how long after a request that was given up its unit is left."""
+        self._line_sent = {}
+        self._line_held = {}
+        self._by_unit = on_line
+        self._by_link = settings.max_connections > 1
+        held = on_line or settings.matching == "lenient"
+        self._hold = settings.timeout + settings.quiet if held else None
+        """Where nothing tells a late answer, how long after a request that was given up
+        its unit is left alone, or (lenient) all."""
 
     def applied(self, settings: Settings) -> None:
         """Note that these settings are in force from now on."""
@@ -229,25 +140,44 @@ class Watch:
         self.connect_delay = min(self.connect_delay, settings.connect_delay)
         self.request_delay = min(self.request_delay, settings.request_delay)
         self.backoff = min(self.backoff, settings.reconnect_backoff)
-        self.probing |= settings.health_check_interval > 0
+        self.remembers |= settings.cache_ttl > 0
+        self.max_clients = settings.max_clients
+        self.rules.applied(settings)
 
     # Clients
 
-    def accept(self, link: Link, name: str) -> Asker:
+    def accept(self, link: Link, name: str, face: Face) -> Asker:
         """Watch a client's new connection."""
-        asker = Asker(name)
+        asker = Asker(name, face, link.dialled.get_extra_info("sockname")[0])
         self._askers[asker] = None
         end = link.accepted
         assert isinstance(end, ProgramEndpoint)
-        end.on_begin = lambda: self._served(asker)
+        end.on_begin = lambda: self._begins(asker, end)
         end.on_read = lambda data: self._client_read(asker, len(data))
-        end.on_write = lambda data: self._client_wrote(asker, data)
+        end.on_write = lambda data: self._client_wrote(asker, end, data)
         end.on_leave = lambda own: self._client_gone(asker, own=own)
+        end.on_gone = lambda: self._inside.pop(asker, None)
         return asker
+
+    def _begins(self, asker: Asker, end: ProgramEndpoint) -> None:
+        """Note that the engine learns of a client's connection."""
+        self._served(asker)
+        if asker.silent:
+            return
+        if len(self._inside) < self.max_clients:
+            self._inside[asker] = None
+            return
+        asker.silent = asker.offended = True
+        when = self.loop.time() + self.slack
+        self.loop.post(when, self._must_be_closed, asker, end)
+
+    def _must_be_closed(self, asker: Asker, end: ProgramEndpoint) -> None:
+        if not (end.is_closing() or self.loop.stalled):
+            raise Violation(f"{asker.name} is one too many, and was not closed")
 
     def host(self) -> Asker:
         """Watch a request of the host program's own."""
-        asker = Asker("host", host=True)
+        asker = Asker("host", self.dialect, "127.0.0.1", host=True)
         self._served(asker)
         return asker
 
@@ -262,6 +192,7 @@ class Watch:
         self._questions += 1
         question = Question(self._questions, asker, tid, ask, self.loop.time())
         asker.sent += size
+        question.size = size
         if size:
             asker.on_the_way.append((asker.sent, question))
         else:
@@ -271,12 +202,14 @@ class Watch:
     def skipped(self, asker: Asker, size: int) -> None:
         """Note that a client sends bytes that ask nothing."""
         asker.sent += size
+        asker.ignored += size
 
     def _client_read(self, asker: Asker, size: int) -> None:
         asker.read += size
         way = asker.on_the_way
         while way and way[0][0] <= asker.read:
             self._arrived(way.popleft()[1])
+        self.bounds.client_read(asker, size, self.queue_size + self._resent)
 
     def _arrived(self, question: Question) -> None:
         """Note that the engine has all of a question."""
@@ -286,27 +219,34 @@ class Watch:
         question.arrived = now
         question.arrived_turn = self.loop.turns
         # (What was sent may be queued once more, if it is retry safe.)
-        behind = [
-            other
-            for other in asker.waiting
-            if other.ended is None and (not other.links or other.ask.retry_safe)
-        ]
+        ahead = next(
+            (
+                other
+                for other in reversed(asker.waiting)
+                if other.ended is None and (not other.links or other.ask.retry_safe)
+            ),
+            None,
+        )
         question.admitted = not asker.slow and (
-            not behind
+            ahead is None
             or (
-                behind[-1].admitted
+                ahead.admitted
                 and len(self._pending) + self._resent < self.smallest_queue
             )
         )
         asker.waiting.append(question)
         asker.by_tid[question.tid] = question
-        self._pending[question] = None
+        question.delayed = now < asker.refused_at + _REFUSAL_DELAY + self.slack
+        self.bounds.arrived(question)
+        barred = self.rules.bars(question)
+        if not barred:
+            self._pending[question] = None
         same = self._open.setdefault(question.ask.body, [])
         same.append(question)
         if len(same) > 1:
             for other in same:
                 other.alike = True
-        if question.ask.writes is not None:
+        if question.ask.writes is not None and not barred:
             self._writes.setdefault(question.ask.writes, {})[question] = None
         if question.admitted or head is None:
             self._await(question, now)
@@ -316,23 +256,25 @@ class Watch:
         question.due = since + self.timeout + self.slack
         heappush(self._due, (question.due, question.number, question))
 
-    def _client_wrote(self, asker: Asker, data: bytes) -> None:
+    def _client_wrote(self, asker: Asker, end: ProgramEndpoint, data: bytes) -> None:
         if asker.silent:
             raise Violation(f"{asker.name} must not be served, but was told {data!r}")
         asker.buffer += data
-        for tid, body in self.dialect.cut(asker.buffer):
-            if self.dialect.correlated:
+        for tid, body in asker.face.cut_answers(asker.buffer):
+            if asker.face.correlated:
                 question = asker.by_tid.get(tid)
             else:
-                question = asker.head()
-            if question is None:
+                question = asker.next_answered(body, drops=self.dialect.drops_reads)
+            if question is not None:
+                self.answered(question, body)
+            elif not (asker.offended and self.dialect.last_words):
                 raise Violation(f"{asker.name} was told {body!r}, and asked nothing")
-            self.answered(question, body)
+        self.bounds.client_written(asker, end, len(data), self._resent)
 
     def answered(self, question: Question, body: bytes) -> None:
         """Judge what the engine answers to a question."""
         now = self.loop.time()
-        verdict = self.dialect.judge(question.ask.body, body, question.asked, now)
+        verdict = self._judge(question, body, now)
         self.verdicts[verdict] += 1
         question.verdict = verdict
         if verdict is Verdict.WRONG:
@@ -343,37 +285,68 @@ class Watch:
             self._line_ended(question, verdict, body)
         if verdict is Verdict.GATEWAY:
             # (A read that was sent and lost may be waiting to be sent again.)
-            if body[2] == NO_ANSWER:
+            if self.dialect.gave_up(body):
                 self._given_up[question.ask.body] = (self.loop.turns, question.asker)
                 if not question.links:
                     # It was handed to a connection, and had its turn.
                     question.asker.sure = False
             elif question.links and not question.ask.retry_safe:
                 raise Violation(f"{question} was sent, yet {body.hex(' ')} denies it")
-        elif not (question.links or question.alike or self.remembers):
+        elif not (
+            question.links
+            or question.alike
+            or verdict is Verdict.RULE
+            or (self.remembers and question.ask.retry_safe)
+        ):
             raise Violation(f"{question} was answered, but never sent")
+        if verdict is Verdict.EXCEPTION:
+            self.refused_by_device.add(question.ask.body)
+        if verdict in {Verdict.GATEWAY, Verdict.RULE}:
+            question.asker.refused_at = now
         if verdict is Verdict.RIGHT and question.ask.retry_safe:
             self._good.add(question.ask.body)
+        if verdict is Verdict.RIGHT and question.ask.logs_in:
+            question.asker.logged_in = True
         self.end(question)
+
+    def _judge(self, question: Question, body: bytes, now: float) -> Verdict:
+        """Say what an answer is, by the owner's rules and by the device's values."""
+        said = self.rules.said(question)
+        if body in said and not question.links:
+            return Verdict.RULE
+        if None not in said:
+            raise Violation(f"{question} got {body.hex(' ')}, but a rule forbids it")
+        return self.dialect.judge(question.ask.body, body, question.asked, now)
 
     def _line_ended(self, question: Question, verdict: Verdict, body: bytes) -> None:
         """Note what the end of an exchange on a line means for its unit."""
-        unit = question.ask.body[0]
+        unit = self._line_of(question.ask.body, question.links[-1])
         sent, last = self._line_sent.get(unit, (0.0, None))
         if self._hold is None or last is not question:
             return
         if verdict is not Verdict.GATEWAY:
             del self._line_sent[unit]
         elif (
-            body[2] == NO_ANSWER
+            self.dialect.gave_up(body)
+            and not question.links[-1].dialled.is_closing()
             and self.loop.time() >= question.asked + self.shortest_timeout
         ):
             self._line_held[unit] = sent + self._hold
 
+    def _line_of(self, body: bytes, link: Link | None) -> int:
+        """Give what is held after a question: its unit (RTU), or all on its link."""
+        if self._by_unit:
+            return body[0]
+        return link.number if link is not None and self._by_link else -1
+
     def _may_be_held(self, question: Question) -> bool:
         """Tell whether the unit of a question may be left alone for the moment."""
-        sent, _ = self._line_sent.get(question.ask.body[0], (-inf, None))
-        return self._hold is not None and self.loop.time() < sent + self._hold
+        sent, _ = self._line_sent.get(
+            self._line_of(question.ask.body, None), (-inf, None)
+        )
+        if self._hold is None:
+            return False
+        return self.loop.time() < sent + self._hold + self.slack
 
     def _exchange_with_alike(self, question: Question) -> None:
         """Correct the books: what was sent was this question, not one just like it."""
@@ -386,6 +359,11 @@ class Watch:
 
     def failed(self, question: Question, failure: Failure) -> None:
         """Note that a request of the host program's own failed."""
+        if failure.is_rule:
+            if self.rules.said(question) == {None}:
+                raise Violation(f"{question} was refused, and no rule forbids it")
+        elif None not in self.rules.said(question):
+            raise Violation(f"{question} failed with {failure}, not by its rule")
         unsent = (Failure.BUSY, Failure.NO_CONNECTION, Failure.PAUSED)
         denied = failure in unsent and not question.ask.retry_safe
         if denied and question.links:
@@ -399,13 +377,14 @@ class Watch:
         asker = question.asker
         was_head = asker.head() is question
         question.ended = now
+        self.bounds.ended(question)
         self._pending.pop(question, None)
         same = self._open[question.ask.body]
         same.remove(question)
         if not same:
             del self._open[question.ask.body]
         if question.ask.writes is not None:
-            self._writes[question.ask.writes].pop(question, None)
+            self._writes.get(question.ask.writes, {}).pop(question, None)
             self._write_ended[question.ask.writes] = self.loop.turns
         if question.links:
             link = question.links[-1]
@@ -421,7 +400,8 @@ class Watch:
 
     def _client_gone(self, asker: Asker, *, own: bool) -> None:
         """Note that the engine learns that a client left, or (`own`) closes it."""
-        if own and not (asker.left or asker.offended or self.excused):
+        excused = asker.left or asker.offended or self.excused or asker.logged_in
+        if own and not excused:
             waiting = [q for q in asker.waiting if q.ended is None]
             if not (self.closes_on_failure and waiting):
                 raise Violation(f"{asker.name} was disconnected, waiting for {waiting}")
@@ -439,8 +419,9 @@ class Watch:
 
     # The device
 
-    def upstream(self, link: Link) -> None:
-        """Watch a new upstream connection."""
+    def upstream(self, link: Link, face: Face | None = None) -> None:
+        """Watch a new upstream connection, on which the device has this face."""
+        face = face or self.dialect
         end = link.program
         opened = self.loop.time()
         buffer = bytearray()
@@ -450,14 +431,13 @@ class Watch:
 
         def wrote(data: bytes) -> None:
             buffer.extend(data)
-            for tid, body in self.dialect.cut(buffer):
+            for tid, body in face.cut(buffer):
                 self._sent(link, tid, body, opened)
             if buffer:
                 raise Violation(f"{bytes(buffer)!r} went upstream, and is no request")
 
         def read(data: bytes) -> None:
-            self._read_turn[link] = self.loop.turns
-            if self.dialect.correlated:
+            if face.correlated:
                 heard.extend(data)
                 for _ in self.dialect.cut(heard):
                     pass
@@ -504,22 +484,24 @@ class Watch:
         now = self.loop.time()
         if now < opened + self.connect_delay - _TINY:
             raise Violation(f"{body.hex(' ')} was sent before the connect delay")
-        if now < self._last_end.get(link, 0.0) + self.request_delay - _TINY:
-            raise Violation(f"{body.hex(' ')} was sent before the request delay")
-        if self._hold is not None and now < self._line_held.get(body[0], 0) - _TINY:
+        self._check_rest(link, body, now)
+        line = self._line_of(body, link)
+        if self._hold is not None and now < self._line_held.get(line, 0) - _TINY:
             raise Violation(f"{body.hex(' ')} may get a response that comes late")
         question = self._whose(body)
         if self._hold is not None:
-            self._line_sent[body[0]] = (now, question)
+            self._line_sent[line] = (now, question)
         if question is None:
             self._writes_at_least = self._writes_at_most = 0
             # (What was handed to the connection goes with what else the turn brings.)
             turn, asker = self._given_up.get(body, (-2, None))
             if asker is not None and turn >= self.loop.turns - 1:
                 self._served(asker)
-            elif not (self.probing and body in self._good):
+            elif not self._may_probe(body):
                 raise Violation(f"nobody asks (any more) for {body[:40].hex(' ')}")
             return
+        if None not in self.rules.said(question):
+            raise Violation(f"{question} was sent, though a rule forbids it")
         if question.links:
             self._check_resend(question)
         else:
@@ -547,25 +529,40 @@ class Watch:
         question.upstream_tid = tid
         question.sent_turn = self.loop.turns
         self._pending.pop(question, None)
+        question.sent = now
         flying = self._flying[link]
+        known = [other for other in flying if not self._may_have_ended(other)]
+        late = [other for other in known if self._is_overdue(other)]
+        question.beside = bool(late)
         flying[question] = None
-        here = [other for other in flying if not self._may_have_ended(other)]
-        if len(here) > self.max_in_flight:
-            raise Violation(f"too many in flight on one connection: {here}")
+        if len(late) > _MOST_OVERDUE:
+            raise Violation(f"{question} was sent beside too many overdue: {late}")
+        if len(flying) - len(late) > self.max_in_flight:
+            why = "too many in flight on one connection:"
+            prompt = [other for other in known if other not in late] + [question]
+            self._must_end.append((why, prompt, self.max_in_flight))
+
+    def _check_rest(self, link: Link, body: bytes, now: float) -> None:
+        rested = self._last_end.get(link, 0.0) + self.request_delay - _TINY
+        # (The end of what was overdue is no reason to rest.)
+        if now < rested and not any(map(self._is_overdue, self._flying[link])):
+            raise Violation(f"{body.hex(' ')} was sent before the request delay")
 
     def _may_have_ended(self, question: Question) -> bool:
         """Tell whether the engine may have the answer to a question that was sent."""
-        link = question.links[-1]
-        read = self._read_turn.get(link, 0)
         return (
             question.alike
             or question.gone_turn is not None
-            or link.program.is_closing()
-            # the device's next request goes out before the client's answer
-            or read == self.loop.turns
+            or question.links[-1].program.is_closing()
             # a task awaits the end, which runs later
             or question.asker.host
         )
+
+    def _is_overdue(self, question: Question) -> bool:
+        """Tell whether the next may go out beside a question that was sent."""
+        patience = min(_LEAST_PATIENCE, self.shortest_timeout / 2)
+        waited = self.loop.time() - question.sent
+        return self.patient and waited > patience - _STEP
 
     def _whose(self, body: bytes) -> Question | None:
         """Find the question that a request upstream asks."""
@@ -573,13 +570,32 @@ class Watch:
         unsent = [question for question in same if not question.links]
         for candidates in (
             [question for question in unsent if question.gone_turn is None],
-            [question for question in same if _may_be_resent(question)],
+            [question for question in same if self._may_be_resent(question)],
             unsent,
             [question for question in same if question.gone_turn is None],
         ):
             if candidates:
-                return candidates[0]
-        return None if self.probing or not same else same[0]
+                found = candidates[0]
+                # (What nobody waits for any more, or what was sent, may be a probe.)
+                asked = found.links and not self._may_be_resent(found)
+                done = found.gone_turn is not None or asked
+                return None if done and self._may_probe(body) else found
+        return None if self._may_probe(body) or not same else same[0]
+
+    def _may_probe(self, body: bytes) -> bool:
+        """Tell whether a request may be the engine's own.
+
+        It looks whether the device is well, and before it gives up a unit or a
+        connection, it asks what was answered before.
+        """
+        return body in self._good
+
+    def _may_be_resent(self, question: Question) -> bool:
+        return (
+            question.ask.retry_safe
+            and len(question.links) == 1
+            and (question.beside or question.links[0].dialled.is_closing())
+        )
 
     def _check_resend(self, question: Question) -> None:
         if not question.ask.retry_safe:
@@ -589,7 +605,8 @@ class Watch:
         # (A connection on trial may cost one sending more.)
         if len(question.links) > (1 if self.max_connections == 1 else 2):
             raise Violation(f"{question} was sent too often")
-        if not question.links[0].program.is_closing():
+        lost = question.beside and self._is_overdue(question)
+        if not (lost or question.links[0].program.is_closing()):
             raise Violation(f"{question} was sent again, though it may be answered")
         if question.begun:
             raise Violation(f"{question} was sent again, though its answer had begun")
@@ -611,14 +628,13 @@ class Watch:
         for other in self._rivals():
             if not self.writes_first or _same_kind(question, other):
                 if self._served_before(other.asker, asker):
-                    raise Violation(
-                        f"{question} of turn {asker.served} was served before {other} "
-                        f"of turn {other.asker.served}"
-                    )
+                    why = f"{question} of turn {asker.served} was served before"
+                    self._must_end.append((why, [other], 0))
             elif question.ask.writes is not None:
                 reads_wait = True
             elif self.max_in_flight == 1 and self._writes_at_most < _WRITES_FIRST:
-                raise Violation(f"{question} was served before the write {other}")
+                why = f"{question} was served before the write"
+                self._must_end.append((why, [other], 0))
         if reads_wait:
             self._writes_at_least += 1
             if self.max_in_flight == 1 and self._writes_at_least > _WRITES_FIRST:
@@ -633,13 +649,26 @@ class Watch:
                 and other.gone_turn is None
                 and not other.asker.host
                 and other.arrived_turn < latest
-                and not (other.alike or other.handed)
+                and not (other.alike or other.handed or other.delayed)
                 and other.asker.sure
                 and other is self._first_unsent(other.asker)
                 and not self._write_waits(other)
                 and not self._may_be_held(other)
+                and not self._something_is_overdue()
             ):
                 yield other
+
+    def _something_is_overdue(self) -> bool:
+        """Tell whether a question may have to wait for what is overdue.
+
+        So it may if it is of the same unit, or if it is not known yet how the device
+        takes what goes out beside that.
+        """
+        return self.patient and any(
+            self._is_overdue(other)
+            for flying in self._flying.values()
+            for other in flying
+        )
 
     def _served_before(self, one: Asker, other: Asker) -> bool:
         """Tell whether one was served longer ago, so that it goes next."""
@@ -673,10 +702,10 @@ class Watch:
             if other is question:
                 return
             if not other.links:
-                if other.admitted and other.gone_turn is None:
+                if other.admitted and other.gone_turn is None and not other.delayed:
                     raise Violation(f"{question} was sent before the older {other}")
-            elif not self._may_have_ended(other):
-                raise Violation(f"{question} was sent beside the older {other}")
+            else:
+                self._must_end.append((f"{question} was sent beside", [other], 0))
 
     @property
     def _resent(self) -> int:
@@ -689,6 +718,8 @@ class Watch:
         """Look at what time alone can break."""
         due = self._due
         now = self.loop.time()
+        if self._must_end:
+            self._see_ended()
         while due and due[0][0] < now:
             question = heappop(due)[2]
             if question.ended is not None or question.due >= now:
@@ -701,9 +732,29 @@ class Watch:
         if self._steps % _SNAPSHOT_STEPS == 0 and self.mux is not None:
             self._look_at(self.mux)
 
+    def _see_ended(self) -> None:
+        """See that of questions only so many are still to be answered.
+
+        The device's next request goes out just before the answer to the one before it,
+        and before those are told that can no longer be served in time.
+        """
+        for what, questions, most in self._must_end:
+            left = [
+                question
+                for question in questions
+                if question.ended is None
+                and question.gone_turn is None
+                and not question.alike
+                and not (question.links and self._may_have_ended(question))
+            ]
+            if len(left) > most:
+                raise Violation(f"{what} {left}")
+        self._must_end.clear()
+
     def _look_at(self, mux: Multiplexer) -> None:
         picture = mux.snapshot()
-        most = self.max_connections * self.max_in_flight
+        late = _MOST_OVERDUE if self.patient else 0
+        most = self.max_connections * (self.max_in_flight + late)
         # Each client may place one, those who left have placed all their writes, and
         # what was sent and lost waits once more.
         askers = {question.asker for question in self._pending}
@@ -738,14 +789,6 @@ class Watch:
         left += [task for task in asyncio.all_tasks(self.loop) if not task.done()]
         if left:
             raise Violation(f"left behind by stop(): {left}")
-
-
-def _may_be_resent(question: Question) -> bool:
-    return (
-        question.ask.retry_safe
-        and len(question.links) == 1
-        and question.links[0].program.is_closing()
-    )
 
 
 def _same_kind(one: Question, other: Question) -> bool:

@@ -58,6 +58,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.stall = stall
         self.turns = 0
         """Turns that the program has had."""
+        self.steps = 0
+        """Callbacks, and transports that were read or written, in these turns."""
         self.step: Callable[[], None] | None = None
         """Called after every turn and every event: where invariants are checked."""
         self._rng = rng
@@ -89,6 +91,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """Give what the program has still scheduled."""
         handles = [*self._ready, *self._scheduled]
         return [handle for handle in handles if not handle.cancelled()]
+
+    @property
+    def stalled(self) -> bool:
+        """The next turn comes late."""
+        return self._stalled_until > self._now
 
     # What the test uses
 
@@ -150,6 +157,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             inputs, self._input = self._input, []
             if len(inputs) > 1:
                 self._rng.shuffle(inputs)
+            self.steps += len(inputs)
             for turn in inputs:
                 turn.turn()
         scheduled = self._scheduled
@@ -165,6 +173,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def _call(self, handle: asyncio.Handle) -> None:
         if not handle.cancelled():
+            self.steps += 1
             handle._run()  # noqa: SLF001 - what an event loop does with a handle
             if self._failure is not None:
                 failure, self._failure = self._failure, None
@@ -199,17 +208,23 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     async def create_connection(  # type: ignore[override]
         self,
         protocol_factory: Callable[[], asyncio.BaseProtocol],
-        host: str,
-        port: int,
+        host: str | None = None,
+        port: int | None = None,
         *,
         ssl: None = None,
-        family: int = 0,
-        happy_eyeballs_delay: float | None = None,
-        local_addr: None = None,
+        sock: socket.socket | None = None,
     ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
         assert ssl is None
-        assert local_addr is None
+        if sock is not None:
+            return await self._net().begin(protocol_factory, sock)
+        assert host is not None
+        assert port is not None
         return await self._net().connect(protocol_factory, host, port)
+
+    @override
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        host, port, *_ = address
+        await self._net().dialled(sock, host, port)
 
     @override
     async def create_server(  # type: ignore[override]

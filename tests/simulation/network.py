@@ -723,10 +723,14 @@ class Network:
         """The program's transports that are not yet closed."""
         self.log: deque[tuple[Any, ...]] = deque(maxlen=_LOG_LENGTH)
         self.digest = 0
+        self.passed = 0
+        """How much was noted or recorded."""
         self.on_dial: Callable[[], None] | None = None
         """Told when the program begins to connect."""
         self.on_refused: Callable[[], None] | None = None
         """Told when it learns that this was refused."""
+        self._sockets: dict[socket.socket, ProgramEndpoint] = {}
+        """What the program has connected and not yet begun to use."""
         self._links = 0
         self._ports = 40_000
         loop.network = self
@@ -736,12 +740,14 @@ class Network:
     def note(self, *what: object) -> None:
         """Remember that something happened."""
         time = self.loop.time()
+        self.passed += 1
         self.log.append((time, *what))
         self.digest = crc32(f"{time} {what[0]} {what[1]}".encode(), self.digest)
 
     def record(self, direction: str, link: int, data: bytes) -> None:
         """Remember what the program wrote or read on a link."""
         time = self.loop.time()
+        self.passed += 1
         self.log.append((time, direction, link, data))
         self.digest = crc32(data, crc32(b"%r%d" % (time, link), self.digest))
 
@@ -835,18 +841,50 @@ class Network:
             except OSError as exc:
                 error = exc
                 continue
-            protocol = factory()
-            assert isinstance(protocol, asyncio.Protocol)
-            begun: asyncio.Future[None] = self.loop.create_future()
-            end.begin(protocol)
-            self.loop.call_soon(_settle, begun)
-            try:
-                await begun
-            except BaseException:
-                end.close()
-                raise
-            return end, protocol
+            return await self._begin(factory, end)
         raise error
+
+    async def dialled(self, sock: socket.socket, address: str, port: int) -> None:
+        """Connect a socket of the program's, which only stands for one of this world.
+
+        Raises:
+            OSError: the address does not accept.
+
+        """
+        self._sockets[sock] = await self._connect(address, port)
+        self.later(self._see_closed, sock)
+
+    def _see_closed(self, sock: socket.socket) -> None:
+        """Close what the program connected and then closed without using it."""
+        if sock not in self._sockets:
+            return
+        if sock.fileno() < 0:
+            self._sockets.pop(sock).abort()
+        else:
+            self.loop.post(self.loop.time() + 1e-3, self._see_closed, sock)
+
+    async def begin(
+        self, factory: Callable[[], asyncio.BaseProtocol], sock: socket.socket
+    ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+        """Give a connected socket a protocol."""
+        end = self._sockets.pop(sock)
+        sock.close()
+        return await self._begin(factory, end)
+
+    async def _begin(
+        self, factory: Callable[[], asyncio.BaseProtocol], end: ProgramEndpoint
+    ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+        protocol = factory()
+        assert isinstance(protocol, asyncio.Protocol)
+        begun: asyncio.Future[None] = self.loop.create_future()
+        end.begin(protocol)
+        self.loop.call_soon(_settle, begun)
+        try:
+            await begun
+        except BaseException:
+            end.close()
+            raise
+        return end, protocol
 
     async def _connect(self, address: str, port: int) -> ProgramEndpoint:
         answer: asyncio.Future[ProgramEndpoint] = self.loop.create_future()

@@ -27,10 +27,12 @@ from tests.engine.serial_line import with_crc
 from tests.solarman import SERIAL, asking, heartbeat, telling
 
 from .contract import CONTRACT, QUOTED, contract
+from .device import PORT
 from .dialects import read
 from .network import Endpoint, Refusal
 from .stage import (
     SERVICE,
+    Hand,
     Line,
     Reaction,
     Stage,
@@ -1147,35 +1149,130 @@ def test_a_connection_is_renewed_between_two_exchanges_after_max_lifetime() -> N
 @contract(
     "A connection that had carried a response is reopened immediately, however it "
     "ended.",
-    "Any other end without a response, unless we closed it on purpose, is a failed "
-    "attempt.",
 )
 def test_a_connection_that_had_carried_a_response_is_reopened_at_once() -> None:
     with stage() as scene:
         client = scene.hand()
         scene.at(0, client.ask, asks(1))
         scene.at(50, scene.puppet.hang_up, 1)
-        scene.at(51, scene.puppet.reset, 2)
-        scene.run_to(52)
-        # The second had not: it ended as soon as it was asked for, and is waited for.
-        assert scene.puppet.dials[0] == at(50)
-        assert 51.8 <= scene.puppet.dials[1] <= 52
-        assert scene.healths[-1][1] == "unreachable"
+        scene.at(51, client.ask, asks(2))
+        scene.at(52, scene.puppet.reset, 2)
+        scene.run_to(52.5)
+        assert scene.puppet.dials == [at(50), at(52)]
+        assert not scene.healths
 
 
 @contract(
-    "One that was never asked anything and was open for at least 2 s is reopened "
-    "with the next request.",
+    "One that the device closed before anything was asked is reopened with the next "
+    "request, or once a backoff has passed; that is no failed attempt",
 )
-def test_one_that_was_never_asked_anything_is_reopened_with_the_next_request() -> None:
+@pytest.mark.parametrize("after", [0.3, 50])
+def test_one_on_which_nothing_was_asked_is_no_failed_attempt(after: float) -> None:
     with stage(settled=0) as scene:
         client = scene.hand()
-        scene.at(50, scene.puppet.hang_up, 1)
-        scene.at(80, client.ask, asks(1))
+        backoff = 1 - 0.2 * scene.rng("engine").random()
+        scene.at(after, scene.puppet.hang_up, 1)
+        scene.at(100, scene.puppet.hang_up, 2)
+        scene.at(100.5, client.ask, asks(1))
+        scene.run_to(110)
+        assert scene.puppet.dials == [at(0), at(after + backoff), at(100.5)]
+        assert client.heard == [(at(100.6), 1, answer(scene, asks(1)))]
+        assert scene.healths == [(at(0), "healthy")]
+        assert not scene.told(EventType.UPSTREAM_LOST)
+
+
+@contract("once a backoff has passed")
+def test_a_device_that_closes_unused_connections_is_not_stormed() -> None:
+    with stage(settled=0) as scene:
+
+        def hang_up() -> None:
+            scene.puppet.hang_up(len(scene.puppet.lines))
+
+        for moment in range(1, 36000):
+            scene.at(moment / 10, hang_up)
+        scene.run_to(HOUR)
+        assert 100 < len(scene.puppet.dials) < 180
+        assert not scene.told(EventType.UPSTREAM_LOST)
+
+
+@contract("unless a request waited for it.")
+def test_one_that_is_closed_while_a_request_waits_is_a_failed_attempt() -> None:
+    with stage(settled=0, connect_delay=1) as scene:
+        client = scene.hand()
+        scene.at(0.5, client.ask, asks(1))
+        scene.at(0.6, scene.puppet.hang_up, 1)
+        scene.run_to(1)
+        assert scene.told(EventType.UPSTREAM_LOST) == [at(0.6)]
+        assert scene.puppet.dials == [at(0)]
+
+
+@contract(
+    "Nor is it one where the device hangs up at a request",
+    "at two requests in a row, or at five if it has answered others within the last 60 "
+    "s, the connection is reopened immediately. Any other end without a response, "
+    "unless we closed it on purpose, is a failed attempt.",
+)
+@pytest.mark.parametrize("ends", [hangs_up, resets])
+@pytest.mark.parametrize(("answered", "times"), [(None, 2), (0, 2), (50, 5)])
+def test_a_request_at_which_the_device_hangs_up_is_no_outage(
+    ends: Callable[[float], Any], answered: float | None, times: int
+) -> None:
+    with stage() as scene:
+        client = scene.hand()
+        if answered is not None:
+            scene.at(answered, client.ask, asks(1))
+            scene.at(answered + 1, scene.puppet.hang_up, 1)
+        scene.run_to(99)
+        scene.puppet.script += [ends(0.03)] * (times + 1)
+        for number in range(times):
+            scene.at(100 + number / 10, client.ask, sets(number))
+        scene.run_to(101)
+        ends_at = [at(100.03 + number / 10) for number in range(times)]
+        assert scene.puppet.dials[-times:] == ends_at
+        assert not scene.told(EventType.UPSTREAM_LOST)
+        assert not {"unreachable", "idle"} & {health for _, health in scene.healths}
+        scene.at(101, client.ask, sets(9))
+        scene.run_to(101.1)
+        assert scene.told(EventType.UPSTREAM_LOST) == [at(101.03)]
+
+
+@contract(
+    "A device that closes the connection within 0.25 s after the first response, "
+    "three times in a row, gets a new connection for each request from then on",
+    "After every 64 exchanges the closing is left to the device once, with a pause of "
+    "0.5 s; if it then answers a second request, it has lost that habit.",
+)
+@pytest.mark.parametrize("after", [0.0, 0.05])
+@pytest.mark.parametrize("max_in_flight", [1, 4])
+def test_a_device_that_closes_after_each_response_is_learned(
+    after: float, max_in_flight: int
+) -> None:
+    spent = set()
+
+    def closes(line: Line, tid: int, body: bytes) -> None:
+        if line.number not in spent:
+            answers()(line, tid, body)
+            line.later(SERVICE + after, line.link.accepted.close)
+        spent.add(line.number)
+
+    with stage(timeout=HOUR, queue_size=500, max_in_flight=max_in_flight) as scene:
+        writer, reader = scene.hand(), scene.hand()
+        scene.puppet.script += [closes] * 400
+        for moment in range(3):
+            scene.at(moment, reader.ask, asks(moment))
+        scene.at(10, writer.ask, *(sets(n) for n in range(100)))
+        scene.at(10, reader.ask, *(asks(n) for n in range(100)))
         scene.run_to(100)
-        assert scene.puppet.dials == [at(0), at(80)]
-        assert client.heard == [(at(80.1), 1, answer(scene, asks(1)))]
-        assert "unreachable" not in [health for _, health in scene.healths]
+        assert [heard.body for heard in writer.heard] == [sets(n) for n in range(100)]
+        assert len(reader.heard) == 103
+        assert not scene.told(EventType.UPSTREAM_LOST)
+        # It is mended.
+        scene.puppet.script.clear()
+        dials = len(scene.puppet.dials)
+        scene.at(100, reader.ask, *(asks(n) for n in range(200)))
+        scene.run_to(200)
+        assert len(reader.heard) == 303
+        assert len(scene.puppet.dials) - dials <= 64
 
 
 @contract(
@@ -1205,26 +1302,178 @@ def test_the_next_attempt_comes_after_a_fifth_of_the_time_away_within_bounds() -
 @contract("The outage ends with the first response, not with the mere connect.")
 def test_an_outage_ends_with_the_first_good_response_not_with_the_connect() -> None:
     with stage(settled=0, timeout=1, manner=Refusal.REFUSED) as scene:
-        client = scene.hand()
         scene.at(60, scene.puppet.come_back)
         scene.puppet.script += [says_nothing, says_nothing]
         scene.loop.run_until(
             lambda: len(scene.told(EventType.CONNECTION_OPENED)) > 0, 100
         )
         opened = scene.now
-        scene.at(opened + 1, client.ask, asks(1))
-        scene.at(opened + 2.5, client.ask, asks(2))  # the second in a row: renewed
+        scene.run_to(opened + 3)
+        # Two probes in a row had no response.
+        assert scene.puppet.ended == [(at(opened + 2), 1)]
+        assert scene.mux.health == "unreachable"
+        assert not scene.told(EventType.UPSTREAM_BACK)
         scene.run_to(100)
-        assert scene.puppet.ended == [(at(opened + 3.5), 1)]
         # The device was away all the time, so the next attempt is no early one.
         *_, last = scene.puppet.dials
-        away = opened + 3.5
+        away = opened + 2
         assert 0.8 * away / 5 <= last - away <= away / 5
-        assert scene.mux.snapshot().health.value == "unreachable"
-        assert not scene.told(EventType.UPSTREAM_BACK)
-        scene.at(100, client.ask, asks(3))
-        scene.run_to(101)
-        assert scene.told(EventType.UPSTREAM_BACK) == [at(100.1)]
+        assert scene.told(EventType.UPSTREAM_BACK) == [at(last + 0.1)]
+
+
+@contract(
+    "Attempts go on as long as an outage lasts, whether anything is asked or not. A "
+    "connection that is opened in an outage is probed at once",
+    "Where nothing can be asked, a connection that stays open for 2 s ends the outage.",
+)
+@pytest.mark.parametrize("protocol", ["modbus", "echo"])
+@pytest.mark.parametrize("lasts", [0.5, 20, 300])
+@pytest.mark.parametrize("idle_timeout", [0, 1])
+def test_an_outage_of_any_shape_ends_though_nobody_asks(
+    protocol: str, lasts: float, idle_timeout: float
+) -> None:
+    with stage(
+        settled=0, protocol=protocol, idle_timeout=idle_timeout, reconnect_backoff=1
+    ) as scene:
+
+        def off() -> None:
+            scene.puppet.go_away()
+            for line in scene.puppet.lines:
+                line.link.reset()
+
+        scene.at(5, off)
+        if idle_timeout:
+            scene.at(10, scene.hand().ask, asks(1) if protocol == "modbus" else b"")
+        scene.at(30, scene.puppet.come_back)
+        scene.at(30 + lasts, off)
+        back = 60 + lasts
+        scene.at(back, scene.puppet.come_back)
+        scene.run_to(back - 0.1)
+        assert not scene.mux.snapshot().connections
+        scene.run_to(back + 2 + max(1, (back - 5) / 5))
+        assert scene.mux.health in ("healthy", "idle" if idle_timeout else "")
+        lost, again = EventType.UPSTREAM_LOST, EventType.UPSTREAM_BACK
+        assert len(scene.told(lost)) == len(scene.told(again)) > 0
+
+
+@contract(
+    "and again after each probe without a response, unless a request waits. A probe "
+    "in an outage times out after a fifth of the time that the device has been away, "
+    "but after 2 s at the earliest.",
+)
+def test_a_silent_device_is_probed_again_and_again_in_an_outage() -> None:
+    with stage(settled=0, timeout=60, manner=Refusal.REFUSED) as scene:
+        client = scene.hand()
+        scene.at(0.5, scene.puppet.come_back)
+        scene.puppet.script += [says_nothing] * 2
+        scene.run_to(1.5)
+        ((asked, _, probe),) = scene.puppet.asked
+        scene.run_to(asked + 2.5)
+        assert scene.puppet.asked[1:] == [(at(asked + 2), 1, probe)]
+        scene.at(asked + 3, client.ask, asks(1))
+        scene.run_to(20)
+        assert [asked.body for asked in scene.puppet.asked[2:]] == [asks(1)]
+        assert len(scene.told(EventType.UPSTREAM_BACK)) == 1
+
+
+@contract(
+    "With *connect on demand*, attempts are made only while a request waits; health is "
+    "*idle* once the backoff has passed and none does.",
+)
+def test_an_outage_on_demand_ends_as_idle() -> None:
+    with stage(
+        settled=0,
+        connect_on_demand=True,
+        manner=Refusal.REFUSED,
+        reconnect_backoff=1,
+        timeout=3,
+    ) as scene:
+        client = scene.hand()
+        scene.at(1, client.ask, asks(1))
+        scene.at(100, client.ask, asks(2))
+        scene.at(150, scene.puppet.come_back)
+        scene.at(200, client.ask, asks(3))
+        scene.run_to(50)
+        attempts = len(scene.puppet.dials)
+        assert 3 <= attempts <= 5
+        assert max(scene.puppet.dials) < 4
+        assert [health for _, health in scene.healths] == ["unreachable", "idle"]
+        scene.run_to(300)
+        assert client.heard[-1] == (at(200.1), 3, answer(scene, asks(3)))
+        assert len(scene.told(EventType.UPSTREAM_LOST)) == 1
+        assert scene.told(EventType.UPSTREAM_BACK) == [at(200.1)]
+
+
+@contract("behind all requests that wait")
+def test_a_probe_goes_behind_all_requests_that_wait() -> None:
+    with stage(health_check_interval=3, request_delay=5, timeout=60) as scene:
+        client = scene.hand()
+        scene.at(0, client.ask, asks(1))
+        scene.at(4, client.ask, asks(2), asks(3))
+        scene.run_to(3.5)
+        assert scene.mux.snapshot().queue_depth == 1
+        scene.run_to(16)
+        bodies = [asked.body for asked in scene.puppet.asked]
+        assert bodies == [asks(1), asks(2), asks(3), asks(1)]
+
+
+@contract(
+    "If it is resumed while exchanges finish, nothing is sent beside them that would "
+    "not be sent otherwise.",
+)
+@pytest.mark.parametrize("max_in_flight", [1, 2])
+def test_resumed_while_it_drains_it_sends_nothing_beside(max_in_flight: int) -> None:
+    with stage(max_in_flight=max_in_flight) as scene:
+        clients = [scene.hand() for _ in range(3)]
+        scene.puppet.script += [answers(2)]
+        scene.at(0, clients[0].ask, asks(0))
+        scene.run_to(1)
+        pausing = scene.loop.create_task(scene.mux.pause())
+        scene.at(1.2, scene.mux.resume)
+        for number in (1, 2):
+            scene.at(1.3, clients[number].ask, asks(number))
+        scene.run_to(3)
+        assert pausing.done()
+        assert scene.puppet.ended == []
+        assert [asked.at for asked in scene.puppet.asked] == (
+            [at(0), at(2), at(2.1)] if max_in_flight == 1 else [at(0), at(1.3), at(1.4)]
+        )
+
+
+@contract(
+    "Where the device's name has several addresses, the next one is tried beside one "
+    "that has not answered after 0.25 s (RFC 8305), and only one connection remains.",
+)
+@pytest.mark.parametrize("manner", [Refusal.IGNORED, Refusal.REFUSED])
+def test_the_next_address_is_tried_beside_one_that_does_not_answer(
+    manner: Refusal,
+) -> None:
+    with stage(settled=0) as scene:
+        dead = "fe80::1"
+        scene.network.names["device"].insert(0, dead)
+        scene.network.hosts[dead, PORT] = lambda _: manner
+        scene.run_to(3)
+        assert scene.puppet.dials == [at(0.25 if manner is Refusal.IGNORED else 0)]
+        assert scene.mux.snapshot().connections == 1
+
+
+@contract(
+    "A device that does not read what it is sent is disconnected once 64 KiB wait for "
+    "it, unless these are of one request.",
+)
+def test_a_device_that_does_not_read_is_disconnected() -> None:
+    with stage(timeout=1) as scene:
+        client = scene.hand()
+        (line,) = scene.puppet.lines
+        line.link.dialled.narrow(1000)
+        line.link.accepted.pause_reading()
+        for second in range(300):
+            sets_many = bytes((1, 16, second >> 8, second & 255, 0, 123, 246))
+            scene.at(second, client.ask, sets_many + bytes(246))
+            # What nobody asked for shows that the connection is there.
+            scene.at(second + 0.5, line.say, scene.pack(9, answer(scene, asks(9))))
+        scene.run_to(300)
+        assert scene.puppet.dials == [pytest.approx((64 << 10) / 260 + 4, abs=1)]
 
 
 # ---- the pool -------------------------------------------------------------------
@@ -1493,6 +1742,20 @@ def test_reconnect_waits_for_them_up_to_the_timeout() -> None:
         assert scene.now == at(3)
 
 
+@contract("So one request is in flight on a connection")
+def test_resumed_while_it_drains_it_sends_nothing_beside_what_is_in_flight() -> None:
+    with stage(framing="rtu") as scene:
+        one, other = scene.hand(), scene.hand()
+        one.ask(asks(1))
+        other.ask(asks(2))
+        scene.at(0.02, lambda: scene.loop.create_task(scene.mux.pause()))
+        scene.at(0.04, scene.mux.resume)
+        scene.at(0.05, other.ask, asks(3))
+        scene.run_to(1)
+        moments = [asked.at for asked in scene.puppet.asked]
+        assert moments == [at(0), at(SERVICE)]
+
+
 @contract("leaves the device alone until it is resumed.")
 def test_paused_it_leaves_the_device_alone_until_it_is_resumed() -> None:
     with stage(health_check_interval=1) as scene:
@@ -1620,8 +1883,8 @@ def test_a_response_that_a_write_overtook_is_not_remembered() -> None:
 
 
 @contract(
-    "A read that joined one which gets no response, or whose client leaves, is "
-    "asked for itself.",
+    "A read that joined one which gets no response, or whose client leaves",
+    "is asked for itself.",
 )
 def test_a_read_that_follows_one_without_a_response_asks_itself() -> None:
     with stage(timeout=2) as scene:
@@ -1635,8 +1898,8 @@ def test_a_read_that_follows_one_without_a_response_asks_itself() -> None:
 
 
 @contract(
-    "A read that joined one which gets no response, or whose client leaves, is "
-    "asked for itself.",
+    "A read that joined one which gets no response, or whose client leaves",
+    "is asked for itself.",
 )
 def test_a_read_that_follows_one_whose_client_left_is_asked_for_itself() -> None:
     with stage() as scene:
@@ -1847,3 +2110,363 @@ def test_v5_clients_hear_what_they_said(
         if not checks:
             own += [(9, 9, said), (0, SERIAL, said)]
         assert replies == [(0x55, SERIAL, b"\5\0"), *own]
+
+
+# ---- one identifier -------------------------------------------------------------
+
+
+def ask_as(tid: int, client: Hand, *bodies: bytes) -> None:
+    """Ask several things with the same identifier."""
+    client.send(b"".join(client.stage.pack(tid, body) for body in bodies))
+
+
+@contract(
+    "a reply goes to the client only after those to its earlier requests of the same "
+    "identifier",
+)
+@pytest.mark.parametrize("unit_map", [(), ((5, 6),)])
+def test_replies_to_requests_of_one_identifier_keep_their_order(unit_map: Any) -> None:
+    with stage(max_in_flight=8, unit_map=unit_map) as scene:
+        client = scene.hand()
+        scene.puppet.script += [answers(0.5), answers(0.1), answers(0.3)]
+        scene.at(0, ask_as, 7, client, asks(1), asks(2))
+        scene.at(0, ask_as, 8, client, asks(3))
+        scene.at(1, ask_as, 7, client, asks(4))
+        scene.run_to(2)
+        assert client.heard == [
+            (at(0.3), 8, answer(scene, asks(3))),
+            (at(0.5), 7, answer(scene, asks(1))),
+            (at(0.5), 7, answer(scene, asks(2))),
+            (at(1.1), 7, answer(scene, asks(4))),
+        ]
+
+
+@contract("and such a request shares no response.")
+def test_a_request_of_an_identifier_in_use_shares_no_response() -> None:
+    with stage(cache_ttl=60) as scene:
+        client, other = scene.hand(), scene.hand()
+        scene.at(0, other.ask, asks(2))
+        scene.at(1, ask_as, 7, client, asks(1), asks(2))
+        scene.at(1.01, other.ask, asks(3))
+        scene.at(1.02, ask_as, 7, client, asks(3))
+        scene.run_to(2)
+        bodies = [heard.body for heard in client.heard]
+        assert bodies == [answer(scene, asks(n)) for n in (1, 2, 3)]
+        assert Counter(asked.body for asked in scene.puppet.asked) == {
+            asks(1): 1,
+            asks(2): 2,
+            asks(3): 2,
+        }
+
+
+@pytest.mark.parametrize("policy", ["deny", "acknowledge"])
+@contract(
+    "a reply goes to the client only after those to its earlier requests of the same "
+    "identifier",
+    "| replies that wait for an earlier one of the same identifier | 64 a client |",
+)
+def test_what_needs_no_device_waits_for_the_same_identifier(policy: str) -> None:
+    with stage(write_policy=policy) as scene:
+        client = scene.hand()
+        scene.puppet.script.append(answers(2))
+        scene.at(0, ask_as, 7, client, asks(1))
+        for number in range(100):
+            scene.at(0.1 + number / 100, ask_as, 7, client, sets(number))
+        scene.run_to(1.9)
+        [seen] = scene.mux.snapshot().clients
+        assert seen.requests == 1 + 64
+        scene.run_to(4)
+        said = sets if policy == "acknowledge" else lambda n: excuse(sets(n), 1)
+        bodies = [heard.body for heard in client.heard]
+        assert bodies == [answer(scene, asks(1)), *map(said, range(100))]
+
+
+@contract(
+    "A request that repeats an unanswered one of its client, identifier and bytes, is "
+    "not sent: it ends as the first does, so a write that its client repeats is "
+    "carried out once.",
+    "Each of the two gets its reply.",
+)
+def test_a_repetition_of_an_unanswered_request_is_not_sent() -> None:
+    for body in (sets(1), asks(1)):
+        with stage(share_reads=False) as scene:
+            busy, client = scene.hand(), scene.hand()
+            scene.puppet.script += [answers(0.3), answers(0.5)]
+            scene.at(0, busy.ask, asks(9))
+            scene.at(0.1, ask_as, 7, client, body)
+            scene.at(0.2, ask_as, 7, client, body)  # while it is queued
+            scene.at(0.6, ask_as, 7, client, body)  # and while it is in flight
+            scene.at(1, ask_as, 7, client, body)  # this one repeats nothing
+            scene.run_to(2)
+            assert [(a.at, a.body) for a in scene.puppet.asked[1:]] == [
+                (at(0.3), body),
+                (at(1), body),
+            ]
+            assert client.heard == [
+                *[(at(0.8), 7, answer(scene, body))] * 3,
+                (at(1.1), 7, answer(scene, body)),
+            ]
+
+
+@contract("it ends as the first does")
+def test_a_repetition_fails_as_the_first_does() -> None:
+    for body in (sets(1), asks(1)):
+        with stage(timeout=1) as scene:
+            client = scene.hand()
+            scene.puppet.script.append(says_nothing)
+            scene.at(0, ask_as, 7, client, body)
+            scene.at(0.5, ask_as, 7, client, body)
+            scene.run_to(3)
+            assert [asked.body for asked in scene.puppet.asked] == [body]
+            assert client.heard == [(at(1), 7, excuse(body, NO_ANSWER))] * 2
+
+
+@contract("it ends as the first does")
+def test_a_repetition_ends_as_one_did_that_waits_for_its_turn() -> None:
+    with stage(max_in_flight=4) as scene:
+        client = scene.hand()
+        scene.puppet.script += [answers(0.5), answers(0.1)]
+        scene.at(0, ask_as, 7, client, asks(1), sets(1))
+        scene.at(0.2, ask_as, 7, client, sets(1))
+        scene.run_to(2)
+        assert [asked.body for asked in scene.puppet.asked] == [asks(1), sets(1)]
+        assert client.heard == [
+            (at(0.5), 7, answer(scene, asks(1))),
+            *[(at(0.5), 7, answer(scene, sets(1)))] * 2,
+        ]
+
+
+@contract("A request that repeats an unanswered one of its client, identifier and")
+def test_what_differs_in_identifier_bytes_or_client_is_no_repetition() -> None:
+    with stage(timeout=HOUR) as scene:
+        client, other = scene.hand(), scene.hand()
+        scene.at(0, ask_as, 7, client, sets(1), sets(2))
+        scene.at(0, ask_as, 8, client, sets(1))
+        scene.at(0, ask_as, 7, other, sets(1))
+        scene.run_to(1)
+        assert Counter(asked.body for asked in scene.puppet.asked) == {
+            sets(1): 3,
+            sets(2): 1,
+        }
+
+
+@contract("Each of the two gets its reply.")
+def test_the_repetition_of_a_refused_request_is_refused() -> None:
+    """Even while the refusal of the first is delayed: it is no longer under way."""
+    with stage(write_policy="deny", unit_map=((5, 6),)) as scene:
+        client = scene.hand()
+        for moment in (0, 0.02, 0.04):
+            scene.at(moment, ask_as, 7, client, sets(1))
+        scene.run_to(1)
+        assert [(heard.at, heard.body) for heard in client.heard] == [
+            (at(0), excuse(sets(1), 1)),
+            *[(at(0.12), excuse(sets(1), 1))] * 2,
+        ]
+
+
+@contract("it ends as the first does")
+def test_the_repetition_of_a_read_that_joined_another_is_answered_with_it() -> None:
+    with stage() as scene:
+        first, second = scene.hand(), scene.hand()
+        scene.puppet.script.append(answers(0.5))
+        scene.at(0, first.ask, asks(1))
+        scene.at(0.1, ask_as, 7, second, asks(1))
+        scene.at(0.2, ask_as, 7, second, asks(1))
+        scene.run_to(1)
+        assert [asked.body for asked in scene.puppet.asked] == [asks(1)]
+        assert second.heard == [(at(0.5), 7, answer(scene, asks(1)))] * 2
+
+
+@contract("it ends as the first does")
+def test_repetitions_leave_with_their_client() -> None:
+    """The write is still carried out, and others are not held up by what has left."""
+    with stage(queue_size=2) as scene:
+        busy, client, third = (scene.hand() for _ in range(3))
+        scene.at(0, busy.ask, asks(9))
+        scene.at(0.01, ask_as, 7, client, sets(1), sets(1), sets(1))
+        scene.at(0.05, client.leave)
+        scene.run_to(0.06)
+        assert scene.mux.snapshot().queue_depth == 1
+        scene.at(0.07, third.ask, asks(2))
+        scene.run_to(1)
+        bodies = [asked.body for asked in scene.puppet.asked]
+        assert bodies == [asks(9), sets(1), asks(2)]
+
+
+# ---- a login --------------------------------------------------------------------
+
+LOGIN = b"\1\x41secret"
+
+
+@contract(
+    "a Modbus client that used a function outside the specification, and was not "
+    "refused it, stays with its connection.",
+)
+def test_a_client_that_logged_in_stays_with_its_connection() -> None:
+    with stage(max_connections=2) as scene:
+        client, other, third = (scene.hand() for _ in range(3))
+        scene.at(0, other.ask, asks(1))
+        scene.at(0, third.ask, asks(2))  # opens the second connection
+        scene.at(1, client.ask, LOGIN)
+        scene.run_to(1.5)
+        line = scene.puppet.asked[-1].line
+        for number, slower in ((2, 0), (3, 1)):
+            # Both are busy, and once the one, once the other is free sooner.
+            scene.puppet.script += [
+                answers(0.9 - 0.4 * abs(slower - n)) for n in (0, 1)
+            ]
+            scene.at(number, other.ask, asks(10 + number))
+            scene.at(number, third.ask, asks(20 + number))
+            scene.at(number + 0.1, client.ask, asks(30 + number))
+            scene.run_to(number + 0.99)
+            assert scene.puppet.asked[-1][1:] == (line, asks(30 + number))
+            scene.run_to(number + 1)
+
+
+@contract(
+    "When that is lost, for whatever reason, what it waits for fails and the client is "
+    "closed",
+)
+def test_a_client_that_logged_in_is_closed_with_its_connection() -> None:
+    with stage() as scene:
+        client, other, refused = (scene.hand() for _ in range(3))
+        scene.at(0, client.ask, LOGIN)
+        scene.at(0, refused.ask, b"\1\x42")  # the device does not know this one
+        scene.puppet.script += [answers(), answers(), says_nothing]
+        scene.at(1, client.ask, asks(1), sets(2))
+        scene.at(1.1, other.ask, asks(3))
+        scene.at(1.2, scene.puppet.hang_up, 1)
+        scene.run_to(3)
+        assert client.closed == at(1.2)
+        assert [(heard.at, heard.body) for heard in client.heard] == [
+            (at(0.1), LOGIN),
+            (at(1.2), excuse(asks(1), NO_ANSWER)),
+            (at(1.2), excuse(sets(2), NO_ANSWER)),  # which was never sent
+        ]
+        assert [(a.line, a.body) for a in scene.puppet.asked[3:]] == [(2, asks(3))]
+        assert other.heard == [(at(1.3), 1, answer(scene, asks(3)))]
+        assert refused.heard[0].body == b"\1\xc2\1"
+        assert (other.closed, refused.closed) == (None, None)
+
+
+@contract("When that is lost, for whatever reason")
+def test_a_login_is_answered_by_a_connection_about_to_close() -> None:
+    with stage() as scene:
+        client = scene.hand()
+        scene.puppet.script.append(answers(0.5))
+        scene.at(0, client.ask, LOGIN)
+        scene.run_to(0.1)
+        scene.run(scene.mux.reconnect())
+        scene.run_to(1)
+        assert client.heard == [(at(0.5), 1, LOGIN)]
+        assert client.closed == at(0.5)
+
+
+@contract("It shares no responses, since the device may answer others differently.")
+def test_a_client_that_logged_in_shares_no_responses() -> None:
+    with stage(cache_ttl=60) as scene:
+        client, other = scene.hand(), scene.hand()
+        scene.at(0, client.ask, LOGIN)
+        scene.at(1, other.ask, asks(1))
+        scene.at(1.05, client.ask, asks(1))  # joins it not
+        scene.at(2, client.ask, asks(1))
+        scene.puppet.script += [answers(), answers(), answers(), answers(0.5)]
+        scene.at(3, client.ask, asks(2))
+        scene.at(3.1, other.ask, asks(2))  # nor is it joined
+        scene.run_to(4)
+        assert len(scene.puppet.asked) == 6
+
+
+# ---- reads that joined others ---------------------------------------------------
+
+
+@contract(
+    "So is one whose own client writes something while it waits: it goes ahead of that "
+    "write, and never sees the newer value.",
+)
+def test_a_read_that_joined_another_is_not_overtaken_by_its_client_s_write() -> None:
+    with stage() as scene:
+        busy, first, second = (scene.hand() for _ in range(3))
+        scene.at(0, busy.ask, asks(9))
+        scene.at(0.02, first.ask, asks(1))
+        scene.at(0.04, second.ask, asks(1))
+        scene.at(0.06, second.ask, sets(1, unit=2))
+        scene.run_to(1)
+        bodies = [asked.body for asked in scene.puppet.asked]
+        assert bodies == [asks(9), asks(1), asks(1), sets(1, unit=2)]
+        assert [heard.tid for heard in second.heard] == [1, 2]
+
+
+@contract("it goes ahead of that write")
+def test_a_read_whose_leader_fails_was_not_overtaken_by_its_client_s_write() -> None:
+    with stage(timeout=1, max_in_flight=4) as scene:
+        first, second = scene.hand(), scene.hand()
+        scene.puppet.script.append(says_nothing)
+        scene.at(0, first.ask, asks(1))
+        scene.at(0.5, second.ask, asks(1))
+        scene.at(0.6, second.ask, sets(1))
+        scene.run_to(3)
+        assert scene.puppet.asked == [
+            (at(0), 1, asks(1)),
+            (at(0.6), 1, asks(1)),
+            (at(0.6), 1, sets(1)),
+        ]
+
+
+@contract("A read that joined another has a deadline of its own.")
+def test_a_read_that_joined_another_has_a_deadline_of_its_own() -> None:
+    with stage(timeout=8) as scene:
+        first, second, third = (scene.hand() for _ in range(3))
+        scene.puppet.script.append(answers(5))
+        scene.at(0, first.ask, asks(1))
+        scene.at(0.5, second.ask, asks(1))
+        scene.run_to(1)
+        scene.run(scene.mux.apply(replace(scene.settings, timeout=1)))
+        scene.at(1.5, third.ask, asks(1))
+        scene.run_to(6)
+        late = excuse(asks(1), NO_ANSWER)
+        assert second.heard == [(at(2), 1, late)]
+        assert third.heard == [(at(2.5), 1, late)]
+        assert first.heard == [(at(5), 1, answer(scene, asks(1)))]
+        assert len(scene.puppet.asked) == 1
+
+
+@contract("A read that joined another has a deadline of its own.")
+def test_a_read_that_joined_one_still_queued_is_told_so_at_its_deadline() -> None:
+    with stage(timeout=8) as scene:
+        busy, first, second = (scene.hand() for _ in range(3))
+        scene.puppet.script.append(answers(5))
+        scene.at(0, busy.ask, asks(9))
+        scene.at(0.1, first.ask, asks(1))
+        scene.at(0.2, second.ask, asks(1))
+        scene.run_to(0.3)
+        scene.run(scene.mux.apply(replace(scene.settings, timeout=1)))
+        scene.run_to(6)
+        for client in (first, second):
+            assert client.heard == [(at(1.3), 1, excuse(asks(1), BUSY))]
+        assert len(scene.puppet.asked) == 1
+
+
+@contract(
+    "A read that joined one which gets no response, or whose client leaves or does not "
+    "read its responses, is asked for itself.",
+)
+def test_a_read_does_not_wait_for_a_client_that_does_not_read() -> None:
+    """Whether it ceases to while its read is queued, or before that is asked again."""
+    for lost in (False, True):
+        with stage(timeout=HOUR, max_in_flight=2 if lost else 1) as scene:
+            slow, other, third = (scene.hand() for _ in range(3))
+            scene.puppet.script += [answers(0.5), says_nothing if lost else answers()]
+            scene.at(0, slow.ask, asks(1), asks(2))
+            scene.at(0.1, other.ask, asks(2))
+            scene.run_to(0.2)
+            connection, *_ = scene.mux._listener.clients  # noqa: SLF001
+            connection.pause_writing()  # as when its buffer is full
+            scene.at(0.3, third.ask, asks(2))
+            if lost:
+                scene.at(0.4, scene.puppet.reset, 1)
+            scene.run_to(5)
+            for client in (other, third):
+                assert [heard.body for heard in client.heard] == [
+                    answer(scene, asks(2))
+                ]

@@ -9,9 +9,9 @@ from typing import Any, override
 import pytest
 
 from .clients import SimulatedClient, Temper
-from .device import Manners, Order
 from .dialects import Ask, read_cell, write_cell
-from .invariants import Question
+from .manners import Manners, Order
+from .questions import Question
 from .world import World
 
 SERVICE = 0.02

@@ -13,15 +13,16 @@ import sys
 import pytest
 
 from .choice import Candidate, choose, draws
-from .device import Fault
-from .world import EXCHANGES, FAULTS, PROTOCOLS, Life, Report, live
+from .draws import KINDS
+from .faults import LENIENT_FAULTS, MODBUS_FAULTS, PLAIN_FAULTS, RTU_FAULTS, Fault
+from .life import EXCHANGES, FAULTS, Life, Report, live
 
-PLAIN = PROTOCOLS[1:]
+OTHERS = KINDS[1:]
 """Those without identifiers."""
 MODBUS_CANDIDATES = [Candidate(seed, "modbus") for seed in range(200)]
-PLAIN_CANDIDATES = [Candidate(seed, PLAIN[seed % len(PLAIN)]) for seed in range(200)]
-MODBUS_LIVES = choose(MODBUS_CANDIDATES, 45)
-PLAIN_LIVES = choose(PLAIN_CANDIDATES, 15)
+OTHER_CANDIDATES = [Candidate(seed, OTHERS[seed % len(OTHERS)]) for seed in range(200)]
+MODBUS_LIVES = choose(MODBUS_CANDIDATES, 36)
+OTHER_LIVES = choose(OTHER_CANDIDATES, 24)
 
 
 def check(report: Report) -> None:
@@ -38,17 +39,17 @@ def test_modbus(seed: int) -> None:
     check(live(seed))
 
 
-@pytest.mark.parametrize(("seed", "protocol"), PLAIN_LIVES)
-def test_protocols_without_identifiers(seed: int, protocol: str) -> None:
+@pytest.mark.parametrize(("seed", "kind"), OTHER_LIVES)
+def test_where_answers_name_no_question(seed: int, kind: str) -> None:
     """A late response never reaches the next client, by order alone."""
-    check(live(seed, protocol))
+    check(live(seed, kind))
 
 
 @pytest.mark.parametrize(
     ("chosen", "candidates", "share"),
     [
-        pytest.param(MODBUS_LIVES, MODBUS_CANDIDATES, 0.98, id="modbus"),
-        pytest.param(PLAIN_LIVES, PLAIN_CANDIDATES, 0.8, id="without_identifiers"),
+        pytest.param(MODBUS_LIVES, MODBUS_CANDIDATES, 0.96, id="modbus"),
+        pytest.param(OTHER_LIVES, OTHER_CANDIDATES, 0.8, id="without_identifiers"),
     ],
 )
 def test_lives_are_chosen_to_draw_all_that_can_be_drawn(
@@ -68,24 +69,15 @@ def test_lives_are_chosen_to_draw_all_that_can_be_drawn(
     assert len(drawn) >= share * len(possible)
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_every_kind_of_fault_is_demanded(protocol: str) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_fault_is_demanded(kind: str) -> None:
     """A kind that never happened is lacking, not overlooked."""
-    life = Life(0, protocol)
+    life = Life(0, kind)
     life.loop.close()
-    manners = life.device.manners
-    kinds = {*manners.faults, *manners.connect_faults}
-    assert set(life.lacking) == kinds
-    only_modbus = {
-        Fault.WRONG_TID,
-        Fault.WRONG_UNIT,
-        Fault.WRONG_FUNCTION,
-        Fault.DUPLICATE,
-        Fault.UNSOLICITED,
-        Fault.EXCEPTION,
-        Fault.NOISE,
-    }
-    assert kinds == set(Fault) - (set() if protocol == "modbus" else only_modbus)
+    expected = {"modbus": MODBUS_FAULTS, "rtu": RTU_FAULTS, "lenient": LENIENT_FAULTS}
+    faults = {*expected.get(kind, PLAIN_FAULTS), Fault.REFUSED, Fault.IGNORED}
+    assert set(life.lacking) == faults
+    assert kind != "modbus" or faults == set(Fault)
 
 
 def test_same_seed_same_life() -> None:
@@ -97,7 +89,7 @@ def test_same_seed_same_life() -> None:
 def test_same_life_in_another_process(hash_seed: str) -> None:
     """Nothing depends on addresses of objects or on how strings are hashed."""
     finished = subprocess.run(
-        (sys.executable, "-m", "tests.simulation", "1", "3"),
+        (sys.executable, "-m", "tests.simulation", "1", "3", "--kind", "modbus"),
         env={**os.environ, "PYTHONHASHSEED": hash_seed},
         capture_output=True,
         text=True,
@@ -107,9 +99,9 @@ def test_same_life_in_another_process(hash_seed: str) -> None:
 
 
 def test_failure_tells_how_to_replay_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.simulation.world._LIMIT", 1.0)
+    monkeypatch.setattr("tests.simulation.life._LIMIT", 1.0)
     report = live(7, "echo")
     assert "Violation: only" in report.error
-    assert report.replay == "script/simulate 1 7 --protocol echo"
+    assert report.replay == "script/simulate 1 7 --kind echo"
     assert report.log
     assert live(7, "echo").log == report.log

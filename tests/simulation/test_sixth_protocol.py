@@ -5,14 +5,14 @@ import pytest
 from tests.fixtures import sixth_protocol
 from tests.fixtures.sixth_protocol.dialect import StxDialect
 
-from . import dialects
-from .world import EXCHANGES, live
+from . import registry
+from .life import EXCHANGES, live
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_sixth_protocol(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     sixth_protocol.register(monkeypatch)
-    monkeypatch.setitem(dialects.DIALECTS, StxDialect.name, StxDialect)
+    monkeypatch.setitem(registry.DIALECTS, StxDialect.name, StxDialect)
     report = live(seed, StxDialect.name)
     assert not report.error, report.error
     assert report.exchanges >= EXCHANGES

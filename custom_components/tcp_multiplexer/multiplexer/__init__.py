@@ -23,12 +23,12 @@ from .protocols.base import (
     Answer,
     Failure,
     Mismatch,
-    Outline,
     Request,
     SendBack,
     Unsolicited,
 )
 from .protocols.options import Framing
+from .protocols.outline import Outline
 from .settings import (
     ROWS,
     DialIn,

@@ -15,6 +15,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Any, override
 
+from .dispatch.cache import Cache
 from .dispatch.coalescing import Coalescer
 from .dispatch.connections import Connections
 from .dispatch.dispatcher import Dispatcher
@@ -38,6 +39,7 @@ from .upstream.pool import UpstreamPool
 from .upstream.prober import Prober
 from .upstream.route import GivenRoute, NetworkRoute
 from .upstream.serial_upstream import SerialRoute
+from .upstream.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -45,7 +47,8 @@ if TYPE_CHECKING:
     from .dispatch.exchange import Upstream, UpstreamOwner
     from .observe.events import EventListener
     from .observe.snapshot import Health
-    from .protocols.base import Failure, Outline
+    from .protocols.base import Failure
+    from .protocols.outline import Outline
     from .settings import Settings
     from .upstream.route import Route
 
@@ -94,9 +97,18 @@ class Multiplexer:
         self._protocol = make_protocol(settings)
         name = name or settings.target
         timer = Timer()
-        units = Units(self._queue, timer, settings.timeout)
+        recorder = Recorder(self._protocol, self._statistics, self._events)
+        units = Units(
+            self._queue,
+            timer,
+            settings.timeout,
+            recorder.last_good,
+            self._protocol.describe,
+            self._events,
+            name,
+        )
         self._connections = Connections(settings, self._queue, timer, units)
-        self._dispatcher = self._make_dispatcher(timer, units, name)
+        self._dispatcher = self._make_dispatcher(timer, recorder, units, name)
         self._route = GivenRoute(make_upstream) if make_upstream else self._make_route()
         health = HealthTracker(rng or random.Random())  # noqa: S311 - no secret
         self._pool = self._dispatcher.supply = self._make_pool(
@@ -113,15 +125,17 @@ class Multiplexer:
         )
         self._hosts: set[_Host] = set()
 
-    def _make_dispatcher(self, timer: Timer, units: Units, name: str) -> Dispatcher:
+    def _make_dispatcher(
+        self, timer: Timer, recorder: Recorder, units: Units, name: str
+    ) -> Dispatcher:
         settings = self._settings
         return Dispatcher(
             settings,
             self._protocol,
             self._queue,
             self._connections,
-            Coalescer(share=settings.share_reads, ttl=settings.cache_ttl),
-            Recorder(self._protocol, self._statistics, self._events),
+            Coalescer(Cache(timer, settings.cache_ttl), share=settings.share_reads),
+            recorder,
             Misfits(self._statistics, self._events, name),
             units,
             self._statistics,
@@ -137,20 +151,28 @@ class Multiplexer:
         name: str,
     ) -> UpstreamPool:
         make = partial(self._route.make, self._dispatcher)
-        return UpstreamPool(
+        upkeep = Upkeep(
             self._settings,
             self._protocol,
             self._queue,
             self._connections,
             self._dispatcher,
+            Prober(self._queue),
+        )
+        return UpstreamPool(
+            self._settings,
+            self._queue,
+            self._connections,
+            self._dispatcher,
             Connector(make, self._statistics, name, expects=self._route.expects),
             health,
-            Prober(self._queue),
+            upkeep,
             self._statistics,
             self._events,
             timer,
             paused=paused,
             name=name,
+            has_units=self._protocol.has_units,
             trial_seconds=self._limits.trial,
         )
 

@@ -1,4 +1,4 @@
-"""Request coalescing: reads that join an identical one, or are answered from a cache.
+"""Request coalescing: which read an identical one may join, and what may be cached.
 
 The invariant: a read that starts after a write was answered never sees the older value.
 So nothing is shared across a write. A read joins an identical one only while no write
@@ -9,7 +9,8 @@ response time old, plus the time-to-live if there is one.
 
 A read that joins follows the first, its leader. A response to the leader answers the
 followers too; if there is none, the first follower whose deadline allows it becomes
-the leader.
+the leader. A read that has joined another is asked for itself as soon as its client
+writes something, and ahead of that: no read is overtaken by its own client's write.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -17,48 +18,36 @@ from typing import TYPE_CHECKING, Any
 from .exchange import NOBODY
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
     from ..protocols.base import Request, ShareKey
+    from .cache import Cache
     from .exchange import Exchange
-
-_CACHED = 4096
-"""Maximum number of responses cached for one scope."""
 
 
 class Coalescer:
-    """Which read leads the identical ones, and the cached responses."""
+    """Which read leads the identical ones, and which response may be cached."""
 
-    def __init__(self, *, share: bool, ttl: float) -> None:
-        """Join identical reads if `share`; cache responses for `ttl` seconds."""
+    def __init__(self, cache: Cache, *, share: bool) -> None:
+        """Join identical reads if `share`; keep responses in `cache`, if it is used."""
         self.share = share
-        self.ttl = ttl
+        self.cache = cache
         self.leaders: dict[ShareKey, Exchange] = {}
         """Unanswered reads, except those that a write has made stale."""
-        self._cache: dict[Hashable, dict[ShareKey, tuple[float, Any]]] = {}
-        """By scope: when each response expires (loop time), and the response, the
-        oldest first."""
-
-    def recall(self, key: ShareKey, now: float) -> Any | None:
-        """Return a cached response that is still fresh, or None."""
-        cached = self._cache.get(key[0])
-        if cached is None:
-            return None
-        until, response = cached.get(key, (0.0, None))
-        return response if now < until else None
 
     def leader(self, key: ShareKey) -> Exchange | None:
         """Return the exchange that an identical read may join, or None."""
         leader = self.leaders.get(key)
         if leader is None or not self.share:
             return None
+        requester = leader.requester
+        if requester.held or requester.pinned:
+            # It is held back with its requester, or may be once it is put back; or it
+            # waits for its one connection, where it may be answered differently.
+            return None
         if not leader.attempts:
-            # It must be its requester's next: not behind other requests, not held back
-            # with its requester, and not at this very moment on its way from the queue
-            # to a connection.
-            requester = leader.requester
+            # It must be its requester's next: not behind other requests, and not at
+            # this very moment on its way from the queue to a connection.
             pending = requester.pending
-            if not pending or pending[0] is not leader or requester.held:
+            if not pending or pending[0] is not leader:
                 return None
         return leader
 
@@ -69,9 +58,9 @@ class Coalescer:
         """
         scope, everywhere = request.writes, not request.expects_reply
         if everywhere:
-            self._cache.clear()
+            self.cache.clear()
         else:
-            self._cache.pop(scope, None)
+            self.cache.clear_scope(scope)
         for key, leader in tuple(self.leaders.items()):
             if leader.attempts and (everywhere or key[0] == scope):
                 del self.leaders[key]
@@ -80,17 +69,17 @@ class Coalescer:
         """Cache a response, unless a write may have made it stale."""
         key = exchange.request.share_key
         if key is not None and self.leaders.get(key) is exchange:
-            cached = self._cache.setdefault(key[0], {})
-            cached.pop(key, None)
-            cached[key] = (now + self.ttl, response)
-            if len(cached) > _CACHED:
-                del cached[next(iter(cached))]
+            self.cache.put(key, response, now)
 
-    def ended(self, exchange: Exchange) -> list[Exchange]:
-        """Note that `exchange` no longer leads; return those that followed it."""
+    def retire(self, exchange: Exchange) -> None:
+        """Let nobody else join `exchange`; those who have stay."""
         key = exchange.request.share_key
         if key is not None and self.leaders.get(key) is exchange:
             del self.leaders[key]
+
+    def ended(self, exchange: Exchange) -> list[Exchange]:
+        """Note that `exchange` no longer leads; return those that followed it."""
+        self.retire(exchange)
         followers = exchange.followers
         if followers:
             exchange.followers = NOBODY

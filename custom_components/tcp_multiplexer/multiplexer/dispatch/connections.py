@@ -11,6 +11,7 @@ it is draining, which means that it is closed as soon as nothing is in flight on
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from .closing_habit import SECONDS, ClosingHabit
 from .exchange import CloseReason
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Connections:
         may still carry the response to a request that timed out."""
         self._one_at_a_time = False
         """Whether the device takes no more, whatever the settings are."""
+        self._habit = ClosingHabit()
         self._queue = queue
         self._timer = timer
         self._units = units
@@ -41,9 +43,16 @@ class Connections:
     def apply(self, settings: Settings) -> None:
         """Apply changed settings."""
         self._request_delay = settings.request_delay
+        self._allowed_in_flight = settings.max_in_flight
+        self._update()
+
+    def _update(self) -> None:
+        self._rests = bool(self._request_delay or self._habit.known)
         # a pause between requests implies one at a time
-        alone = settings.request_delay or self._one_at_a_time
-        self._max_in_flight = 1 if alone else settings.max_in_flight
+        alone = self._rests or self._one_at_a_time
+        self._max_in_flight = 1 if alone else self._allowed_in_flight
+        for upstream in self.open:
+            self._measure(upstream)
 
     def __iter__(self) -> Iterator[Upstream]:
         """Iterate over a copy: connections may open and close meanwhile."""
@@ -63,8 +72,25 @@ class Connections:
 
     def has_room(self, upstream: Upstream) -> bool:
         """Return whether a connection may carry another request."""
-        limit = 1 if upstream.on_trial else self._max_in_flight
-        return len(upstream.in_flight) < limit
+        limit = 1 if upstream.on_trial else upstream.capacity
+        return upstream.reusable and len(upstream.in_flight) < limit
+
+    def limit(self, upstream: Upstream, now: float, *, paused: bool = False) -> None:
+        """Limit a connection anew: overdue requests do not count as in flight.
+
+        With `paused`, the pause between requests begins now: one of them has ended, or
+        is no longer waited for.
+        """
+        self._measure(upstream)
+        if paused and self._request_delay:
+            upstream.not_before = max(upstream.not_before, now + self._request_delay)
+            self._timer.set(upstream.not_before)
+        if not self.has_room(upstream) or now < upstream.not_before:
+            upstream.ready = False
+
+    def _measure(self, upstream: Upstream) -> None:
+        beside = self._units.patience.room_beside(upstream)
+        upstream.capacity = self._max_in_flight + beside
 
     def add(self, upstream: Upstream, connect_delay: float) -> None:
         """Add a connection that has just been opened; `dispatch` must follow.
@@ -72,6 +98,7 @@ class Connections:
         Its first request waits for `connect_delay` seconds.
         """
         upstream.on_trial = bool(self.open)
+        upstream.capacity = self._max_in_flight
         self.open.append(upstream)
         not_before = max(upstream.opened_at + connect_delay, self.quiet_until)
         upstream.not_before = not_before
@@ -92,7 +119,7 @@ class Connections:
             upstream.trial_until = now + (exchange.deadline - now) / 2
             self._timer.set(upstream.trial_until)
             upstream.ready = False
-        elif len(upstream.in_flight) >= self._max_in_flight:
+        elif len(upstream.in_flight) >= upstream.capacity:
             upstream.ready = False
 
     def freed(self, upstream: Upstream, now: float) -> None:
@@ -102,13 +129,38 @@ class Connections:
             if not upstream.in_flight:
                 upstream.close(upstream.draining or CloseReason.SPENT)
             return
-        if self._request_delay:
-            upstream.not_before = max(upstream.not_before, now + self._request_delay)
-            self._timer.set(upstream.not_before)
-        elif not upstream.ready and now >= upstream.not_before:
+        if self._rests:
+            self._rest(upstream, now)
+        elif (
+            not upstream.ready
+            and now >= upstream.not_before
+            and len(upstream.in_flight) < upstream.capacity
+        ):
             upstream.ready = True
             if upstream.waiting:
                 self._make_ready(upstream)
+
+    def _rest(self, upstream: Upstream, now: float) -> None:
+        """Send nothing for a while behind an exchange, or nothing any more."""
+        pause = self._request_delay
+        if upstream.responses > 1 and self._habit.known:
+            self._habit.forget()
+            self._update()
+        upstream.ready = False
+        if len(upstream.in_flight) >= upstream.capacity:
+            return
+        if upstream.responses and self._habit.known and not upstream.in_flight:
+            if not self._habit.is_to_be_checked():
+                upstream.close(CloseReason.SPENT)
+                return
+            pause = max(pause, 2 * SECONDS)
+        upstream.not_before = max(upstream.not_before, now + pause)
+        self._timer.set(upstream.not_before)
+
+    def closed_by_device(self, upstream: Upstream, after: float) -> None:
+        """Learn from a connection that the device closed `after` seconds of silence."""
+        self._habit.closed_by_device(upstream, after)
+        self._update()
 
     def refresh(self, upstream: Upstream, now: float) -> None:
         """Make a connection ready if it may be used by now; `dispatch` must follow."""
@@ -128,7 +180,7 @@ class Connections:
         """Send nothing to which the late response could belong; learn from it."""
         if upstream.one_at_a_time:
             self._one_at_a_time = True
-            self._max_in_flight = 1
+            self._max_in_flight = upstream.capacity = 1
         if not upstream.quiet:
             return
         until = exchange.sent + self._units.timeout + upstream.quiet

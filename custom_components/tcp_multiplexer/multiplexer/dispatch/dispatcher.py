@@ -23,16 +23,23 @@ be a method, measurement showed that it pays.
 
 import asyncio
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, override
 
 from ..protocols.base import Failure
-from .exchange import NOBODY, CloseReason, Exchange, Requester, UpstreamOwner
+from .exchange import CloseReason, Exchange, Repetition, Requester, UpstreamOwner
+from .expiry import Expiry
+from .pinning import pin, unpin
 from .policy import Policy, Verdict
-from .units import SLOW
+from .refusing import turn_down
+from .response_times import SLOW
+from .sharing import Sharing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ..observe.statistics import Statistics
-    from ..protocols.base import Protocol, ShareKey, Unsolicited
+    from ..protocols.base import Protocol, Request, ShareKey, Unsolicited
     from ..settings import Settings
     from .coalescing import Coalescer
     from .connections import Connections
@@ -44,8 +51,11 @@ if TYPE_CHECKING:
     from .timer import Timer
     from .units import Units
 
-_TIMEOUTS_TO_RENEW = 2
-"""Timeouts in a row, with no byte in between, after which a connection is renewed."""
+_BY_DEVICE = frozenset((CloseReason.CLOSED_BY_DEVICE, CloseReason.RESET))
+
+
+def _retry_safe(exchange: Exchange) -> bool:
+    return exchange.request.retry_safe
 
 
 class Dispatcher(UpstreamOwner):
@@ -77,11 +87,17 @@ class Dispatcher(UpstreamOwner):
         self._protocol = protocol
         self._queue = queue
         self._coalescer = coalescer
-        self._misfits = misfits
+        self._cache = coalescer.cache
+        self._sharing = Sharing(coalescer, queue, recorder, timer)
         self._units = units
+        self.expiry = Expiry(self, queue, connections, units, misfits, coalescer.cache)
         self._loop = asyncio.get_running_loop()
         self._within = False
         self.policy = Policy(settings, protocol)
+        self._guarded = self.policy.active
+        """Whether any request could be turned down before it is queued."""
+        self._early = 0.0
+        """Seconds before the deadline at which a request is looked after first."""
 
     @override
     def __repr__(self) -> str:
@@ -92,88 +108,96 @@ class Dispatcher(UpstreamOwner):
         self._connections.apply(settings)
         self._units.timeout = settings.timeout
         self.policy = Policy(settings, self._protocol)
+        self._update_guard()
         self._coalescer.share = settings.share_reads
-        self._coalescer.ttl = settings.cache_ttl
+        self._cache.apply(settings.cache_ttl)
         self._queue.shorten(self._loop.time() + settings.timeout)
+
+    def _update_guard(self) -> None:
+        self._guarded = self.policy.active or self._units.breakers.any_open
+
+    def witness(self) -> Request | None:
+        """Return a read that should be answered if the device is well, or None."""
+        return self._units.breakers.witness()
+
+    def opened(self, upstream: Upstream, connect_delay: float) -> None:
+        """Use a new connection; its first request waits for `connect_delay` seconds."""
+        units = self._units
+        units.breakers.reconnected(upstream.opened_at)
+        patience = units.patience.shortest if upstream.identifies else units.timeout
+        self._early = units.timeout - patience
+        self._connections.add(upstream, connect_delay)
 
     # ---- a request arrives ------------------------------------------------------
 
-    def submit(self, exchange: Exchange) -> None:
-        """Accept a request; `dispatch` must follow, once for several."""
+    def submit(self, exchange: Exchange, *, alone: bool = False) -> None:
+        """Accept a request; `dispatch` must follow, once for several.
+
+        One that is to be asked `alone` shares no response.
+        """
         request = exchange.request
-        if self.policy.active:
-            verdict = self.policy.judge(request, exchange.requester.peer)
-            if verdict is not Verdict.PASS:
-                self._turn_down(exchange, verdict)
-                return
+        if self._guarded and self._stopped(exchange):
+            return
         key = request.share_key
         if key is not None:
-            coalescer = self._coalescer
-            if (coalescer.ttl or key in coalescer.leaders) and self._share(
-                exchange, key
+            if (
+                (self._cache.ttl or key in self._coalescer.leaders)
+                and not alone
+                and self.supply.willing
+                and self._sharing.share(exchange, key)
             ):
                 return
         elif request.writes is not None:
+            if exchange.requester.joined:
+                for read in self._sharing.part_reads(exchange.requester):
+                    self._place(read, read.request.share_key)
             exchange.requester.writing += 1
             self._coalescer.wrote(request)
         elif request.flaw is not None:
-            self._turn_down(exchange, Verdict.REFUSE_SIZE)
+            refused = Verdict.REFUSE_SIZE
+            turn_down(exchange, refused, self._protocol, self.recorder)
             return
         self._place(exchange, key)
 
-    def _turn_down(self, exchange: Exchange, verdict: Verdict) -> None:
-        """Answer a request that the owner's rules do not let through."""
-        requester = exchange.requester
-        if verdict is Verdict.ACKNOWLEDGE:
-            response = self._protocol.acknowledge(exchange.request)
-            if response is not None:
-                self.recorder.acknowledged(exchange, response)
-                requester.answered(exchange, response)
-                return
-        large = verdict is Verdict.REFUSE_SIZE
-        failure = Failure.TOO_LARGE if large else Failure.REFUSED
-        self.recorder.refused(exchange, failure)
-        requester.failed(exchange, failure)
+    def _stopped(self, exchange: Exchange) -> bool:
+        """Turn a request down if a rule or a breaker stops it; return whether so."""
+        verdict = self.policy.judge(exchange.request, exchange.requester.peer)
+        if verdict is not Verdict.PASS:
+            turn_down(exchange, verdict, self._protocol, self.recorder)
+            return True
+        if self._units.breakers.blocks(exchange, exchange.arrived):
+            self.recorder.failed(exchange, Failure.SILENT, exchange.arrived)
+            exchange.requester.failed(exchange, Failure.SILENT)
+            return True
+        return False
+
+    def repeat(self, exchange: Repetition, first: Exchange) -> None:
+        """Accept the repetition of a request: it ends as that does, or has ended."""
+        failure = self._sharing.repeat(exchange, first)
+        if failure is not None:
+            self.fail(exchange, failure)
 
     def _place(self, exchange: Exchange, key: ShareKey | None) -> None:
         """Queue a request, or fail it at once if it cannot be served in time."""
         if not self._upstreams or not self.supply.willing:
             failure = self.supply.refuses(exchange.deadline)
             if failure is not None:
-                self._fail(exchange, failure)
+                self.fail(exchange, failure)
                 return
         self._queue.put(exchange)
         if key is not None:
             self._coalescer.leaders[key] = exchange
-        if exchange.deadline < self._timer.at:
-            self._timer.set(exchange.deadline)
-
-    def _share(self, exchange: Exchange, key: ShareKey) -> bool:
-        """Answer a read from the cache, or join it to an identical one, if allowed."""
-        requester = exchange.requester
-        if requester.writing or not self.supply.willing or self._queue.writing(key[0]):
-            return False
-        if self._coalescer.ttl:
-            now = exchange.arrived
-            response = self._coalescer.recall(key, now)
-            if response is not None:
-                self.recorder.served_from_cache(exchange, response, now)
-                requester.answered(exchange, response)
-                return True
-        leader = self._coalescer.leader(key)
-        if leader is None or not requester.counted:
-            return False
-        if not leader.followers:
-            leader.followers = []
-        leader.followers.append(exchange)
-        self._queue.attach(requester)
-        return True
+        look = exchange.deadline - self._early
+        if look < self._timer.at:
+            self._timer.set(look)
 
     def leave(self, requester: Requester) -> list[Exchange]:
         """Drop the pending requests of a requester that has left; return them.
 
         Only those that nothing depends on are dropped; the others are still served.
         """
+        for follower in tuple(requester.joined):
+            self._sharing.part(follower)
         left = self._protocol.drop_reads_at_eof
         dropped = self._queue.leave(
             requester, lambda r: r.retry_safe or (left and r.writes is None)
@@ -197,27 +221,42 @@ class Dispatcher(UpstreamOwner):
                 if len(upstreams) < self.supply.limit:
                     self.supply.connect()
                 return
-            if self._units.active:
-                exchange = self._take_in_time(upstream.on_trial)
+            careful = self._units.active
+            if careful:
+                exchange = self._take_carefully(upstream, now)
             else:
-                exchange = queue.take(upstream.on_trial)
+                exchange = queue.take(_retry_safe if upstream.on_trial else None)
             if exchange is None:
                 return
             requester = exchange.requester
             if exchange.request.writes is not None:
                 self._coalescer.wrote(exchange.request)
-            connections.send(requester.upstream or upstream, exchange, now)
+            upstream = requester.upstream or upstream
+            connections.send(upstream, exchange, now)
+            if careful:
+                self._units.sent(upstream, exchange)
             if queue.blocked:
                 self._admit(requester)
 
-    def _take_in_time(self, retry_safe: bool) -> Exchange | None:
-        """Take a request whose response can come in time; fail those before it."""
-        queue, now = self._queue, self._loop.time()
-        exchange = queue.take(retry_safe, partial(self._units.too_late, now))
-        late, queue.late = queue.late, []
+    def _take_carefully(self, upstream: Upstream, now: float) -> Exchange | None:
+        """Take a request that may go, and whose response can come in time.
+
+        Those before it for which nothing can be done fail.
+        """
+        queue, units = self._queue, self._units
+
+        def may_go(exchange: Exchange) -> bool:
+            if upstream.on_trial and not exchange.request.retry_safe:
+                return False
+            return units.patience.may_go(
+                exchange.requester.upstream or upstream, exchange
+            )
+
+        exchange = queue.take(may_go, partial(units.verdict, now))
+        turned_down, queue.turned_down = queue.turned_down, []
         self._within = True
-        for hopeless in late:
-            self._fail(hopeless, Failure.BUSY)
+        for hopeless, failure in turned_down:
+            self.fail(hopeless, failure)
             queue.relieve(hopeless.requester)
         self._within = False
         return exchange
@@ -239,20 +278,22 @@ class Dispatcher(UpstreamOwner):
         request, requester = exchange.request, exchange.requester
         requester.in_flight -= 1
         if not requester.in_flight:
-            requester.upstream = None
+            requester.upstream = requester.pinned
         upstream.on_trial = False
         if self._units.active or now - exchange.sent > SLOW:
-            self._units.answered(request.unit, now - exchange.sent)
-        followers = NOBODY
+            self._watch_answer(upstream, exchange, now)
+        followers = exchange.followers
         if request.share_key is not None:
             coalescer = self._coalescer
-            if coalescer.ttl and not self._protocol.is_exception(response):
+            if self._cache.ttl and not self._protocol.is_exception(response):
                 coalescer.answered(exchange, response, now)
-            followers = coalescer.ended(exchange)
+            coalescer.ended(exchange)
         elif request.writes is not None:
             requester.writing -= 1
             self._coalescer.wrote(request)  # older values are stale from here on
             self._queue.ended(exchange)
+            if request.may_log_in and not self._protocol.is_exception(response):
+                pin(requester, upstream)
         if requester.counted:
             upstream.last_used = now
             self.recorder.answered(exchange, response, now)
@@ -261,33 +302,54 @@ class Dispatcher(UpstreamOwner):
             self.dispatch(now)
         requester.answered(exchange, response)
         if followers:
-            self._answer(followers, response, now)
+            self._sharing.answer(followers, response, now)
         if not self.supply.well:
             self.supply.answered(now)
 
-    def _answer(self, followers: list[Exchange], response: Any, now: float) -> None:
-        for exchange in followers:
-            requester = exchange.requester
-            self._queue.detach(requester)
-            if not requester.gone:
-                self.recorder.coalesced(exchange, response, now)
-                requester.answered(exchange, response)
-                self._queue.relieve(requester)
+    def _watch_answer(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
+        """Learn from a response that was slow, or that came while something else is."""
+        if self._units.answered(upstream, exchange, now):
+            self.refuse_silent(now)
+        elif question := self._units.breakers.question(proof=now):
+            self.supply.question(upstream, question, now)
+        self._update_guard()
+        self._connections.limit(upstream, now)
+
+    def refuse_silent(self, now: float) -> None:
+        """Fail soon what waits for a unit that turned out to be silent."""
+        self._update_guard()
+        self._timer.set(now)
+
+    def leads_no_more(self, exchange: Exchange) -> None:
+        """Let those of others that have joined a request ask for themselves."""
+        self._coalescer.retire(exchange)
+        self._lead_followers(self._sharing.take_others(exchange))
+
+    def taken_off(self, exchange: Exchange) -> None:
+        """Note that an exchange is no longer on a connection."""
+        requester = exchange.requester
+        requester.in_flight -= 1
+        if not requester.in_flight:
+            requester.upstream = requester.pinned
+
+    def put_back(self, exchange: Exchange, *, ahead: bool = True) -> None:
+        """Queue a request again; nobody waits for one whose client does not read."""
+        self._queue.requeue(exchange, ahead=ahead)
+        if exchange.requester.held:
+            self._lead_followers(self._sharing.take_others(exchange))
 
     def _lead_followers(self, followers: list[Exchange]) -> None:
         """Make the first follower that can still be served the leader of the others."""
         while followers:
             exchange = followers.pop(0)
             requester = exchange.requester
-            self._queue.detach(requester)
-            if requester.gone:
-                continue
+            self._queue.detach(exchange)
             failure = self.supply.refuses(exchange.deadline)
             if failure is not None:
-                self._fail(exchange, failure)
+                self.fail(exchange, failure)
                 self._queue.relieve(requester)
                 continue
-            exchange.followers = followers
+            self._sharing.succeed(exchange, followers)
             self._place(exchange, exchange.request.share_key)
             return
 
@@ -296,14 +358,22 @@ class Dispatcher(UpstreamOwner):
         self, upstream: Upstream, exchange: Exchange, failure: Failure
     ) -> None:
         now = self._loop.time()
-        _taken_off(exchange.requester)
+        self.taken_off(exchange)
         self._queue.ended(exchange)
-        self._fail(exchange, failure)
+        if self._units.active:
+            self._units.ended(upstream, exchange, now)
+            self._connections.limit(upstream, now)
+        self.fail(exchange, failure)
         self._connections.freed(upstream, now)
         self.dispatch(now)
 
-    def _fail(self, exchange: Exchange, failure: Failure) -> None:
-        """Record a failure and hand it to the requester."""
+    def fail(
+        self, exchange: Exchange, failure: Failure, *, blame_device: bool = True
+    ) -> None:
+        """Record a failure and hand it to the requester.
+
+        It counts towards the upstream's health, unless only a unit is to blame.
+        """
         requester = exchange.requester
         if requester.counted:
             self.recorder.failed(exchange, failure, self._loop.time())
@@ -311,97 +381,101 @@ class Dispatcher(UpstreamOwner):
             requester.writing -= 1
             self._coalescer.wrote(exchange.request)
         requester.failed(exchange, failure)
-        if exchange.request.share_key is not None:
-            self._lead_followers(self._coalescer.ended(exchange))
-        self.supply.unanswered(failure)
+        for follower in tuple(exchange.followers):
+            if isinstance(follower, Repetition):
+                self._sharing.part(follower)
+                self.fail(follower, failure)
+        self._lead_followers(self._coalescer.ended(exchange))
+        if blame_device and exchange.attempts:  # else the device has no part in it
+            self.supply.unanswered(failure)
 
-    def fail_pending(self, failure: Failure, before: float) -> None:
+    def fail_pending(
+        self, failure: Failure, before: float, of: Iterable[Requester] | None = None
+    ) -> None:
         """Fail the pending requests whose deadline is before `before` (loop time)."""
-        for requester in self._queue.requesters():
+        for requester in self._queue.requesters() if of is None else of:
             while requester.pending and requester.pending[0].deadline < before:
-                exchange = requester.pending[0]
-                self._queue.drop(exchange)
-                self._fail(exchange, failure)
-                self._queue.relieve(requester)
+                self.drop(requester.pending[0], failure)
         self._queue.admit()
 
+    def drop(self, exchange: Exchange, failure: Failure) -> None:
+        """Fail a pending request."""
+        self._queue.drop(exchange)
+        self.fail(exchange, failure)
+        self._queue.relieve(exchange.requester)
+
+    def fail_followers(self, now: float, otherwise: Failure) -> None:
+        """Fail the joined reads that have reached their own deadline.
+
+        `otherwise` is why, if what they have joined was never sent.
+        """
+        for follower, failure in self._sharing.part_overdue(now, otherwise):
+            self.fail(follower, failure)
+            self._queue.relieve(follower.requester)
+
+    def held(self, requester: Requester) -> None:
+        """Let nobody wait for what a requester asks that does not read."""
+        for exchange in tuple(requester.pending):
+            self._lead_followers(self._sharing.take_others(exchange))
+        self.dispatch(self._loop.time())
+
     # ---- it gets no response ----------------------------------------------------
-
-    def next_deadline(self) -> float:
-        """Return the earliest moment at which an exchange may time out (loop time)."""
-        moments = [self._units.next_moment(), self._queue.next_deadline()]
-        for upstream in self._upstreams:
-            moments += [_due(upstream, e) for e in upstream.in_flight.values()]
-        return min(moments)
-
-    def give_up(self, now: float) -> None:
-        """Fail the exchanges that have reached their deadline."""
-        self._units.release(now)
-        failure = Failure.BUSY if self._upstreams else Failure.NO_CONNECTION
-        self.fail_pending(failure, before=now + 1e-9)
-        for upstream in self._connections:
-            for exchange in tuple(upstream.in_flight.values()):
-                overdue = now >= _due(upstream, exchange)
-                if overdue and exchange.request in upstream.in_flight:
-                    self._timed_out(upstream, exchange, now)
-
-    def _timed_out(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
-        keep = upstream.expire(exchange)
-        _taken_off(exchange.requester)
-        self._connections.timed_out(upstream, exchange)
-        if upstream.discarded_for is exchange:
-            self._misfits.timed_out(exchange, self.last_response, upstream.mismatch)
-        trial_lost = upstream.on_trial
-        if not keep or trial_lost or upstream.timeouts_in_a_row >= _TIMEOUTS_TO_RENEW:
-            # first of all: a late response must reach no requester
-            upstream.close(CloseReason.NO_RESPONSE)
-        if trial_lost and now < exchange.deadline:
-            self._queue.requeue(exchange)
-        else:
-            self._queue.ended(exchange)
-            self._fail(exchange, Failure.NO_RESPONSE)
-        if upstream in self._upstreams:
-            self._connections.freed(upstream, now)
 
     @override
     def unsolicited(self, upstream: Upstream, event: Unsolicited) -> None:
         if event.lenient is not None:
             upstream.discarded_for = next(iter(upstream.in_flight.values()), None)
             upstream.mismatch = event.lenient
+        if event.unit is not None and self._units.breakers:
+            self._units.breakers.lives(event.unit)
+            self._update_guard()
         self.recorder.unsolicited(event, self._loop.time())
 
     @override
     def lost(self, upstream: Upstream, reason: CloseReason, detail: str) -> None:
         now = self._loop.time()
         upstream.ready = False
+        dismissed = unpin(upstream, self._queue.requesters())
         unfinished = list(upstream.in_flight.values())
         if unfinished and upstream.quiet:
             self._connections.quieten(upstream, now + upstream.quiet)
+        self._watch_loss(upstream, reason, now)
+        staying = [e for e in unfinished if e.requester not in dismissed]
+        unserved = not self._protocol.retry_needs_served
+        may = partial(_may_resend, upstream, now, unserved=unserved)
         again = []
         if self.supply.willing:
-            unserved = not self._protocol.retry_needs_served
-            again = [
-                e
-                for e in unfinished
-                if _may_resend(upstream, e, now, unserved=unserved)
-            ]
+            breakers = self._units.breakers
+            again = [e for e in staying if may(e) and not breakers.blocks(e, now)]
         upstream.in_flight.clear()
         for exchange in unfinished:
-            _taken_off(exchange.requester)
+            self.taken_off(exchange)
         for exchange in reversed(again):
-            self._queue.requeue(exchange)
+            self.put_back(exchange, ahead=not self._units.breakers.suspects(exchange))
         for requester in upstream.waiting:
             self._queue.offer(requester)
         self.supply.lost(upstream, reason, detail, now)
         for exchange in unfinished:
             if exchange not in again:
                 self._queue.ended(exchange)
-                self._fail(exchange, Failure.CONNECTION_LOST)
+                self.fail(exchange, Failure.CONNECTION_LOST)
+        for requester in dismissed:
+            requester.dismiss()
+        self.fail_pending(Failure.CONNECTION_LOST, inf, of=dismissed)
         self.dispatch(now)
+
+    def _watch_loss(self, upstream: Upstream, reason: CloseReason, now: float) -> None:
+        """Learn from the end of a connection with requests in flight on it."""
+        if len(upstream.in_flight) == 1 and reason in _BY_DEVICE:
+            (exchange,) = upstream.in_flight.values()
+            if not upstream.begun(exchange):
+                self._units.hung_up(exchange, now, self.last_response or 0.0)
+        self._units.lost(upstream, now)
+        self._update_guard()
 
 
 def _may_resend(
-    upstream: Upstream, exchange: Exchange, now: float, *, unserved: bool
+    upstream: Upstream, now: float, exchange: Exchange, *, unserved: bool
 ) -> bool:
     """Return whether a request may be sent again on another connection.
 
@@ -416,17 +490,3 @@ def _may_resend(
         and (unserved or upstream.responses > 0)
         and not upstream.begun(exchange)
     )
-
-
-def _taken_off(requester: Requester) -> None:
-    """Note that one of a requester's exchanges is no longer on a connection."""
-    requester.in_flight -= 1
-    if not requester.in_flight:
-        requester.upstream = None
-
-
-def _due(upstream: Upstream, exchange: Exchange) -> float:
-    """Return the moment until which a response is awaited (loop time)."""
-    if upstream.on_trial and not upstream.begun(exchange):
-        return upstream.trial_until
-    return exchange.deadline

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..networks import Address
     from ..observe.statistics import Statistics
     from ..protocols.base import Failure, Mismatch, Request, Unsolicited
+    from .patience import Crowd
 
 
 NOBODY: list[Exchange] = []
@@ -74,6 +75,15 @@ class Exchange:
         )
 
 
+class Repetition(Exchange):
+    """A request that its client has asked before, to the byte, and is still owed.
+
+    It is not sent: it follows the first, and ends as that does.
+    """
+
+    __slots__ = ()
+
+
 class Requester(ABC):
     """Anything that makes requests; the queue is fair between requesters.
 
@@ -83,6 +93,7 @@ class Requester(ABC):
     pending, turn, queued  the queue: what waits, and its place in line
     joined, blocked        the queue: reads without a turn, no room for a request
     in_flight, upstream    connections and dispatcher, while it is being served
+    pinned                 the dispatcher, once it has logged in
     writing                the dispatcher: writes from their arrival to their end
     held, gone             the requester itself: not reading, or no longer there
     =====================  ======================================================
@@ -99,6 +110,7 @@ class Requester(ABC):
         "name",
         "peer",
         "pending",
+        "pinned",
         "queued",
         "turn",
         "upstream",
@@ -117,14 +129,16 @@ class Requester(ABC):
         """Its address, for the owner's rules."""
         self.pending: deque[Exchange] = deque()
         """Its requests not yet sent, the oldest first."""
-        self.joined = 0
-        """Its reads that follow identical ones of other requesters."""
+        self.joined: dict[Exchange, Exchange] = {}
+        """Its requests that follow identical ones, each with the one it follows."""
         self.writing = 0
         """Its writes not yet answered."""
         self.in_flight = 0
         """Its requests sent and not yet answered or failed."""
         self.upstream: Upstream | None = None
         """The connection that carries its requests in flight."""
+        self.pinned: Upstream | None = None
+        """The connection in which it may have logged in: it stays with that."""
         self.turn = 0
         """When it was last served, or joined, as a count: the lowest goes next."""
         self.queued = False
@@ -146,6 +160,9 @@ class Requester(ABC):
 
     def unblock(self) -> None:  # noqa: B027 - few are ever blocked
         """Place the next request: the queue has room again."""
+
+    def dismiss(self) -> None:  # noqa: B027 - few ever log in
+        """Leave: the connection is gone in which it had logged in."""
 
 
 class CloseReason(enum.StrEnum):
@@ -209,14 +226,20 @@ class Upstream(ABC):
         """When the last exchange other than a probe ended here."""
         self.last_received = 0.0
         """When the last byte arrived, or the connection was opened."""
+        self.probed_at = 0.0
+        """When the health check last asked here."""
         self.received = False
         """At least one byte has arrived."""
         self.responses = 0
         """Responses received."""
         self.sent = 0
         """Requests sent."""
+        self.capacity = 1
+        """How many requests may be in flight; kept by `Connections`."""
+        self.crowd: Crowd | None = None
+        """What is overdue on it, if anything ever was; kept by `Patience`."""
         self.timeouts_in_a_row = 0
-        """Requests timed out since the last byte arrived."""
+        """Requests that had a fair chance and timed out since the last byte arrived."""
         self.discarded_for: Exchange | None = None
         """The exchange that lenient matching would have given the last discarded
         response."""
@@ -237,6 +260,11 @@ class Upstream(ABC):
     def __repr__(self) -> str:
         state = "ready" if self.ready else "draining" if self.draining else "busy"
         return f"<{type(self).__name__}: {state}, {len(self.in_flight)} in flight>"
+
+    @property
+    def identifies(self) -> bool:
+        """Whether a response names the very request that it answers."""
+        return False
 
     @property
     def names_unit(self) -> bool:

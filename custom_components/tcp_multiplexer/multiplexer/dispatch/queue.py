@@ -35,7 +35,7 @@ from math import inf
 from typing import TYPE_CHECKING, override
 
 if TYPE_CHECKING:
-    from ..protocols.base import Request
+    from ..protocols.base import Failure, Request
     from .exchange import Exchange, Requester
 
 
@@ -43,6 +43,7 @@ WRITES_IN_A_ROW = 4
 """Writes served in a row while a read waits."""
 
 type _Test = Callable[[Exchange], bool] | None
+type _Judge = Callable[[Exchange], Failure | None] | None
 
 
 class RequestQueue:
@@ -69,11 +70,11 @@ class RequestQueue:
         """Requesters that found no room, in the order of arrival."""
         self._writes: dict[Hashable, deque[Exchange]] = {}
         """By scope: writes pending or in flight, the oldest first."""
-        self._after_write: dict[Hashable, list[Requester]] = {}
+        self._after_write: dict[Hashable, dict[Requester, None]] = {}
         """By scope: requesters whose next request waits for an older write."""
         self._barred: dict[Hashable, list[Requester]] = {}
         """By held unit: requesters whose next request is for it."""
-        self.late: list[Exchange] = []
+        self.turned_down: list[tuple[Exchange, Failure]] = []
         """Requests that `take` dropped; its caller must fail them."""
         self._members: dict[Requester, None] = {}
         """Every requester that may have pending requests, in the order of joining."""
@@ -156,15 +157,16 @@ class RequestQueue:
             # the place in line is that of a dropped request, perhaps of another kind
             self._reoffer(requester)
 
-    def requeue(self, exchange: Exchange) -> None:
-        """Put a request that had its turn back, ahead of all others."""
+    def requeue(self, exchange: Exchange, *, ahead: bool = True) -> None:
+        """Put a request that had its turn back, `ahead` of all others or not."""
         requester = exchange.requester
         requester.pending.appendleft(exchange)
         self.depth += 1
         self.peak = max(self.peak, self.depth)
         self._members[requester] = None
-        self._count += 1
-        exchange.turn = -self._count
+        if ahead:
+            self._count += 1
+            exchange.turn = -self._count
         self._reoffer(requester)
 
     def offer(self, requester: Requester) -> None:
@@ -188,10 +190,10 @@ class RequestQueue:
         self._withdraw(requester)
         self.offer(requester)
 
-    def take(self, retry_safe: bool = False, too_late: _Test = None) -> Exchange | None:
+    def take(self, may_go: _Test = None, judge: _Judge = None) -> Exchange | None:
         """Remove and return the request whose turn it is; `relieve` must follow.
 
-        With `retry_safe`, only what may be sent twice; what is `too_late`: to `late`.
+        What may not go now waits on; what is judged hopeless: to `turned_down`.
         """
         passed: list[Requester] = []
         taken = None
@@ -206,20 +208,20 @@ class RequestQueue:
                 upstream.waiting.append(requester)
                 continue
             exchange = pending[0]
-            if retry_safe and not exchange.request.retry_safe:
-                passed.append(requester)
-                continue
-            if too_late is not None and too_late(exchange):
-                self.late.append(exchange)
+            if judge is not None and (failure := judge(exchange)) is not None:
+                self.turned_down.append((exchange, failure))
                 self.drop(exchange)
                 self.offer(requester)
+                continue
+            if may_go is not None and not may_go(exchange):
+                passed.append(requester)
                 continue
             if self._barred and exchange.request.unit in self._barred:
                 self._barred[exchange.request.unit].append(requester)
                 continue
             scope = exchange.request.writes
             if scope is not None and self._writes[scope][0] is not exchange:
-                self._after_write.setdefault(scope, []).append(requester)
+                self._after_write.setdefault(scope, {})[requester] = None
                 continue
             taken = exchange
             if line is self._line:
@@ -245,16 +247,16 @@ class RequestQueue:
             return self._write_line
         return self._line
 
-    def attach(self, requester: Requester) -> None:
+    def attach(self, follower: Exchange, leader: Exchange) -> None:
         """Count a follower in."""
-        requester.joined += 1
+        follower.requester.joined[follower] = leader
         self.joined += 1
         self.depth += 1
         self.peak = max(self.peak, self.depth)
 
-    def detach(self, requester: Requester) -> None:
+    def detach(self, follower: Exchange) -> None:
         """Count a follower out; `relieve` must follow."""
-        requester.joined -= 1
+        del follower.requester.joined[follower]
         self.joined -= 1
         self.depth -= 1
 
@@ -278,8 +280,7 @@ class RequestQueue:
         self.depth -= 1
         self.ended(exchange)
         if requester.pending:
-            if self._barred:
-                self.offer(requester)  # it may have waited for that request's unit
+            self.offer(requester)  # it may have waited for that one's unit or scope
             if exchange.turn or not _same_kind(exchange, requester.pending[0]):
                 self._reoffer(requester)
         elif requester.gone:
@@ -292,10 +293,17 @@ class RequestQueue:
             return
         writes = self._writes[scope]
         writes.remove(exchange)
+        waiting = self._after_write.get(scope, {})
+        if exchange.requester in waiting:
+            del waiting[exchange.requester]  # its next request may be another kind
+            self.offer(exchange.requester)
         if not writes:
             del self._writes[scope]
-        for requester in self._after_write.pop(scope, ()):
-            self.offer(requester)
+            self._after_write.pop(scope, None)
+        elif writes[0].requester in waiting:
+            # nobody else: waking all for each write costs the square of their number
+            del waiting[writes[0].requester]
+            self.offer(writes[0].requester)
 
     def admit(self) -> None:
         """Unblock requesters as long as there is room."""
@@ -313,20 +321,24 @@ class RequestQueue:
         requester.unblock()
 
     def next_deadline(self) -> float:
-        """Return the earliest deadline of the requesters' first requests, or inf."""
-        return min(
-            (
-                requester.pending[0].deadline
-                for requester in self._members
-                if requester.pending
-            ),
-            default=inf,
-        )
+        """Return the earliest deadline of those that wait, followers too, or inf."""
+        firsts = [r.pending[0].deadline for r in self._members if r.pending]
+        firsts += [follower.deadline for follower in self._followers()]
+        return min(firsts, default=inf)
+
+    def _followers(self) -> list[Exchange]:
+        if not self.joined:
+            return []
+        return [follower for r in self._members for follower in r.joined]
+
+    def overdue(self, before: float) -> list[Exchange]:
+        """Return the followers whose deadline is before `before` (loop time)."""
+        return [f for f in self._followers() if f.deadline < before]
 
     def shorten(self, latest: float) -> None:
         """Let no deadline be later than `latest` (loop time)."""
         for requester in self._members:
-            for exchange in requester.pending:
+            for exchange in (*requester.pending, *requester.joined):
                 exchange.deadline = min(exchange.deadline, latest)
 
     def requesters(self) -> Iterator[Requester]:

@@ -14,6 +14,8 @@ from ..observe.statistics import PAYLOAD_KEPT
 from ..protocols.base import Failure
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from ..observe.events import Events
     from ..observe.statistics import Statistics
     from ..protocols.base import Protocol, Request, Unsolicited
@@ -38,8 +40,8 @@ class Recorder:
             logging.DEBUG
         )
         self._debug = LOGGER.isEnabledFor(logging.DEBUG)
-        self.last_good: Request | None = None
-        """The last request that the device answered and that may be sent again."""
+        self.last_good: dict[Hashable, Request] = {}
+        """By unit: the last request that it answered and that may be sent again."""
 
     def answered(self, exchange: Exchange, response: Any, now: float) -> None:
         """Count a response that a requester gets."""
@@ -51,7 +53,7 @@ class Recorder:
         if self._is_exception(response):
             statistics.exceptions += 1
         elif request.retry_safe:
-            self.last_good = request
+            self.last_good[request.unit] = request
         times = statistics.times
         times.count += 1
         times.exchanges.append((exchange.arrived, exchange.sent, now))
@@ -59,8 +61,9 @@ class Recorder:
             self._trace(exchange, TraceOutcome.ANSWERED, response, now)
 
     def coalesced(self, exchange: Exchange, response: Any, now: float) -> None:
-        """Count a read that the response to an identical one answers."""
-        self._statistics.reads_shared += 1
+        """Count a request that the response to an identical one answers."""
+        if exchange.request.writes is None:
+            self._statistics.reads_shared += 1
         exchange.sent, exchange.attempts = exchange.arrived, 1
         self.answered(exchange, response, now)
 

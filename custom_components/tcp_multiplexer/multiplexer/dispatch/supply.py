@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Protocol as Interface
 
 if TYPE_CHECKING:
-    from ..protocols.base import Failure
+    from ..protocols.base import Failure, Request
     from .exchange import CloseReason, Upstream
 
 
@@ -25,6 +25,12 @@ class Supply(Interface):
 
     def answered(self, now: float) -> None:
         """Note that the device has answered; needed only while it is not `well`."""
+
+    def question(self, upstream: Upstream, request: Request, now: float) -> bool:
+        """Ask the device on a connection that may be dead; return whether that is done.
+
+        `now` is loop time.
+        """
 
     def unanswered(self, failure: Failure) -> None:
         """Note that a request got no response, for whatever reason."""

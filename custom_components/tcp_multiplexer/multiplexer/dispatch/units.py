@@ -1,77 +1,174 @@
-"""What is known of each unit of the device: its response times, and late responses.
+"""What the engine knows of each unit of the device, and when that matters.
 
-A unit that has been slow is watched: its last response times predict how long the next
-response takes, so that no request is sent with less time left than that. Units that
-have always been fast cost nothing.
+As long as all units answer within a fraction of a second, nothing is kept of them, and
+nothing is looked at: `active` is False. Otherwise there is more to know of a request
+than whose turn it is:
 
-Where a response does not identify its request but only its unit (RTU), a unit is held
-after one of its requests timed out: a late response could be taken for the response to
-whatever is sent to it meanwhile. Other units are not affected.
+* Slow units: no request is sent with less time left than its response takes
+  (`response_times`).
+* Silent ones: they are asked now and then (`breakers`).
+* Overdue responses, where responses name their request: others do not wait for them
+  (`patience`).
+* Late ones, where a response names at most its unit (RTU): after a timeout nothing is
+  sent to that unit until the response can no longer come, because it could be taken for
+  the response to whatever is sent meanwhile. Other units are not affected.
 """
 
-from collections import deque
 from math import inf
-from statistics import median
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Hashable
+from ..protocols.base import Failure
+from .breakers import Breakers
+from .patience import Patience
+from .response_times import ResponseTimes
 
-    from .exchange import Exchange
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from ..observe.events import Events
+    from ..protocols.base import Request
+    from .exchange import Exchange, Upstream
     from .queue import RequestQueue
     from .timer import Timer
 
-SLOW = 0.25
-"""Seconds; a unit that answers within them is not watched."""
-_TIMES_KEPT = 16
-"""Response times kept of a watched unit."""
-_MAX_WATCHED = 256
-
 
 class Units:
-    """Watches slow units, and holds units whose late response may still come."""
+    """Watches what is slow, silent, overdue or late."""
 
-    def __init__(self, queue: RequestQueue, timer: Timer, timeout: float) -> None:
-        self.timeout = timeout
-        """Seconds after which a request times out."""
+    def __init__(  # noqa: PLR0917 - the parts that it connects
+        self,
+        queue: RequestQueue,
+        timer: Timer,
+        timeout: float,
+        known: dict[Hashable, Request],
+        describe: Callable[[bytes, None], str],
+        events: Events,
+        name: str,
+    ) -> None:
+        """Watch units; `known` are those that have answered, with a read of each."""
         self.active = False
-        """Whether any unit is watched or held."""
-        self.watched: dict[Hashable, deque[float]] = {}
-        """The last response times, in seconds, of units that have been slow."""
+        """Whether there is anything to be looked at."""
+        self.times = ResponseTimes()
+        self.breakers = Breakers(known, describe, events, name)
+        self.patience = Patience(queue, self.times, self.breakers, known)
         self.held: dict[Hashable, float] = {}
         """Units to which nothing is sent, and until when (loop time)."""
+        self._crowded: dict[Upstream, None] = {}
+        """Connections with something overdue, or not yet understood."""
         self._queue = queue
         self._timer = timer
+        self.timeout = timeout
 
-    def answered(self, unit: Hashable, took: float) -> None:
-        """Note a response that took `took` seconds."""
-        times = self.watched.get(unit)
-        if times is None:
-            if took <= SLOW or len(self.watched) >= _MAX_WATCHED:
-                return
-            times = self.watched[unit] = deque(maxlen=_TIMES_KEPT)
-        times.append(took)
-        if max(times) <= SLOW:
-            del self.watched[unit]
-        self._update_active()
+    @property
+    def timeout(self) -> float:
+        """Seconds after which a request times out."""
+        return self.patience.timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        self.patience.timeout = seconds
 
     def _update_active(self) -> None:
-        self.active = bool(self.watched or self.held)
+        self.active = bool(
+            self.times.watched or self.held or self.breakers or self._crowded
+        )
 
-    def too_late(self, now: float, exchange: Exchange) -> bool:
-        """Return whether the response to a request would come after its deadline.
+    # ---- before a request is sent -----------------------------------------------
 
-        So it is if its unit is held until then, or if less time is left than a response
-        takes. That is estimated as the median of the times kept, but at most half the
-        timeout: if no request were sent, the estimate could never improve.
+    def verdict(self, now: float, exchange: Exchange) -> Failure | None:
+        """Return why a request is not to be sent at all, or None if it may be.
+
+        Its unit may be silent, or held until its deadline, or there may be less time
+        left than a response takes: the median of the unit's times, but at most half the
+        timeout, because if no request were sent, the times could never improve.
         """
+        if self.breakers and self.breakers.blocks(exchange, now):
+            return Failure.SILENT
         unit, deadline = exchange.request.unit, exchange.deadline
         if self.held.get(unit, 0.0) > deadline:
-            return True
-        times = self.watched.get(unit)
-        if times is None:
+            return Failure.BUSY
+        if deadline - now < min(self.times.usual(unit), self.timeout / 2):
+            return Failure.BUSY
+        return None
+
+    def sent(self, upstream: Upstream, exchange: Exchange) -> None:
+        """Note that a request was sent; needed only while `active`."""
+        self.breakers.sent(exchange)
+        if upstream.crowd is not None:
+            self.patience.sent(upstream, exchange)
+
+    # ---- how it ends ------------------------------------------------------------
+
+    def answered(self, upstream: Upstream, exchange: Exchange, now: float) -> bool:
+        """Note a response; needed only while `active`, or if it was slow.
+
+        Returns whether it is known by it of any unit that it is that which is silent.
+        """
+        unit = exchange.request.unit
+        if self.patience.answered(upstream, exchange, now):
+            self.times.add(unit, now - exchange.sent)
+        self._settle(upstream)
+        opens = bool(self.breakers) and self.breakers.answered(exchange, now)
+        self._update_active()
+        return opens
+
+    def timed_out(self, upstream: Upstream, exchange: Exchange, now: float) -> bool:
+        """Note a timeout; return whether it says something about its unit.
+
+        It does if a response had a fair chance: half the time that it had in all, or as
+        long as the slowest ones of that unit take, and nothing else in its way.
+        """
+        unit = exchange.request.unit
+        fair = self.patience.timed_out(upstream, exchange, now)
+        self._settle(upstream)
+        self.breakers.ended(exchange, now)
+        self._update_active()
+        allowed = exchange.deadline - exchange.arrived
+        needed = max(allowed / 2, min(self.times.slowest(unit), 0.9 * allowed))
+        return fair and now - exchange.sent >= needed - 1e-6
+
+    def ended(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
+        """Note that a request has ended in a way that says nothing about its unit."""
+        self.patience.ended(upstream, exchange, now)
+        self._settle(upstream)
+        self.breakers.ended(exchange, now)
+        self._update_active()
+
+    def silent(
+        self, upstream: Upstream, exchange: Exchange, now: float, proof: float
+    ) -> bool:
+        """Count a timeout; return whether a unit is only tried now and then by it.
+
+        `proof` is when the device last answered anything (loop time).
+        """
+        self.active = True
+        if self.patience.heard(upstream, exchange):
+            self.breakers.refused_read(exchange, now, proof)
             return False
-        return deadline - now < min(median(times), self.timeout / 2)
+        return self.breakers.silent(exchange, now, proof)
+
+    def lost(self, upstream: Upstream, now: float) -> None:
+        """Note that a connection is gone, with what is in flight on it."""
+        for exchange in upstream.in_flight.values():
+            self.breakers.ended(exchange, now)
+        self.patience.closed(upstream)
+        self._settle(upstream)
+        self._update_active()
+
+    def hung_up(self, exchange: Exchange, now: float, proof: float) -> None:
+        """Note that the device closed the connection in place of a response."""
+        self.breakers.refused_read(exchange, now, proof)
+        self._update_active()
+
+    # ---- time passes ------------------------------------------------------------
+
+    def look(self, upstream: Upstream, now: float) -> list[Exchange]:
+        """Return the requests on a connection that have become overdue."""
+        overdue = self.patience.look(upstream, now)
+        if overdue:
+            self._crowded[upstream] = None
+            self.active = True
+        return overdue
 
     def hold(self, unit: Hashable, until: float) -> None:
         """Send nothing to a unit until a moment (loop time)."""
@@ -91,3 +188,8 @@ class Units:
     def next_moment(self) -> float:
         """Return when `release` next has something to do (loop time), or infinity."""
         return min(self.held.values(), default=inf)
+
+    def _settle(self, upstream: Upstream) -> None:
+        crowd = upstream.crowd
+        if crowd is None or crowd.resting:
+            self._crowded.pop(upstream, None)

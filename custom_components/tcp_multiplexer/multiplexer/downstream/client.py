@@ -1,7 +1,8 @@
 """One client: a downstream codec on an accepted socket.
 
 What it reads becomes exchanges. It never waits for one: it is called. Where the codec
-is `ordered`, what it has to say waits in line until all that came before it is said.
+is `ordered`, what it has to say waits in line until all that came before it is said;
+elsewhere, until all is said that came before it with the same identifier.
 
 A client may not fill memory. One that asks more than the queue takes, or does not
 read its responses, is read no further: TCP tells its sender to wait. Where the
@@ -11,15 +12,14 @@ the first did not fit.
 """
 
 import logging
-from math import inf
 from typing import TYPE_CHECKING, Any, cast, override
 
-from ..dispatch.exchange import Exchange, Result
-from ..limits import ECHO_SECONDS
+from ..dispatch.exchange import Exchange, Repetition, Result
 from ..protocols.base import Close, Failure, Ignored, Progress, Reply, Request
 from .connection import ClientConnection
 from .memory import SMALL
 from .ordered_replies import OrderedReplies, Then
+from .overlapping import Overlapping
 from .refusals import Refusals
 from .web_page import begins_http
 
@@ -39,10 +39,11 @@ class Client(ClientConnection):
         "_beginning",
         "_codec",
         "_dispatcher",
-        "_echoed",
-        "_incomplete",
+        "_in_turn",
+        "_latest",
         "_line",
         "_ordered",
+        "_overlapping",
         "_queue",
         "_refusals",
         "_stalled",
@@ -60,13 +61,14 @@ class Client(ClientConnection):
         self._dispatcher = listener.dispatcher
         self._time = self._loop.time
         self._codec = codec
-        self._ordered = codec.ordered
+        self._ordered = self._in_turn = codec.ordered
+        """Whether replies must leave in order: always, and now."""
+        self._latest: Exchange | None = None
+        """Where replies need no order: what it asked last while owed nothing."""
+        self._overlapping = Overlapping(codec)
         self._beginning = None if listener.protocol.is_http else b""
         """What it sent first, until that is known to be no web page's request."""
         self._line = OrderedReplies(codec)
-        self._echoed = -inf
-        """When a keepalive of its was echoed last."""
-        self._incomplete = False
         self._stalled = False
         """There may be messages received that are not taken yet, room or not."""
         self._refusals = Refusals(self._loop)
@@ -97,6 +99,8 @@ class Client(ClientConnection):
                 self._release(exchange)
             if self._line:
                 self._line.abandon(dropped, self.pending)
+            self._overlapping.clear()
+            self._in_turn = self._ordered
 
     @property
     @override
@@ -181,12 +185,13 @@ class Client(ClientConnection):
     def _must_wait(self) -> bool:
         """Return whether what it has been answered must be on its way first."""
         limits = self._listener.limits
-        if self.held or len(self._refusals) >= limits.settled:
+        settled = len(self._refusals) + self._overlapping.waiting
+        if self.held or settled >= limits.settled:
             return True
         line = self._line
         if not line:
             return False
-        unsettled = len(self.pending) + self.joined + self.in_flight
+        unsettled = len(self.pending) + len(self.joined) + self.in_flight
         return line.own >= limits.own_replies or len(line) - unsettled >= limits.settled
 
     def _stall(self) -> None:
@@ -197,17 +202,39 @@ class Client(ClientConnection):
             self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        if self._stalled:
+        if self._stalled and not self._must_wait():
             self.read_on()
 
     def _ask(self, request: Request, now: float) -> None:
-        self.requests += 1
+        before = self.requests
+        self.requests = before + 1
         self.last_request = now
         timeout = self._listener.settings.timeout
         exchange = Exchange(request, self, now, now + timeout)
         if self._ordered:
             self._line.append(exchange)
+        elif before != self.responses + self.failures:
+            self._ask_beside(exchange)
+            return
+        else:
+            self._latest = exchange
         self._dispatcher.submit(exchange)
+
+    def _ask_beside(self, exchange: Exchange) -> None:
+        """Ask something while other requests are unanswered."""
+        overlapping = self._overlapping
+        if not self._in_turn:
+            self._in_turn = True
+            overlapping.add(cast("Exchange", self._latest))
+        request = exchange.request
+        first = overlapping.repeated_by(request)
+        if first is None or first in self._refusals:
+            alone = overlapping.add(exchange)
+            self._dispatcher.submit(exchange, alone=alone)
+        else:
+            again = Repetition(request, self, exchange.arrived, exchange.deadline)
+            overlapping.add(again)
+            self._dispatcher.repeat(again, first)
 
     def _take(self, event: DownstreamEvent) -> bool:
         """Take what is not a request; tell whether reading goes on."""
@@ -226,26 +253,6 @@ class Client(ClientConnection):
         self._say()
         return not isinstance(event, Close)
 
-    def _may_echo(self) -> bool:
-        now = self._time()
-        if now - self._echoed < ECHO_SECONDS:
-            return False
-        self._echoed = now
-        return True
-
-    def _count_incomplete(self, buffered: int) -> None:
-        """Keep account of a message's time and memory while it is incomplete."""
-        self._incomplete = buffered > 0
-        self._memory.begun(self, incomplete=self._incomplete)
-        size = buffered if buffered > SMALL else 0
-        if size != self.occupied:
-            grown = size - self.occupied
-            self.occupied = size
-            self._memory.occupy(grown, incomplete=True)
-        if size and not self._memory.has_room(self):
-            self._stop_reading()
-            self._memory.starve(self)
-
     def _pause_if_full(self) -> None:
         room = self._listener.protocol.read_while_held - self._codec.buffered
         if room < self._read_at_once:
@@ -259,10 +266,6 @@ class Client(ClientConnection):
         self._read()
         if self._eof:
             self._close_if_done()
-
-    @override
-    def unblock(self) -> None:
-        self.read_on()
 
     @override
     def eof_received(self) -> bool:
@@ -304,9 +307,8 @@ class Client(ClientConnection):
         self.responses += 1
         if self._memory.occupied:
             self._release(exchange)
-        if self._ordered:
-            exchange.result = Result(response)
-            self._say()
+        if self._in_turn:
+            self._settle(exchange, Result(response))
         else:
             self._write(self._codec.reply(exchange.request, response))
         if self._eof:
@@ -314,7 +316,6 @@ class Client(ClientConnection):
 
     @override
     def failed(self, exchange: Exchange, failure: Failure) -> None:
-        self.failures += 1
         if failure.is_rule:
             self.refused += 1
         if self._memory.occupied:
@@ -324,8 +325,7 @@ class Client(ClientConnection):
             exchange, self._time(), self.responses
         ):
             refusals.delay(exchange, failure, self._refuse_delayed)
-            if len(refusals) >= self._listener.limits.settled:
-                self._stalled = True
+            self._stalled = self._stalled or self._must_wait()
         else:
             self._refuse(exchange, failure)
             if self._eof:
@@ -339,17 +339,21 @@ class Client(ClientConnection):
             self._close_if_done()
 
     def _refuse(self, exchange: Exchange, failure: Failure) -> None:
-        if self._ordered:
-            exchange.result = Result(failure=failure)
-            self._say()
+        self.failures += 1
+        if self._in_turn:
+            self._settle(exchange, Result(failure=failure))
         else:
             self._write_or_close(self._codec.refuse(exchange.request, failure))
 
-    def _release(self, exchange: Exchange) -> None:
-        """Give back the memory of a large request that has ended."""
-        size = len(exchange.request.payload)
-        if size > SMALL:
-            self._memory.occupy(-size)
+    def _settle(self, exchange: Exchange, result: Result) -> None:
+        """Say how a request has ended, when it is its turn."""
+        exchange.result = result
+        if not self._ordered:
+            for told in self._overlapping.settle(exchange):
+                self._line.append(told)
+            self._in_turn = len(self._overlapping) > 0
+            self._stalled = self._stalled or self._must_wait()
+        self._say()
 
     def _say(self) -> None:
         """Say what stands first in the line, as far as it is known."""
@@ -367,6 +371,7 @@ class Client(ClientConnection):
         self.held = True
         self._memory.begun(self, incomplete=False)  # it may be complete, but unread
         self._pause_if_full()
+        self._dispatcher.held(self)
 
     @override
     def resume_writing(self) -> None:

@@ -7,9 +7,12 @@ asks and is answered is the business of `client`.
 from abc import abstractmethod
 import asyncio
 import logging
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol as Interface, cast, override
 
+from ..limits import ECHO_SECONDS
 from ..sockets import set_keepalive
+from .memory import SMALL
 from .peer import Peer
 from .server_tls import ServerTls
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     import ssl
 
     from ..dispatch.dispatcher import Dispatcher
+    from ..dispatch.exchange import Exchange
     from ..dispatch.queue import RequestQueue
     from ..limits import Limits
     from ..protocols.base import Protocol
@@ -56,7 +60,9 @@ class ClientConnection(asyncio.Protocol, Peer):
     __slots__ = (
         "_accepted",
         "_closed",
+        "_echoed",
         "_eof",
+        "_incomplete",
         "_linger",
         "_listener",
         "_loop",
@@ -84,6 +90,10 @@ class ClientConnection(asyncio.Protocol, Peer):
         """Nothing more is read from it, nor written to it."""
         self.occupied = 0
         """Bytes of its large message that is still to be completed."""
+        self._incomplete = False
+        """Part of a message has come, and more of it is to come."""
+        self._echoed = -inf
+        """When a keepalive of its was echoed last (loop time)."""
         self._tls_context = tls
         self._tls: ServerTls | None = None
         self._linger: asyncio.TimerHandle | None = None
@@ -183,6 +193,42 @@ class ClientConnection(asyncio.Protocol, Peer):
         """Close the connection of a client that has asked nothing for long."""
         LOGGER.info("Client %s is closed: it has asked nothing for long", self.name)
         self._close()
+
+    @override
+    def unblock(self) -> None:
+        self.read_on()
+
+    @override
+    def dismiss(self) -> None:
+        LOGGER.info("Client %s is closed: its upstream connection is gone", self.name)
+        self.held = True  # it is served no more
+        self._loop.call_soon(self._close)  # a response may just be on its way
+
+    def _count_incomplete(self, buffered: int) -> None:
+        """Keep account of a message's time and memory while it is incomplete."""
+        self._incomplete = buffered > 0
+        self._memory.begun(self, incomplete=self._incomplete)
+        size = buffered if buffered > SMALL else 0
+        if size != self.occupied:
+            grown = size - self.occupied
+            self.occupied = size
+            self._memory.occupy(grown, incomplete=True)
+        if size and not self._memory.has_room(self):
+            self._stop_reading()
+            self._memory.starve(self)
+
+    def _release(self, exchange: Exchange) -> None:
+        """Give back the memory of a large request that has ended."""
+        size = len(exchange.request.payload)
+        if size > SMALL:
+            self._memory.occupy(-size)
+
+    def _may_echo(self) -> bool:
+        now = self._loop.time()
+        if now - self._echoed < ECHO_SECONDS:
+            return False
+        self._echoed = now
+        return True
 
     def _write_or_close(self, data: bytes | None) -> None:
         if data is None:

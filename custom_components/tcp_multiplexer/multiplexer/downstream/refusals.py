@@ -37,6 +37,9 @@ class Refusals:
     def __len__(self) -> int:
         return len(self._delayed)
 
+    def __contains__(self, exchange: Exchange) -> bool:
+        return any(refused is exchange for refused, _ in self._delayed)
+
     def repeats(self, exchange: Exchange, now: float, served: int) -> bool:
         """Return whether a request was refused at once, right after such a refusal.
 

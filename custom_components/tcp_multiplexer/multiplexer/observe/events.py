@@ -36,6 +36,11 @@ class EventType(enum.Enum):
     LENIENT_WOULD_HELP = "lenient_would_help"
     """Three requests in a row timed out although something came that would have been
     the response but for one thing, the `Mismatch` in `reason`."""
+    UNIT_SILENT = "unit_silent"
+    """Requests to a unit, which `detail` names, fail at once: it does not answer, but
+    others do. It is tried now and then."""
+    UNIT_BACK = "unit_back"
+    """Such a unit has answered."""
     HEALTH_CHANGED = "health_changed"
     """`reason` is the new `Health`; `detail` is the last error, if not healthy."""
     DEVICE_LEARNED = "device_learned"

@@ -82,7 +82,7 @@ class ScopeSnapshot:
     failures: int
     refused: int
     functions: Mapping[int, int]
-    """Requests by function code."""
+    """Requests by function code; where very many are used, those used most."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,8 +5,9 @@ each request. Moments are loop time; `Multiplexer.snapshot` converts them to tim
 day.
 """
 
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 import enum
+from heapq import nsmallest
 from math import ceil
 from typing import TYPE_CHECKING, Protocol as Interface
 
@@ -22,49 +23,70 @@ WINDOW_EXCHANGES = 1000
 """Maximum number of exchanges in that window; the last ones count."""
 PAYLOAD_KEPT = 512
 """Bytes of a payload that the trace keeps."""
+PAIRS_COUNTED = 256
+"""Pairs of unit and function that are counted apart, for each outcome."""
+
+
+class UnitCounter(dict[bytes, int]):
+    """Counts requests by unit and function, the two bytes at which each begins.
+
+    So that nobody who tries them all fills memory, only the pairs that are asked most
+    are kept apart, at most `PAIRS_COUNTED`; the others are counted by unit alone.
+    """
+
+    def __init__(self) -> None:
+        self.others: Counter[int] = Counter()
+
+    def __missing__(self, pair: bytes) -> int:
+        """Make room for another pair."""
+        if len(self) >= PAIRS_COUNTED:
+            for rare in nsmallest(PAIRS_COUNTED // 2, self, key=self.__getitem__):
+                self.others[rare[0]] += self.pop(rare)
+        return 0
+
+    def by_unit(self) -> Counter[int]:
+        """Return the sums of all functions."""
+        sums = self.others.copy()
+        for (unit, _), count in self.items():
+            sums[unit] += count
+        return sums
 
 
 class UnitCounters:
-    """Counts the requests to each unit by their outcome.
-
-    The keys are unit and function as the two bytes in a request, so that one look-up
-    counts both.
-    """
+    """Counts the requests to each unit by their outcome."""
 
     __slots__ = ("acknowledged", "answered", "failed", "refused")
 
     def __init__(self) -> None:
-        self.answered: defaultdict[bytes, int] = defaultdict(int)
-        self.acknowledged: defaultdict[bytes, int] = defaultdict(int)
-        self.failed: defaultdict[bytes, int] = defaultdict(int)
-        self.refused: defaultdict[bytes, int] = defaultdict(int)
+        self.answered = UnitCounter()
+        self.acknowledged = UnitCounter()
+        self.failed = UnitCounter()
+        self.refused = UnitCounter()
 
     def snapshot(self) -> dict[int, ScopeSnapshot]:
         """Return the counters of each unit."""
-        functions: defaultdict[int, Counter[int]] = defaultdict(Counter)
-        for table in (self.answered, self.acknowledged, self.failed, self.refused):
+        tables = (self.answered, self.acknowledged, self.failed, self.refused)
+        answered, acknowledged, failed, refused = (table.by_unit() for table in tables)
+        functions: dict[int, dict[int, int]] = {
+            unit: {} for unit in (*answered, *acknowledged, *failed, *refused)
+        }
+        for table in tables:
             for (unit, function), count in table.items():
-                functions[unit][function] += count
-        answered, failed, refused = map(
-            _by_unit, (self.answered, self.failed, self.refused)
-        )
+                asked = functions[unit]
+                asked[function] = asked.get(function, 0) + count
         return {
             unit: ScopeSnapshot(
-                requests=asked.total(),
+                requests=answered[unit]
+                + acknowledged[unit]
+                + failed[unit]
+                + refused[unit],
                 responses=answered[unit],
                 failures=failed[unit],
                 refused=refused[unit],
-                functions=dict(asked),
+                functions=asked,
             )
             for unit, asked in functions.items()
         }
-
-
-def _by_unit(table: dict[bytes, int]) -> Counter[int]:
-    sums: Counter[int] = Counter()
-    for (unit, _), count in table.items():
-        sums[unit] += count
-    return sums
 
 
 type TraceEntry = tuple[

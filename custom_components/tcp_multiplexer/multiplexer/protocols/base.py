@@ -22,7 +22,8 @@ import enum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from .options import Framing, ProtocolOptions, SettingsError
+from .options import Framing, ProtocolOptions, check_one_in_flight
+from .outline import Outline
 
 
 class Failure(enum.StrEnum):
@@ -34,6 +35,9 @@ class Failure(enum.StrEnum):
     """The connection ended after the request was sent, and it must not be resent."""
     NO_RESPONSE = "no_response"
     """Sent, but the device did not answer before the deadline."""
+    SILENT = "silent"
+    """Not sent: what it asks has not answered lately, and is only tried now and then.
+    """
     INVALID_RESPONSE = "invalid_response"
     """The device answered with something that cannot be passed on."""
     BUSY = "busy"
@@ -96,9 +100,17 @@ class Request:
     """Why it must not be sent, whatever the owner's rules. What has one neither reads
     nor writes: `share_key` and `writes` are None."""
 
+    may_log_in: bool = False
+    """Whether the device may keep what it does for this one connection, as a login."""
+
     @property
     def unit(self) -> Hashable | None:
         """The unit that is asked, if the protocol has units."""
+        return None
+
+    @property
+    def subject(self) -> Hashable | None:
+        """What of the unit is asked for: the same for all reads that begin alike."""
         return None
 
 
@@ -164,15 +176,16 @@ class Mismatch(enum.StrEnum):
 class Unsolicited(NamedTuple):
     """Upstream: bytes that belong to no request: late, duplicate or unsolicited.
 
-    `late` marks the response to a request that had timed out; `lenient` says what does
-    not fit in one that lenient matching would have taken for the response to the oldest
-    request in flight.
+    `late` marks the response to a request that had timed out, and `unit` says whose it
+    is, if that is certain; `lenient` says what does not fit in one that lenient
+    matching would have taken for the response to the oldest request in flight.
     """
 
     reason: str
     data: bytes
     late: bool = False
     lenient: Mismatch | None = None
+    unit: Hashable | None = None
 
 
 class SendBack(NamedTuple):
@@ -224,6 +237,14 @@ class DownstreamCodec[ResponseT](ABC):
         """
         return None
 
+    def identifier(self, request: Request) -> Hashable:
+        """Return by what the client knows the reply to `request`.
+
+        Called only if the codec is not `ordered`.
+        """
+        identifier: Hashable = request.context
+        return identifier
+
     @abstractmethod
     def reply(self, request: Request, response: ResponseT) -> bytes:
         """Return the bytes that answer `request`.
@@ -249,6 +270,9 @@ class UpstreamCodec[ResponseT](ABC):
 
     framed_by_silence: bool = False
     """Whether silence delimits frames: `deadline` and `tick` must be called."""
+    identifies: bool = False
+    """Whether a response names the very request that it answers, so that others may go
+    out beside one that gets none."""
     names_unit: bool = False
     """Whether a response names its unit; `quiet` then applies to that unit only."""
     quiet: float = 0.0
@@ -299,13 +323,6 @@ class UpstreamCodec[ResponseT](ABC):
     def tick(self, now: float) -> list[UpstreamEvent[ResponseT]]:  # noqa: ARG002
         """Note that nothing arrived until `now`; return what that completes."""
         return []
-
-
-class Outline(NamedTuple):
-    """An exchange without the values in it, for diagnostics that others may read."""
-
-    asked: Mapping[str, int]
-    answered: Mapping[str, int]
 
 
 class Rules(ABC):
@@ -371,11 +388,7 @@ class Protocol[ResponseT](ABC):
         """Make the codec for a newly opened upstream connection."""
 
     def greeting(self) -> Callable[[bytes], bytes] | None:
-        """Return what strips the greeting of a device that has just dialled in.
-
-        It is called with what is received until the first response, and returns what of
-        that is no greeting; it keeps what may be part of one.
-        """
+        """Return what strips the greeting of a device that has just dialled in."""
         return None
 
     @abstractmethod
@@ -433,15 +446,3 @@ class Protocol[ResponseT](ABC):
         if response is None:
             return asked
         return f"{asked} -> {len(response)} bytes {response[:32].hex(' ')}"
-
-
-def check_one_in_flight(options: ProtocolOptions, what: str) -> None:
-    """Check that only one request may be in flight on a connection.
-
-    Raises:
-        SettingsError: there may be more; `what` names what does not allow that.
-
-    """
-    if options.max_in_flight > 1:
-        message = f"{what} can have only 1 request in flight at a time"
-        raise SettingsError("max_in_flight", message)

@@ -216,3 +216,15 @@ class ProtocolOptions(Interface):
     @property
     def max_read_registers(self) -> int:
         """The maximum number of registers that one request may read."""
+
+
+def check_one_in_flight(options: ProtocolOptions, what: str) -> None:
+    """Check that only one request may be in flight on a connection.
+
+    Raises:
+        SettingsError: there may be more; `what` names what does not allow that.
+
+    """
+    if options.max_in_flight > 1:
+        message = f"{what} can have only 1 request in flight at a time"
+        raise SettingsError("max_in_flight", message)

@@ -16,7 +16,7 @@ from ..networks import is_in, parse_peer
 from ..protocols.base import Unsolicited
 from ..sockets import hasten_keepalive, set_keepalive, stop_accepting
 from .route import Route
-from .socket_upstream import StreamUpstream
+from .socket_upstream import StreamUpstream, prepare_socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -196,7 +196,7 @@ class DialInUpstream(StreamUpstream):
     async def _connect(self) -> None:
         dial = self._dial = await self._route.take()
         self._route.current = self
-        set_keepalive(dial.transport)
+        prepare_socket(dial.transport)
         dial.transport.set_protocol(self)
         self.connection_made(dial.transport)
         dial.transport.resume_reading()

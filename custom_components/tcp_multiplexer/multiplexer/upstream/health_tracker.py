@@ -5,11 +5,13 @@ last `WINDOW` exchanges were unanswered (an exception is an answer). Only the po
 of the last failures are kept for that, so a good exchange costs one addition.
 
 An outage begins with the first connection that could not be opened, or that ended
-without a response although a request had been sent on it, or very soon after opening.
-It ends with the first good response, not with the connection: some devices accept
-connections and stay silent. The wait before each attempt is a fifth of the time since
-the outage began, which makes it exponential; it is bounded, and jitter only shortens
-it.
+without a response although a request had been sent on it or waited for it. It ends with
+the first good response, not with the connection: some devices accept connections and
+stay silent. The wait before each attempt is a fifth of the time since the outage began,
+which makes it exponential; it is bounded, and jitter only shortens it.
+
+Devices also close connections that nobody uses. That is no outage, but the wait before
+the next connection that nobody asked for grows in the same way.
 """
 
 from collections import deque
@@ -38,6 +40,10 @@ class HealthTracker:
         """When the outage began, if there is one."""
         self.next_attempt = 0.0
         """No connection is opened earlier."""
+        self.reopen_at = 0.0
+        """Nor one that no request waits for."""
+        self._away_since: float | None = None
+        """Since when connections have ended without any response."""
         self.reason: str | None = None
         """The last error, for people."""
 
@@ -63,6 +69,11 @@ class HealthTracker:
         self._failures.append(self._count)
         self.reason = reason
 
+    @property
+    def ending(self) -> bool:
+        """Whether connections have ended without a response since the last one."""
+        return self._away_since is not None
+
     def attempt_failed(
         self, now: float, reason: str, backoff: float, backoff_max: float
     ) -> bool:
@@ -71,15 +82,40 @@ class HealthTracker:
         The next one waits between `backoff` and `backoff_max` seconds.
         """
         news = self.outage_since is None
-        since = now if self.outage_since is None else self.outage_since
-        self.outage_since = since
+        if news:
+            self.outage_since = now
         self.reason = reason
-        delay = min(max((now - since) / _SHARE, backoff), backoff_max)
-        self.next_attempt = now + delay * (1 - _JITTER * self._rng.random())
+        self.next_attempt = now + self._backoff(now, backoff, backoff_max)
         return news
+
+    def closed_unasked(self, now: float, backoff: float, backoff_max: float) -> None:
+        """Note that the device closed a connection on which nothing was asked."""
+        self.reopen_at = now + self._backoff(now, backoff, backoff_max)
+
+    def _backoff(self, now: float, least: float, most: float) -> float:
+        if self._away_since is None:
+            self._away_since = now
+        delay = min(max((now - self._away_since) / _SHARE, least), most)
+        return delay * (1 - _JITTER * self._rng.random())
+
+    def waited(self, now: float) -> None:
+        """Note that time has passed: the wait before an attempt may be over."""
+        if now >= self.next_attempt:
+            self.next_attempt = 0.0
+
+    def patience(self, now: float, least: float, most: float) -> float:
+        """Return how long to wait for a response in an outage (s).
+
+        It grows as the backoff does, so that the end of an outage is noticed within
+        such a time, and yet a device is given time to warm up.
+        """
+        since = now if self._away_since is None else self._away_since
+        return min(max((now - since) / _SHARE, least), most)
 
     def recovered(self, now: float) -> float | None:
         """Note a good response; return how long the outage lasted (s), or None."""
+        self._away_since = None
+        self.reopen_at = 0.0
         if self.outage_since is None:
             return None
         lasted = now - self.outage_since
@@ -90,4 +126,4 @@ class HealthTracker:
     def forget(self) -> None:
         """Forget failures and backoff: a new connection was asked for."""
         self._failures.clear()
-        self.next_attempt = 0.0
+        self.next_attempt = self.reopen_at = 0.0

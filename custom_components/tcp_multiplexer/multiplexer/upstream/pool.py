@@ -12,7 +12,7 @@ One timer wakes the pool at the earliest moment at which something is due.
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, override
+from typing import TYPE_CHECKING, override
 
 from ..dispatch.exchange import CloseReason
 from ..dispatch.supply import Supply
@@ -20,7 +20,8 @@ from ..limits import LIMITS
 from ..observe.events import Event, EventType
 from ..observe.snapshot import Health
 from ..protocols.base import Failure
-from .upkeep import Duty, due, next_due
+from .closer import Closer
+from .losses import Loss, LossJudge
 
 if TYPE_CHECKING:
     from ..dispatch.connections import Connections
@@ -30,25 +31,13 @@ if TYPE_CHECKING:
     from ..dispatch.timer import Timer
     from ..observe.events import Events
     from ..observe.statistics import Statistics
-    from ..protocols.base import Protocol
+    from ..protocols.base import Request
     from ..settings import Settings
     from .connector import Connector
     from .health_tracker import HealthTracker
-    from .prober import Prober
+    from .upkeep import Upkeep
 
 LOGGER = logging.getLogger(__name__)
-
-_OWN_REASONS = frozenset(
-    (
-        CloseReason.IDLE,
-        CloseReason.LIFETIME,
-        CloseReason.RECONNECT,
-        CloseReason.PAUSED,
-        CloseReason.STOPPED,
-        CloseReason.SPENT,
-    )
-)
-"""Reasons for which the multiplexer itself closes a connection of a healthy device."""
 
 _DEVICE_FAILURES = frozenset(
     (Failure.CONNECTION_LOST, Failure.NO_RESPONSE, Failure.INVALID_RESPONSE)
@@ -62,21 +51,22 @@ class UpstreamPool(Supply):
     def __init__(  # noqa: PLR0917 - the parts that it connects
         self,
         settings: Settings,
-        protocol: Protocol[Any],
         queue: RequestQueue,
         connections: Connections,
         dispatcher: Dispatcher,
         connector: Connector,
         health: HealthTracker,
-        prober: Prober,
+        upkeep: Upkeep,
         statistics: Statistics,
         events: Events,
         timer: Timer,
         *,
         paused: bool,
         name: str,
+        has_units: bool,
         trial_seconds: float = LIMITS.trial,
     ) -> None:
+        """Connect the parts; `has_units` as of the protocol."""
         self.paused = paused
         self.willing = not paused
         self.health = health
@@ -86,21 +76,20 @@ class UpstreamPool(Supply):
         self._trial_seconds = trial_seconds
         self._connections = connections
         self._dispatcher = dispatcher
-        self._prober = prober
+        self._upkeep = upkeep
         self._timer = timer
         self._settings = settings
-        self._protocol = protocol
         self._queue = queue
         self._statistics = statistics
         self._events = events
         self._connector = connector
+        self._losses = LossJudge(connections, trial_seconds, has_units=has_units)
+        self._closer = Closer(connections)
         self._loop = asyncio.get_running_loop()
         self._stopped = False
-        self._connect_now = not settings.connect_on_demand
-        """Open a connection even if no request waits."""
+        self._keeps = not settings.connect_on_demand
+        """A connection is opened even if no request waits."""
         self._opened_before = False
-        self._closed: asyncio.Future[None] | None = None
-        """Resolved when the next connection is gone, or when closing is called off."""
         self._reported = self.status
         """The `status` last reported."""
         self.well = False
@@ -129,33 +118,43 @@ class UpstreamPool(Supply):
         if not self.willing or self._connector.busy:
             return
         upstreams = self._connections.open
+        not_before = self.health.next_attempt
         if upstreams:
             wanted = (
                 len(upstreams) < self.limit
                 and self._queue.depth > self._queue.joined
                 and not any(u.ready or u.on_trial for u in upstreams)
             )
+        elif self._queue.depth:
+            wanted = True
         else:
-            wanted = (
-                self._connect_now or self._queue.depth > 0 or self._connector.expects
-            )
+            wanted = self._keeps or self._pursues or self._connector.expects
+            not_before = max(not_before, self.health.reopen_at)
         if not wanted:
             return
-        if self._loop.time() < self.health.next_attempt:
-            self._timer.set(self.health.next_attempt)
+        if self._loop.time() < not_before:
+            self._timer.set(not_before)
             return
         self._connector.begin(self._opened, self._open_failed)
+
+    @property
+    def _pursues(self) -> bool:
+        """Whether attempts go on because of an outage, although nobody asks."""
+        away = self.health.outage_since is not None
+        return away and not self._settings.connect_on_demand
 
     def _opened(self, upstream: Upstream) -> None:
         if self._opened_before:
             self._statistics.reconnects += 1
         self._opened_before = True
-        self._connect_now = not self._settings.connect_on_demand
+        self._keeps = not self._settings.connect_on_demand
         LOGGER.debug("Connected to %s", self._name)
         self._events.emit(Event(EventType.CONNECTION_OPENED))
-        self._connections.add(upstream, self._settings.connect_delay)
-        self._timer.set(self._next_moment())
+        self._dispatcher.opened(upstream, self._settings.connect_delay)
         self._report_health()
+        if self.health.outage_since is not None:
+            self._seek_end(upstream, self._loop.time())
+        self._timer.set(self._next_moment())
         self._dispatcher.dispatch(self._loop.time())
 
     def _open_failed(self, reason: str) -> None:
@@ -189,36 +188,39 @@ class UpstreamPool(Supply):
     ) -> None:
         """Remove a connection that is gone; replace it where one is wanted."""
         self._connections.open.remove(upstream)
-        self._prober.lost(upstream)
+        self._upkeep.lost(upstream)
         LOGGER.debug("Disconnected from %s: %s %s", self._name, reason.value, detail)
         shown = detail or ("" if upstream.received else "no data")
         self._events.emit(Event(EventType.CONNECTION_CLOSED, None, reason, shown))
         self._judge_loss(upstream, reason, detail or reason.value, now)
         self.connect()
-        self._wake_closers()
+        self._closer.wake()
         self._report_health()
 
     def _judge_loss(
         self, upstream: Upstream, reason: CloseReason, detail: str, now: float
     ) -> None:
-        """Decide what the end of a connection says about the device."""
-        if reason in _OWN_REASONS or self._connector.expects:
-            if reason is CloseReason.IDLE and not self._connections.open:
-                self._connect_now = False
-            return
-        if self._connections.open:
-            newest = max(other.opened_at for other in self._connections.open)
-            if (
-                upstream.on_trial
-                or upstream.opened_at < newest > now - self._trial_seconds
-            ):
-                self._shrink(detail)
-        elif not upstream.responses:
-            if upstream.sent or now - upstream.opened_at < self._trial_seconds:
-                self._attempt_failed(detail)
-            else:
-                # No request was sent on it: like an idle one, it comes back on demand.
-                self._connect_now = False
+        """Act on what the end of a connection says about the device."""
+        answered = self._dispatcher.last_response or 0.0
+        loss = self._losses.judge(upstream, reason, now, answered)
+        if self._connector.expects:
+            return  # the device itself connects again
+        if loss is Loss.ON_PURPOSE:
+            self._keeps = False
+        elif loss is Loss.TOO_MANY:
+            self._shrink(detail)
+        elif loss is Loss.UNASKED and not self._awaited:
+            settings = self._settings
+            self.health.closed_unasked(
+                now, settings.reconnect_backoff, settings.reconnect_backoff_max
+            )
+        elif loss in {Loss.UNASKED, Loss.FAILED}:
+            self._attempt_failed(detail)
+
+    @property
+    def _awaited(self) -> bool:
+        """Whether a request waits for a connection, or the end of an outage does."""
+        return self._queue.depth > 0 or self.health.outage_since is not None
 
     def _shrink(self, detail: str) -> None:
         """Limit the pool to the connections that the device can evidently serve."""
@@ -239,8 +241,8 @@ class UpstreamPool(Supply):
         self.limit = self._settings.max_connections
         self.health.forget()
         await self._connector.cancel()
-        self._connect_now = True
-        await self._close_all(CloseReason.RECONNECT, drain=drain)
+        self._keeps = True
+        await self._closer.close_all(CloseReason.RECONNECT, drain=drain)
         self.connect()
 
     async def pause(self) -> None:
@@ -255,7 +257,7 @@ class UpstreamPool(Supply):
         self._dispatcher.fail_pending(Failure.PAUSED, before=float("inf"))
         await self._connector.cancel()
         self._report_health()
-        await self._close_all(CloseReason.PAUSED, drain=True)
+        await self._closer.close_all(CloseReason.PAUSED, drain=True)
 
     def resume(self) -> None:
         """Open connections again."""
@@ -268,9 +270,9 @@ class UpstreamPool(Supply):
         for upstream in self._connections.open:
             if upstream.draining is CloseReason.PAUSED:
                 upstream.draining = None
-                self._connections.freed(upstream, self._loop.time())
-        self._wake_closers()
-        self._connect_now = not self._settings.connect_on_demand
+                self._connections.refresh(upstream, self._loop.time())
+        self._closer.wake()
+        self._keeps = not self._settings.connect_on_demand
         self._report_health()
         self.connect()
 
@@ -287,10 +289,10 @@ class UpstreamPool(Supply):
     def apply(self, settings: Settings) -> None:
         """Apply changed settings; connections stay open as far as these allow."""
         now = self._loop.time()
-        self._settings = settings
+        self._settings = self._upkeep.settings = settings
         self.limit = settings.max_connections
         self._dispatcher.apply(settings)
-        self._connect_now = not settings.connect_on_demand
+        self._keeps = not settings.connect_on_demand
         for upstream in self._connections.open[settings.max_connections :]:
             self._connections.drain(upstream, CloseReason.IDLE)
         for upstream in self._connections:
@@ -299,73 +301,53 @@ class UpstreamPool(Supply):
         self.connect()
         self._dispatcher.dispatch(now)
 
-    async def _close_all(self, reason: CloseReason, *, drain: bool) -> None:
-        closing = tuple(self._connections)
-        for upstream in closing:
-            if drain:
-                self._connections.drain(upstream, reason)
-            else:
-                upstream.close(reason)
-        while any(u.draining and u in self._connections.open for u in closing):
-            if self._closed is None:
-                self._closed = self._loop.create_future()
-            await asyncio.shield(self._closed)
-
-    def _wake_closers(self) -> None:
-        """Wake `_close_all` to check again."""
-        if self._closed is not None:
-            self._closed.set_result(None)
-            self._closed = None
-
     # ---- time passes ------------------------------------------------------------
 
     def _on_timer(self, now: float) -> None:
-        self._dispatcher.give_up(now)
+        self.health.waited(now)
+        self._dispatcher.expiry.give_up(now)
         for upstream in self._connections:
-            self._look_after(upstream, now)
+            if self.health.outage_since is None or upstream.draining is not None:
+                self._upkeep.look_after(upstream, now)
+            else:
+                self._seek_end(upstream, now)
         self.connect()
         self._dispatcher.dispatch(now)
+        if self.health.outage_since is not None:
+            self._report_health()
         if not self._stopped:
             self._timer.set(self._next_moment())
 
-    def _look_after(self, upstream: Upstream, now: float) -> None:
-        """Do what is due on a connection."""
-        if upstream.draining is not None:
-            return
-        duty = due(upstream, self._settings, now, busy=self._busy(upstream))
-        if duty is Duty.RENEW:
-            self._connections.drain(upstream, CloseReason.LIFETIME)
-            return
+    def _seek_end(self, upstream: Upstream, now: float) -> None:
+        """See in an outage whether the device is back, unless a request shows it."""
         self._connections.refresh(upstream, now)
-        if duty is Duty.CLOSE:
-            upstream.close(CloseReason.IDLE)
-        elif duty is Duty.PROBE:
-            self._probe(upstream, now)
+        if not upstream.ready or self._upkeep.busy(upstream):
+            return
+        timeout = self._settings.timeout
+        if not upstream.quiet:  # else the line would stay silent for that long anyway
+            timeout = self.health.patience(now, self._trial_seconds, timeout)
+        stayed = now >= upstream.opened_at + self._trial_seconds
+        if not self._upkeep.probe(upstream, now, timeout) and stayed:
+            self._recovered(now)
 
-    def _busy(self, upstream: Upstream) -> bool:
-        return bool(upstream.in_flight) or self._queue.depth > 0
-
-    def _probe(self, upstream: Upstream, now: float) -> None:
-        upstream.last_received = now  # the next one is due an interval from now
-        for last_good in (self._dispatcher.recorder.last_good, None):
-            request = self._protocol.probe(last_good)
-            if request is not None and self._dispatcher.policy.permits(request):
-                self._prober.probe(upstream, request, now, self._settings.timeout)
-                return
+    @override
+    def question(self, upstream: Upstream, request: Request, now: float) -> bool:
+        return self._upkeep.ask(upstream, request, now, self._settings.timeout)
 
     def _next_moment(self) -> float:
         """Return the earliest moment at which something may be due (loop time)."""
         now = self._loop.time()
-        moments = [self._timer.at, self._dispatcher.next_deadline()]
+        moments = [self._timer.at, self._dispatcher.expiry.next_moment()]
         for upstream in self._connections.open:
-            if upstream.draining is not None:
+            if self.health.outage_since is None:
+                moments.append(self._upkeep.next_moment(upstream, now))
                 continue
-            if not upstream.ready and self._connections.has_room(upstream):
-                moments.append(upstream.not_before)
-            busy = self._busy(upstream)
-            moments.append(next_due(upstream, self._settings, now, busy=busy))
-        if not self._connections.open and self.health.next_attempt > now:
-            moments.append(self.health.next_attempt)
+            moments.append(self._upkeep.ready_at(upstream))
+            if upstream.opened_at + self._trial_seconds > now:
+                moments.append(upstream.opened_at + self._trial_seconds)
+        if not self._connections.open:
+            due = (self.health.next_attempt, self.health.reopen_at)
+            moments += [moment for moment in due if moment > now]
         return min(moments)
 
     # ---- the health of the upstream ---------------------------------------------
@@ -375,19 +357,25 @@ class UpstreamPool(Supply):
         """The health of the upstream."""
         if self.paused:
             return Health.PAUSED
+        connected = bool(self._connections.open)
         if self.health.outage_since is not None:
-            return Health.UNREACHABLE
-        if not self._connections.open and self._connector.expects:
+            asked = connected or self._connector.busy or self._queue.depth
+            given_up = not (asked or self._pursues or self.health.next_attempt)
+            return Health.IDLE if given_up else Health.UNREACHABLE
+        if self._connector.expects and not connected:
             return Health.WAITING
-        if not self._connections.open and not (
-            self._opened_before and self._connector.busy
-        ):
+        coming = self.willing and (self._keeps or self._connector.busy)
+        if not connected and not (self._opened_before and coming):
             return Health.IDLE
         return Health.DEGRADED if self.health.degraded else Health.HEALTHY
 
     @override
     def answered(self, now: float) -> None:
         self.health.answered()
+        self._recovered(now)
+
+    def _recovered(self, now: float) -> None:
+        """Note that the device is there."""
         lasted = self.health.recovered(now)
         if lasted is not None:
             LOGGER.info("%s is back after %.0f s", self._name, lasted)
@@ -403,8 +391,11 @@ class UpstreamPool(Supply):
     def _report_health(self) -> None:
         """Report the upstream's health if it has changed."""
         status = self.status
-        self.well = status is Health.HEALTHY and not self.health.failed_lately
+        health = self.health
+        self.well = status is Health.HEALTHY and not (
+            health.failed_lately or health.ending
+        )
         if status is not self._reported:
             self._reported = status
-            reason = self.health.reason if status is not Health.HEALTHY else None
+            reason = health.reason if status is not Health.HEALTHY else None
             self._events.emit(Event(EventType.HEALTH_CHANGED, None, status, reason))

@@ -1,9 +1,10 @@
 """The health check: sends the device a harmless request when no client has sent one.
 
-A probe is a request like any other: it waits its turn in the queue, and its outcome
-counts like any other's towards health. It never opens a connection.
+A probe is a request like any other, but for its turn, which is after all others'. Its
+outcome counts like any other's towards health. It never opens a connection.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any, override
 
 from ..dispatch.exchange import Exchange, Requester
@@ -36,6 +37,7 @@ class Prober(Requester):
         if self.pending or self.in_flight:
             return
         self.upstream = upstream
+        self.turn = sys.maxsize  # behind all clients that wait
         self._queue.put(Exchange(request, self, now, now + timeout))
 
     def lost(self, upstream: Upstream) -> None:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 import asyncio
 from typing import TYPE_CHECKING, Any, override
 
+from .resolver import Resolver
 from .socket_upstream import Segments, SocketUpstream
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class NetworkRoute(Route):
         self._settings = settings
         self._protocol = protocol
         self._limits = limits
+        self._resolver = Resolver(settings.host, settings.port)
         self._segments = Segments()
         self._tls: ssl.SSLContext | None = None
 
@@ -74,10 +76,14 @@ class NetworkRoute(Route):
         return SocketUpstream(
             owner,
             self._protocol.upstream(),
-            (settings.host, settings.port),
+            self._resolver,
             batch=settings.max_in_flight > 1,
             segments=self._segments,
             connect_seconds=self._limits.connect,
             tls=self._tls,
-            server_name=settings.tls.server_name if settings.tls else "",
+            server_name=(settings.tls and settings.tls.server_name) or settings.host,
         )
+
+    @override
+    async def stop(self) -> None:
+        await self._resolver.stop()

@@ -6,8 +6,11 @@ retries and timeouts are up to the dispatcher, reopening to the pool.
 
 from abc import abstractmethod
 import asyncio
+import errno
 from math import inf
 from typing import TYPE_CHECKING, Any, cast, override
+
+from aiohappyeyeballs import start_connection
 
 from ..dispatch.exchange import CloseReason, Upstream
 from ..limits import ECHO_SECONDS, LIMITS
@@ -20,6 +23,12 @@ if TYPE_CHECKING:
 
     from ..dispatch.exchange import Exchange, UpstreamOwner
     from ..protocols.base import Request, UpstreamCodec, UpstreamEvent
+    from .resolver import Resolver
+
+_NEXT_ADDRESS_SECONDS = 0.25
+"""When to try a name's next address beside one that does not answer (RFC 8305, 5)."""
+_WRITE_BUFFER = 64 << 10
+"""Bytes that a device may leave unread, beyond what the system holds for it."""
 
 
 class Segments:
@@ -43,6 +52,12 @@ class Segments:
     def lost(self) -> None:
         """Note that one got no response, and the first of its segment did."""
         self._lost += 1
+
+
+def prepare_socket(transport: asyncio.BaseTransport) -> None:
+    """Set what every TCP connection to a device needs."""
+    cast("asyncio.Transport", transport).set_write_buffer_limits(high=_WRITE_BUFFER)
+    set_keepalive(transport)
 
 
 class StreamUpstream(Upstream, asyncio.Protocol):
@@ -78,6 +93,11 @@ class StreamUpstream(Upstream, asyncio.Protocol):
         self._open = False
         self._ended = False
         """It is of no more use: nothing that arrives later counts."""
+
+    @property
+    @override
+    def identifies(self) -> bool:
+        return self._codec.identifies
 
     @property
     @override
@@ -125,6 +145,14 @@ class StreamUpstream(Upstream, asyncio.Protocol):
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.WriteTransport", transport)
+
+    @override
+    def pause_writing(self) -> None:
+        if not self.in_flight or self.sent > self.responses + 1:
+            # not one long request, but those before it, or keepalives, are left unread
+            self._loop.call_soon(
+                self.close, CloseReason.NO_RESPONSE, "the device does not read"
+            )
 
     @override
     def send(self, exchange: Exchange) -> None:
@@ -245,7 +273,6 @@ class StreamUpstream(Upstream, asyncio.Protocol):
         request = exchange.request
         del self.in_flight[request]
         self._note_lost(request)
-        self.timeouts_in_a_row += 1
         keep = self._codec.expire(exchange.request)
         self.reusable = self.reusable and self._codec.reusable
         return keep
@@ -294,7 +321,7 @@ class SocketUpstream(StreamUpstream):
         self,
         owner: UpstreamOwner,
         codec: UpstreamCodec[Any],
-        address: tuple[str, int],
+        resolver: Resolver,
         *,
         batch: bool,
         segments: Segments | None = None,
@@ -302,7 +329,10 @@ class SocketUpstream(StreamUpstream):
         tls: ssl.SSLContext | None = None,
         server_name: str = "",
     ) -> None:
-        """Connect to `address` (host, port) within `connect_seconds`."""
+        """Connect to an address that `resolver` gives, within `connect_seconds`.
+
+        `server_name` is what its certificate must name.
+        """
         super().__init__(
             owner,
             codec,
@@ -310,21 +340,36 @@ class SocketUpstream(StreamUpstream):
             segments=segments,
             connect_seconds=connect_seconds,
         )
-        self._address = address
+        self._resolver = resolver
         self._tls: dict[str, Any] = {}
         if tls is not None:
             self._tls = {
                 "ssl": tls,
-                "server_hostname": server_name or address[0],
+                "server_hostname": server_name,
                 "ssl_shutdown_timeout": SHUTDOWN_SECONDS,
             }
 
     @override
     async def _connect(self) -> None:
-        host, port = self._address
-        await self._loop.create_connection(lambda: self, host, port, **self._tls)
+        sock = await start_connection(
+            await self._resolver.addresses(),
+            happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS,
+        )
+        await self._loop.create_connection(lambda: self, sock=sock, **self._tls)
+        if self._meets_itself():
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens there")
+
+    def _meets_itself(self) -> bool:
+        """Return whether the connection is one to itself (RFC 9293, 3.5).
+
+        It can be where nobody listens at an address of this machine, and the system
+        chose the device's port for our end.
+        """
+        transport = cast("asyncio.Transport", self._transport)
+        own: object = transport.get_extra_info("sockname")
+        return own is not None and own == transport.get_extra_info("peername")
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        set_keepalive(transport)
+        prepare_socket(transport)

@@ -1,16 +1,105 @@
-"""When an open connection is due to be renewed, closed or probed.
+"""Open connections are renewed, closed and probed as time passes.
 
-Pure functions of the connection, the settings and the moment (loop time). A connection
-is `busy` while something is in flight on it, or while any request waits.
+A connection is `busy` while something is in flight on it, or while any request waits.
 """
 
 import enum
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from ..dispatch.exchange import CloseReason
 
 if TYPE_CHECKING:
+    from ..dispatch.connections import Connections
+    from ..dispatch.dispatcher import Dispatcher
     from ..dispatch.exchange import Upstream
+    from ..dispatch.queue import RequestQueue
+    from ..protocols.base import Protocol, Request
     from ..settings import Settings
+    from .prober import Prober
+
+
+class Upkeep:
+    """Looks after the open connections."""
+
+    def __init__(  # noqa: PLR0917 - the parts that it connects
+        self,
+        settings: Settings,
+        protocol: Protocol[Any],
+        queue: RequestQueue,
+        connections: Connections,
+        dispatcher: Dispatcher,
+        prober: Prober,
+    ) -> None:
+        self.settings = settings
+        self._protocol = protocol
+        self._queue = queue
+        self._connections = connections
+        self._dispatcher = dispatcher
+        self._prober = prober
+
+    def busy(self, upstream: Upstream) -> bool:
+        """Return whether something is in flight on it, or a request waits."""
+        return bool(upstream.in_flight) or self._queue.depth > 0
+
+    def look_after(self, upstream: Upstream, now: float) -> None:
+        """Do what is due on a connection."""
+        if upstream.draining is not None:
+            return
+        duty = due(upstream, self.settings, now, busy=self.busy(upstream))
+        if duty is Duty.RENEW:
+            self._connections.drain(upstream, CloseReason.LIFETIME)
+            return
+        self._connections.refresh(upstream, now)
+        if duty is Duty.CLOSE:
+            upstream.close(CloseReason.IDLE)
+        elif duty is Duty.PROBE:
+            upstream.probed_at = now  # the next one is due an interval from now
+            self.probe(upstream, now, self.settings.timeout)
+
+    def probe(self, upstream: Upstream, now: float, timeout: float) -> bool:
+        """Ask the device something harmless; return whether there is anything to ask.
+
+        The response is awaited for `timeout` seconds.
+        """
+        for last_good in (self._dispatcher.witness(), None):
+            request = self._protocol.probe(last_good)
+            if request is not None and self.ask(upstream, request, now, timeout):
+                return True
+        return False
+
+    def ask(
+        self, upstream: Upstream, request: Request, now: float, timeout: float
+    ) -> bool:
+        """Ask the device this, unless the rules forbid it; return whether they do not.
+
+        The response is awaited for `timeout` seconds.
+        """
+        if not self._dispatcher.policy.permits(request):
+            return False
+        self._prober.probe(upstream, request, now, timeout)
+        return True
+
+    def lost(self, upstream: Upstream) -> None:
+        """Forget a connection that is gone."""
+        self._prober.lost(upstream)
+
+    def next_moment(self, upstream: Upstream, now: float) -> float:
+        """Return the earliest moment at which something may be due (loop time)."""
+        if upstream.draining is not None:
+            return inf
+        moment = next_due(upstream, self.settings, now, busy=self.busy(upstream))
+        return min(moment, self.ready_at(upstream))
+
+    def ready_at(self, upstream: Upstream) -> float:
+        """Return when it may be used again (loop time), if it waits for that only."""
+        if (
+            upstream.ready
+            or upstream.draining
+            or not self._connections.has_room(upstream)
+        ):
+            return inf
+        return upstream.not_before
 
 
 class Duty(enum.Enum):
@@ -35,7 +124,7 @@ def due(
     if settings.idle_timeout and now >= upstream.last_used + settings.idle_timeout:
         return Duty.CLOSE
     interval = settings.health_check_interval
-    if interval and now >= upstream.last_received + interval:
+    if interval and now >= _last_heard(upstream) + interval:
         return Duty.PROBE
     return None
 
@@ -54,6 +143,11 @@ def next_due(
             moment, now + settings.idle_timeout if busy and idle <= now else idle
         )
     if settings.health_check_interval:
-        silent_since = now if busy else upstream.last_received
+        silent_since = now if busy else _last_heard(upstream)
         moment = min(moment, silent_since + settings.health_check_interval)
     return moment
+
+
+def _last_heard(upstream: Upstream) -> float:
+    """Return when something last arrived, or was asked for that purpose (loop time)."""
+    return max(upstream.last_received, upstream.probed_at)

@@ -86,6 +86,10 @@ _REFUSALS = {
         HTTPStatus.GATEWAY_TIMEOUT,
         f"The device did not answer in time. {_LOOK_FIRST}",
     ),
+    Failure.SILENT: (
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "The device has not answered lately. Ask again later.",
+    ),
     Failure.BUSY: (
         HTTPStatus.SERVICE_UNAVAILABLE,
         "The device is slower than its clients. Ask again in a moment, or less often.",

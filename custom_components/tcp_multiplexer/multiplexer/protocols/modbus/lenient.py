@@ -78,6 +78,8 @@ class LenientUpstream(ModbusUpstream):
         "quiet",
     )
 
+    identifies = False
+
     def __init__(self, transactions: LenientTransactions, quiet: float) -> None:
         """Keep `quiet` seconds of silence after a request that was given up."""
         super().__init__(transactions)

@@ -69,6 +69,8 @@ class ModbusUpstream(UpstreamCodec[bytes]):
         "reusable",
     )
 
+    identifies = True
+
     def __init__(self, transactions: Transactions) -> None:
         """Go on counting `transactions`, which outlive the connection."""
         self._transactions = transactions
@@ -297,10 +299,10 @@ class ModbusUpstream(UpstreamCodec[bytes]):
         transaction = frame[:2]
         request = self._in_flight.get(transaction)
         if request is None:
-            if transaction in self._expired:
-                return Unsolicited(
-                    "the response came after its deadline", frame, late=True
-                )
+            expired = self._expired.get(transaction)
+            if expired is not None:
+                reason = "the response came after its deadline"
+                return Unsolicited(reason, frame, late=True, unit=expired.unit)
             reason = "no request has this transaction identifier"
             return self._unsolicited(reason, frame, Mismatch.IDENTIFIER)
         payload = request.payload

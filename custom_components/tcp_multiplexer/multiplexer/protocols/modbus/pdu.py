@@ -6,7 +6,8 @@ PDU, as requests carry it; response payloads likewise.
 
 from typing import override
 
-from ..base import Failure, Outline, Request
+from ..base import Failure, Request
+from ..outline import Outline
 from .quantities import MAX_REGISTERS, is_possible
 
 EXCEPTION_BIT = 0x80
@@ -22,6 +23,7 @@ _EXCEPTION_CODES = {
     Failure.PAUSED: _GATEWAY_PATH_UNAVAILABLE,
     Failure.CONNECTION_LOST: _GATEWAY_TARGET_FAILED,
     Failure.NO_RESPONSE: _GATEWAY_TARGET_FAILED,
+    Failure.SILENT: _GATEWAY_TARGET_FAILED,
     Failure.INVALID_RESPONSE: _GATEWAY_TARGET_FAILED,
     Failure.BUSY: _SERVER_BUSY,
     Failure.REFUSED: _ILLEGAL_FUNCTION,
@@ -95,6 +97,11 @@ class ModbusRequest(Request):
     def unit(self) -> int:
         return self.payload[0]
 
+    @property
+    @override
+    def subject(self) -> bytes:
+        return self.payload[:4]  # unit, function and address
+
 
 class PlainRead(ModbusRequest):
     """A request of functions 1 to 4, as nearly all are: made in half the time."""
@@ -107,6 +114,14 @@ class PlainRead(ModbusRequest):
         self.context = context
         self.retry_safe = self.expects_reply = True
         self.writes = None
+
+
+class VendorRequest(ModbusRequest):
+    """A request of a function that is not the specification's: a login, perhaps."""
+
+    __slots__ = ()
+
+    may_log_in = True
 
 
 class ImpossibleRequest(ModbusRequest):
@@ -128,7 +143,8 @@ def modbus_request(payload: bytes, context: object) -> Request:
     writes = payload[0] if is_write(payload) else None
     if not is_possible(payload):
         return ImpossibleRequest(payload, context, expects_reply=writes != 0)
-    return ModbusRequest(
+    kind = ModbusRequest if payload[1] in FUNCTION_NAMES else VendorRequest
+    return kind(
         payload,
         context,
         retry_safe=retry_safe,

@@ -7,14 +7,19 @@ from typing import override
 from ..base import (
     DownstreamCodec,
     Failure,
-    Outline,
     Protocol,
     Request,
     Rules,
     UpstreamCodec,
+)
+from ..options import (
+    Framing,
+    Matching,
+    ProtocolOptions,
+    SettingsError,
     check_one_in_flight,
 )
-from ..options import Framing, Matching, ProtocolOptions, SettingsError
+from ..outline import Outline
 from .lenient import LenientTransactions, LenientUpstream
 from .logger_stick import SolarmanUpstream
 from .matching import ModbusUpstream, Transactions

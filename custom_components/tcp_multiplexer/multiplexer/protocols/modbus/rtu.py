@@ -238,7 +238,8 @@ class RtuUpstream(UpstreamCodec[bytes]):
         request = self._request
         if request is None:
             reason = "it came after its deadline" if self._given_up else "nobody asked"
-            return [Unsolicited(reason, data, late=self._given_up)]
+            unit = data[0] if self._given_up and is_frame(data) else None
+            return [Unsolicited(reason, data, late=self._given_up, unit=unit)]
         return self._search(request, self._buffer + data, silent=False)
 
     def _search(
@@ -426,8 +427,11 @@ class RtuDownstream(DownstreamCodec[bytes]):
 
     @override
     def reply(self, request: Request, response: bytes) -> bytes:
-        # A broadcast has no response on a line: whoever sent it awaits none.
-        return frame_of(response) if request.expects_reply else b""
+        if not request.expects_reply:
+            return b""  # a broadcast has no response on a line: nobody awaits one
+        if response[1] & EXCEPTION_BIT:
+            response = response[: _EXCEPTION_LENGTH - 2]  # a device's may be too long
+        return frame_of(response)
 
     @override
     def refuse(self, request: Request, failure: Failure) -> bytes | None:

@@ -210,6 +210,12 @@ class SolarmanDownstream(DownstreamCodec[bytes]):
         return Frame(RESPONSE, sequence, serial, RESPONSE_HEAD + data).encoded()
 
     @override
+    def identifier(self, request: Request) -> int:
+        """Return the sequence byte, which alone the reply repeats."""
+        asked: Frame = request.context
+        return asked.sequence[0]
+
+    @override
     def reply(self, request: Request, response: bytes) -> bytes:
         asked: Frame = request.context
         return self._encode(asked, frame_of(response))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, override
 from ..base import DownstreamCodec, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
     from ..base import DownstreamEvent, Failure, Ignored
 
@@ -48,6 +48,10 @@ class UnitMap(DownstreamCodec[bytes]):
             return event
         unit = self._units.get(event.payload[0], event.payload[0])
         return self._make_request(bytes((unit,)) + event.payload[1:], event)
+
+    @override
+    def identifier(self, request: Request) -> Hashable:
+        return self._codec.identifier(request.context)
 
     @override
     def reply(self, request: Request, response: bytes) -> bytes:

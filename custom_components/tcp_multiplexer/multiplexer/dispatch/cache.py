@@ -1,0 +1,92 @@
+"""Responses that are kept for a while, to answer identical reads.
+
+Since all are kept equally long, the oldest is the first to expire. What nobody asks for
+again is swept out; one moment of the engine's timer serves all entries, and none while
+there are none.
+"""
+
+from collections import OrderedDict
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from ..protocols.base import ShareKey
+    from .timer import Timer
+
+_MOST = 4096
+"""Responses kept; Modbus, which alone shares reads, has 253 bytes in one at most."""
+_SWEEP_SECONDS = 1.0
+"""The least time between two sweeps."""
+
+
+class Cache:
+    """The cached responses of all scopes."""
+
+    def __init__(self, timer: Timer, ttl: float) -> None:
+        """Keep responses for `ttl` seconds; 0: keep none."""
+        self.ttl = ttl
+        self.sweep_at = inf
+        """When `sweep` has something to do (loop time)."""
+        self._timer = timer
+        self._entries: OrderedDict[ShareKey, tuple[float, Any]] = OrderedDict()
+        """When each expires (loop time), and the response; the oldest first."""
+        self._scopes: dict[Hashable, set[ShareKey]] = {}
+        """Whose responses these are."""
+
+    def __len__(self) -> int:
+        """Return how many responses are kept."""
+        return len(self._entries)
+
+    def apply(self, ttl: float) -> None:
+        """Keep responses for another time; those kept until now are forgotten."""
+        if ttl != self.ttl:
+            self.ttl = ttl
+            self.clear()
+
+    def get(self, key: ShareKey, now: float) -> Any | None:
+        """Return a response that is still fresh, or None."""
+        until, response = self._entries.get(key, (0.0, None))
+        return response if now < until else None
+
+    def put(self, key: ShareKey, response: Any, now: float) -> None:
+        """Keep a response."""
+        self._entries[key] = (now + self.ttl, response)
+        self._entries.move_to_end(key)
+        self._scopes.setdefault(key[0], set()).add(key)
+        if len(self._entries) > _MOST:
+            self._drop_oldest()
+        if self.sweep_at == inf:
+            self._sweep_after(now)
+
+    def _sweep_after(self, now: float) -> None:
+        self.sweep_at = now + max(self.ttl, _SWEEP_SECONDS)
+        self._timer.set(self.sweep_at)
+
+    def sweep(self, now: float) -> None:
+        """Forget what has expired, if it is time for that."""
+        if now < self.sweep_at:
+            return
+        while self._entries and next(iter(self._entries.values()))[0] <= now:
+            self._drop_oldest()
+        self.sweep_at = inf
+        if self._entries:
+            self._sweep_after(now)
+
+    def _drop_oldest(self) -> None:
+        key, _ = self._entries.popitem(last=False)
+        keys = self._scopes[key[0]]
+        keys.discard(key)
+        if not keys:
+            del self._scopes[key[0]]
+
+    def clear_scope(self, scope: Hashable) -> None:
+        """Forget the responses of one scope."""
+        for key in self._scopes.pop(scope, ()):
+            del self._entries[key]
+
+    def clear(self) -> None:
+        """Forget all responses."""
+        self._entries.clear()
+        self._scopes.clear()

@@ -1,0 +1,132 @@
+"""Requests that are not sent: a response to an identical one answers them.
+
+That may be one in the cache. Else each follows its leader, a request that is pending or
+in flight, and counts as pending until that ends. It has a deadline of its own, and may
+part from its leader: to fail at that deadline, to be asked for itself, or because its
+client has left.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from ..protocols.base import Failure
+from .exchange import NOBODY, Repetition
+
+if TYPE_CHECKING:
+    from ..protocols.base import ShareKey
+    from .coalescing import Coalescer
+    from .exchange import Exchange, Requester
+    from .queue import RequestQueue
+    from .recorder import Recorder
+    from .timer import Timer
+
+
+class Sharing:
+    """Answers requests without asking the device, and knows who follows whom."""
+
+    def __init__(
+        self,
+        coalescer: Coalescer,
+        queue: RequestQueue,
+        recorder: Recorder,
+        timer: Timer,
+    ) -> None:
+        self._coalescer = coalescer
+        self._cache = coalescer.cache
+        self._queue = queue
+        self._recorder = recorder
+        self._timer = timer
+
+    def share(self, exchange: Exchange, key: ShareKey) -> bool:
+        """Answer a read from the cache, or join it to an identical one, if allowed."""
+        requester = exchange.requester
+        if requester.writing or requester.pinned or self._queue.writing(key[0]):
+            return False
+        if self._cache.ttl:
+            now = exchange.arrived
+            response = self._cache.get(key, now)
+            if response is not None:
+                self._recorder.served_from_cache(exchange, response, now)
+                requester.answered(exchange, response)
+                return True
+        leader = self._coalescer.leader(key)
+        if leader is None or not requester.counted:
+            return False
+        self.join(exchange, leader)
+        return True
+
+    def repeat(self, exchange: Repetition, first: Exchange) -> Failure | None:
+        """Let a request end as `first` does; return its failure if it has failed."""
+        if exchange.request.writes is not None:
+            exchange.requester.writing += 1
+        if first.result is None:
+            self.join(exchange, first)
+            return None
+        response, failure = first.result
+        if failure is None:
+            self._queue.attach(exchange, first)
+            self.answer([exchange], response, exchange.arrived)
+        return failure
+
+    def join(self, follower: Exchange, leader: Exchange) -> None:
+        """Let a request follow another, which has not ended."""
+        if not leader.followers:
+            leader.followers = []
+        leader.followers.append(follower)
+        self._queue.attach(follower, leader)
+        if follower.deadline < self._timer.at:
+            self._timer.set(follower.deadline)
+
+    def answer(self, followers: list[Exchange], response: Any, now: float) -> None:
+        """Hand a response to those that followed the request that it answers."""
+        for exchange in followers:
+            self._queue.detach(exchange)
+        for exchange in followers:
+            requester = exchange.requester
+            if exchange.request.writes is not None:
+                requester.writing -= 1
+            self._recorder.coalesced(exchange, response, now)
+            requester.answered(exchange, response)
+            self.answer(exchange.followers, response, now)  # its repetitions
+            self._queue.relieve(requester)
+
+    def part(self, follower: Exchange) -> Exchange:
+        """Let a request follow no longer; return what it followed."""
+        leader = follower.requester.joined[follower]
+        leader.followers.remove(follower)
+        self._queue.detach(follower)
+        return leader
+
+    def part_reads(self, requester: Requester) -> list[Exchange]:
+        """Let the reads of a requester follow others no longer; return them."""
+        reads = [f for f in requester.joined if not isinstance(f, Repetition)]
+        for exchange in reads:
+            self.part(exchange)
+        return reads
+
+    def part_overdue(
+        self, now: float, otherwise: Failure
+    ) -> list[tuple[Exchange, Failure]]:
+        """Let those follow no longer that have reached their deadline; return them.
+
+        With each comes why it fails: `otherwise` if its leader was never sent.
+        """
+        return [
+            (f, Failure.NO_RESPONSE if self.part(f).attempts else otherwise)
+            for f in self._queue.overdue(now + 1e-9)
+        ]
+
+    def succeed(self, leader: Exchange, followers: list[Exchange]) -> None:
+        """Let those that followed another follow `leader`."""
+        for follower in followers:
+            follower.requester.joined[follower] = leader
+        leader.followers = [*leader.followers, *followers] or NOBODY
+
+    def take_others(self, leader: Exchange) -> list[Exchange]:
+        """Let the requests of other requesters follow `leader` no longer; return them.
+
+        They count as followers until they have another leader.
+        """
+        own = [f for f in leader.followers if f.requester is leader.requester]
+        others = [f for f in leader.followers if f.requester is not leader.requester]
+        leader.followers = own or NOBODY
+        return others

@@ -1,0 +1,83 @@
+"""What the owner's rules say to a question, as the `Watch` expects it.
+
+They are said again here, from the contract alone. A rule counts from the moment when it
+is applied; for a question not taken yet, each that was in force meanwhile may.
+"""
+
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from custom_components.tcp_multiplexer.multiplexer.settings import WritePolicy
+
+if TYPE_CHECKING:
+    from custom_components.tcp_multiplexer.multiplexer import Settings
+
+    from .questions import Question
+
+_ACKNOWLEDGED = {0x05: 256, 0x06: 256, 0x15: 256, 0x16: 256, 0x0F: 6, 0x10: 6}
+"""Up to where the success response repeats the question."""
+_REGISTERS = frozenset((3, 4, 0x17))
+ILLEGAL_FUNCTION = 0x01
+ILLEGAL_VALUE = 0x03
+
+
+class Rules:
+    """The settings that were in force, one after the other."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Begin with what the multiplexer is started with."""
+        self._eras = [settings]
+        self._none = not _forbids(settings)
+
+    def applied(self, settings: Settings) -> None:
+        """Note that other settings are in force."""
+        self._eras.append(settings)
+        self._none = self._none and not _forbids(settings)
+
+    def bars(self, question: Question) -> bool:
+        """Tell whether a question that arrives now must not be sent."""
+        question.era = len(self._eras) - 1
+        return not self._none and _said(self._eras[-1], question) is not None
+
+    def said(self, question: Question) -> set[bytes | None]:
+        """Give what rules may have said to a question by now; None: it may pass."""
+        if self._none:
+            return {None}
+        first = question.era if question.arrived else len(self._eras) - 1
+        # (What was certainly taken at once was judged by those of that moment.)
+        last = first + 1 if question.admitted else len(self._eras)
+        return {_said(settings, question) for settings in self._eras[first:last]}
+
+
+def _forbids(settings: Settings) -> bool:
+    return bool(
+        settings.write_policy is not WritePolicy.ALLOW
+        or settings.allowed_functions
+        or settings.allowed_units
+        or settings.max_read_registers < 125
+    )
+
+
+def _said(settings: Settings, question: Question) -> bytes | None:
+    """Give what a question is told by the rules alone."""
+    body = question.ask.body
+    if (settings.allowed_units and body[0] not in settings.allowed_units) or (
+        settings.allowed_functions and body[1] not in settings.allowed_functions
+    ):
+        return _refusal(body, ILLEGAL_FUNCTION)
+    registers = int.from_bytes(body[4:6]) if body[1] in _REGISTERS else 0
+    if registers > settings.max_read_registers:
+        return _refusal(body, ILLEGAL_VALUE)
+    policy = settings.write_policy
+    if question.ask.writes is None or policy is WritePolicy.ALLOW:
+        return None
+    address = ip_address(question.asker.address)
+    if any(address in network for network in settings.write_networks):
+        return None
+    if policy is WritePolicy.ACKNOWLEDGE and body[1] in _ACKNOWLEDGED:
+        return body[: _ACKNOWLEDGED[body[1]]]
+    return _refusal(body, ILLEGAL_FUNCTION)
+
+
+def _refusal(body: bytes, code: int) -> bytes:
+    return bytes((body[0], body[1] | 0x80, code))
