@@ -10,21 +10,14 @@ attempt at a time and what the owner awaits.
 
 import asyncio
 from dataclasses import replace
-from functools import partial
 import random
 import time
 from typing import TYPE_CHECKING, Any, override
 
-from .dispatch.cache import Cache
-from .dispatch.coalescing import Coalescer
-from .dispatch.connections import Connections
-from .dispatch.dispatcher import Dispatcher
+from .assembly import make_dispatcher, make_pool
 from .dispatch.exchange import Exchange, Requester
-from .dispatch.misfits import Misfits
 from .dispatch.queue import RequestQueue
-from .dispatch.recorder import Recorder
 from .dispatch.timer import Timer
-from .dispatch.units import Units
 from .downstream.listener import Listener
 from .limits import LIMITS, Limits
 from .observe.events import Event, Events, EventType
@@ -32,14 +25,9 @@ from .observe.pcap import to_pcap
 from .observe.snapshot import Snapshot, TraceRecord
 from .observe.statistics import Statistics, percentile
 from .settings import ROWS, make_protocol
-from .upstream.connector import Connector
 from .upstream.dial_in import DialInRoute
-from .upstream.health_tracker import HealthTracker
-from .upstream.pool import UpstreamPool
-from .upstream.prober import Prober
 from .upstream.route import GivenRoute, NetworkRoute
 from .upstream.serial_upstream import SerialRoute
-from .upstream.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -97,22 +85,30 @@ class Multiplexer:
         self._protocol = make_protocol(settings)
         name = name or settings.target
         timer = Timer()
-        recorder = Recorder(self._protocol, self._statistics, self._events)
-        units = Units(
+        self._dispatcher = make_dispatcher(
+            settings,
+            self._protocol,
             self._queue,
-            timer,
-            settings.timeout,
-            recorder.last_good,
-            self._protocol.describe,
+            self._statistics,
             self._events,
+            timer,
             name,
         )
-        self._connections = Connections(settings, self._queue, timer, units)
-        self._dispatcher = self._make_dispatcher(timer, recorder, units, name)
+        self._connections = self._dispatcher.connections
         self._route = GivenRoute(make_upstream) if make_upstream else self._make_route()
-        health = HealthTracker(rng or random.Random())  # noqa: S311 - no secret
-        self._pool = self._dispatcher.supply = self._make_pool(
-            timer, health, paused=paused, name=name
+        self._pool = self._dispatcher.supply = make_pool(
+            settings,
+            self._protocol,
+            self._queue,
+            self._dispatcher,
+            self._route,
+            self._statistics,
+            self._events,
+            timer,
+            rng=rng,
+            paused=paused,
+            name=name,
+            trial_seconds=limits.trial,
         )
         self._listener = Listener(
             settings,
@@ -124,57 +120,6 @@ class Multiplexer:
             limits,
         )
         self._hosts: set[_Host] = set()
-
-    def _make_dispatcher(
-        self, timer: Timer, recorder: Recorder, units: Units, name: str
-    ) -> Dispatcher:
-        settings = self._settings
-        return Dispatcher(
-            settings,
-            self._protocol,
-            self._queue,
-            self._connections,
-            Coalescer(Cache(timer, settings.cache_ttl), share=settings.share_reads),
-            recorder,
-            Misfits(self._statistics, self._events, name),
-            units,
-            self._statistics,
-            timer,
-        )
-
-    def _make_pool(
-        self,
-        timer: Timer,
-        health: HealthTracker,
-        *,
-        paused: bool,
-        name: str,
-    ) -> UpstreamPool:
-        make = partial(self._route.make, self._dispatcher)
-        upkeep = Upkeep(
-            self._settings,
-            self._protocol,
-            self._queue,
-            self._connections,
-            self._dispatcher,
-            Prober(self._queue),
-        )
-        return UpstreamPool(
-            self._settings,
-            self._queue,
-            self._connections,
-            self._dispatcher,
-            Connector(make, self._statistics, name, expects=self._route.expects),
-            health,
-            upkeep,
-            self._statistics,
-            self._events,
-            timer,
-            paused=paused,
-            name=name,
-            has_units=self._protocol.has_units,
-            trial_seconds=self._limits.trial,
-        )
 
     def _make_route(self) -> Route:
         settings = self._settings

@@ -34,10 +34,9 @@ from .policy import Policy, Verdict
 from .refusing import turn_down
 from .response_times import SLOW
 from .sharing import Sharing
+from .unanswered import Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from ..observe.statistics import Statistics
     from ..protocols.base import Protocol, Request, ShareKey, Unsolicited
     from ..settings import Settings
@@ -82,13 +81,14 @@ class Dispatcher(UpstreamOwner):
         self.last_response: float | None = None
         """When the device last answered (loop time)."""
         self._upstreams = connections.open
-        self._connections = connections
+        self.connections = connections
         self._timer = timer
         self._protocol = protocol
         self._queue = queue
         self._coalescer = coalescer
         self._cache = coalescer.cache
         self._sharing = Sharing(coalescer, queue, recorder, timer)
+        self.unanswered = Unanswered(self, queue, coalescer, self._sharing, recorder)
         self._units = units
         self.expiry = Expiry(self, queue, connections, units, misfits, coalescer.cache)
         self._loop = asyncio.get_running_loop()
@@ -105,7 +105,7 @@ class Dispatcher(UpstreamOwner):
 
     def apply(self, settings: Settings) -> None:
         """Apply changed settings; deadlines of pending requests only get earlier."""
-        self._connections.apply(settings)
+        self.connections.apply(settings)
         self._units.timeout = settings.timeout
         self.policy = Policy(settings, self._protocol)
         self._update_guard()
@@ -126,7 +126,7 @@ class Dispatcher(UpstreamOwner):
         units.breakers.reconnected(upstream.opened_at)
         patience = units.patience.shortest if upstream.identifies else units.timeout
         self._early = units.timeout - patience
-        self._connections.add(upstream, connect_delay)
+        self.connections.add(upstream, connect_delay)
 
     # ---- a request arrives ------------------------------------------------------
 
@@ -150,14 +150,14 @@ class Dispatcher(UpstreamOwner):
         elif request.writes is not None:
             if exchange.requester.joined:
                 for read in self._sharing.part_reads(exchange.requester):
-                    self._place(read, read.request.share_key)
+                    self.place(read, read.request.share_key)
             exchange.requester.writing += 1
             self._coalescer.wrote(request)
         elif request.flaw is not None:
             refused = Verdict.REFUSE_SIZE
             turn_down(exchange, refused, self._protocol, self.recorder)
             return
-        self._place(exchange, key)
+        self.place(exchange, key)
 
     def _stopped(self, exchange: Exchange) -> bool:
         """Turn a request down if a rule or a breaker stops it; return whether so."""
@@ -175,14 +175,14 @@ class Dispatcher(UpstreamOwner):
         """Accept the repetition of a request: it ends as that does, or has ended."""
         failure = self._sharing.repeat(exchange, first)
         if failure is not None:
-            self.fail(exchange, failure)
+            self.unanswered.fail(exchange, failure, exchange.arrived)
 
-    def _place(self, exchange: Exchange, key: ShareKey | None) -> None:
+    def place(self, exchange: Exchange, key: ShareKey | None) -> None:
         """Queue a request, or fail it at once if it cannot be served in time."""
         if not self._upstreams or not self.supply.willing:
             failure = self.supply.refuses(exchange.deadline)
             if failure is not None:
-                self.fail(exchange, failure)
+                self.unanswered.fail(exchange, failure, self._loop.time())
                 return
         self._queue.put(exchange)
         if key is not None:
@@ -196,6 +196,7 @@ class Dispatcher(UpstreamOwner):
 
         Only those that nothing depends on are dropped; the others are still served.
         """
+        now = self._loop.time()
         for follower in tuple(requester.joined):
             self._sharing.part(follower)
         left = self._protocol.drop_reads_at_eof
@@ -203,9 +204,9 @@ class Dispatcher(UpstreamOwner):
             requester, lambda r: r.retry_safe or (left and r.writes is None)
         )
         for exchange in dropped:
-            self._lead_followers(self._coalescer.ended(exchange))
+            self.unanswered.succeed(self._coalescer.ended(exchange), now)
         self._queue.admit()
-        self.dispatch(self._loop.time())
+        self.dispatch(now)
         return dropped
 
     # ---- it is sent -------------------------------------------------------------
@@ -214,7 +215,7 @@ class Dispatcher(UpstreamOwner):
         """Send what can be sent; ask for another connection where that helps."""
         if self._within:
             return  # called by a requester during this very loop, which goes on
-        queue, connections, upstreams = self._queue, self._connections, self._upstreams
+        queue, connections, upstreams = self._queue, self.connections, self._upstreams
         while queue.depth:
             upstream = upstreams[0] if len(upstreams) == 1 else connections.best()
             if upstream is None or not upstream.ready:
@@ -256,7 +257,7 @@ class Dispatcher(UpstreamOwner):
         turned_down, queue.turned_down = queue.turned_down, []
         self._within = True
         for hopeless, failure in turned_down:
-            self.fail(hopeless, failure)
+            self.unanswered.fail(hopeless, failure, now)
             queue.relieve(hopeless.requester)
         self._within = False
         return exchange
@@ -297,7 +298,7 @@ class Dispatcher(UpstreamOwner):
         if requester.counted:
             upstream.last_used = now
             self.recorder.answered(exchange, response, now)
-        self._connections.freed(upstream, now)
+        self.connections.freed(upstream, now)
         if self._queue.depth:
             self.dispatch(now)
         requester.answered(exchange, response)
@@ -313,17 +314,12 @@ class Dispatcher(UpstreamOwner):
         elif question := self._units.breakers.question(proof=now):
             self.supply.question(upstream, question, now)
         self._update_guard()
-        self._connections.limit(upstream, now)
+        self.connections.limit(upstream, now)
 
     def refuse_silent(self, now: float) -> None:
         """Fail soon what waits for a unit that turned out to be silent."""
         self._update_guard()
         self._timer.set(now)
-
-    def leads_no_more(self, exchange: Exchange) -> None:
-        """Let those of others that have joined a request ask for themselves."""
-        self._coalescer.retire(exchange)
-        self._lead_followers(self._sharing.take_others(exchange))
 
     def taken_off(self, exchange: Exchange) -> None:
         """Note that an exchange is no longer on a connection."""
@@ -331,27 +327,6 @@ class Dispatcher(UpstreamOwner):
         requester.in_flight -= 1
         if not requester.in_flight:
             requester.upstream = requester.pinned
-
-    def put_back(self, exchange: Exchange, *, ahead: bool = True) -> None:
-        """Queue a request again; nobody waits for one whose client does not read."""
-        self._queue.requeue(exchange, ahead=ahead)
-        if exchange.requester.held:
-            self._lead_followers(self._sharing.take_others(exchange))
-
-    def _lead_followers(self, followers: list[Exchange]) -> None:
-        """Make the first follower that can still be served the leader of the others."""
-        while followers:
-            exchange = followers.pop(0)
-            requester = exchange.requester
-            self._queue.detach(exchange)
-            failure = self.supply.refuses(exchange.deadline)
-            if failure is not None:
-                self.fail(exchange, failure)
-                self._queue.relieve(requester)
-                continue
-            self._sharing.succeed(exchange, followers)
-            self._place(exchange, exchange.request.share_key)
-            return
 
     @override
     def unanswerable(
@@ -362,62 +337,10 @@ class Dispatcher(UpstreamOwner):
         self._queue.ended(exchange)
         if self._units.active:
             self._units.ended(upstream, exchange, now)
-            self._connections.limit(upstream, now)
-        self.fail(exchange, failure)
-        self._connections.freed(upstream, now)
+            self.connections.limit(upstream, now)
+        self.unanswered.fail(exchange, failure, now)
+        self.connections.freed(upstream, now)
         self.dispatch(now)
-
-    def fail(
-        self, exchange: Exchange, failure: Failure, *, blame_device: bool = True
-    ) -> None:
-        """Record a failure and hand it to the requester.
-
-        It counts towards the upstream's health, unless only a unit is to blame.
-        """
-        requester = exchange.requester
-        if requester.counted:
-            self.recorder.failed(exchange, failure, self._loop.time())
-        if exchange.request.writes is not None:
-            requester.writing -= 1
-            self._coalescer.wrote(exchange.request)
-        requester.failed(exchange, failure)
-        for follower in tuple(exchange.followers):
-            if isinstance(follower, Repetition):
-                self._sharing.part(follower)
-                self.fail(follower, failure)
-        self._lead_followers(self._coalescer.ended(exchange))
-        if blame_device and exchange.attempts:  # else the device has no part in it
-            self.supply.unanswered(failure)
-
-    def fail_pending(
-        self, failure: Failure, before: float, of: Iterable[Requester] | None = None
-    ) -> None:
-        """Fail the pending requests whose deadline is before `before` (loop time)."""
-        for requester in self._queue.requesters() if of is None else of:
-            while requester.pending and requester.pending[0].deadline < before:
-                self.drop(requester.pending[0], failure)
-        self._queue.admit()
-
-    def drop(self, exchange: Exchange, failure: Failure) -> None:
-        """Fail a pending request."""
-        self._queue.drop(exchange)
-        self.fail(exchange, failure)
-        self._queue.relieve(exchange.requester)
-
-    def fail_followers(self, now: float, otherwise: Failure) -> None:
-        """Fail the joined reads that have reached their own deadline.
-
-        `otherwise` is why, if what they have joined was never sent.
-        """
-        for follower, failure in self._sharing.part_overdue(now, otherwise):
-            self.fail(follower, failure)
-            self._queue.relieve(follower.requester)
-
-    def held(self, requester: Requester) -> None:
-        """Let nobody wait for what a requester asks that does not read."""
-        for exchange in tuple(requester.pending):
-            self._lead_followers(self._sharing.take_others(exchange))
-        self.dispatch(self._loop.time())
 
     # ---- it gets no response ----------------------------------------------------
 
@@ -438,7 +361,7 @@ class Dispatcher(UpstreamOwner):
         dismissed = unpin(upstream, self._queue.requesters())
         unfinished = list(upstream.in_flight.values())
         if unfinished and upstream.quiet:
-            self._connections.quieten(upstream, now + upstream.quiet)
+            self.connections.quieten(upstream, now + upstream.quiet)
         self._watch_loss(upstream, reason, now)
         staying = [e for e in unfinished if e.requester not in dismissed]
         unserved = not self._protocol.retry_needs_served
@@ -451,17 +374,19 @@ class Dispatcher(UpstreamOwner):
         for exchange in unfinished:
             self.taken_off(exchange)
         for exchange in reversed(again):
-            self.put_back(exchange, ahead=not self._units.breakers.suspects(exchange))
+            ahead = not self._units.breakers.suspects(exchange)
+            self.unanswered.put_back(exchange, now, ahead=ahead)
         for requester in upstream.waiting:
             self._queue.offer(requester)
         self.supply.lost(upstream, reason, detail, now)
         for exchange in unfinished:
             if exchange not in again:
                 self._queue.ended(exchange)
-                self.fail(exchange, Failure.CONNECTION_LOST)
+                self.unanswered.fail(exchange, Failure.CONNECTION_LOST, now)
         for requester in dismissed:
             requester.dismiss()
-        self.fail_pending(Failure.CONNECTION_LOST, inf, of=dismissed)
+        lost = Failure.CONNECTION_LOST
+        self.unanswered.fail_pending(lost, now, inf, of=dismissed)
         self.dispatch(now)
 
     def _watch_loss(self, upstream: Upstream, reason: CloseReason, now: float) -> None:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from ..networks import Address
     from ..observe.statistics import Statistics
     from ..protocols.base import Failure, Mismatch, Request, Unsolicited
-    from .patience import Crowd
 
 
 NOBODY: list[Exchange] = []
@@ -236,8 +235,6 @@ class Upstream(ABC):
         """Requests sent."""
         self.capacity = 1
         """How many requests may be in flight; kept by `Connections`."""
-        self.crowd: Crowd | None = None
-        """What is overdue on it, if anything ever was; kept by `Patience`."""
         self.timeouts_in_a_row = 0
         """Requests that had a fair chance and timed out since the last byte arrived."""
         self.discarded_for: Exchange | None = None

@@ -9,7 +9,7 @@ its time to wake up must not be made to begin again.
 """
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol as Interface
 
 from ..protocols.base import Failure
 from .exchange import CloseReason
@@ -17,10 +17,11 @@ from .exchange import CloseReason
 if TYPE_CHECKING:
     from .cache import Cache
     from .connections import Connections
-    from .dispatcher import Dispatcher
     from .exchange import Exchange, Upstream
     from .misfits import Misfits
     from .queue import RequestQueue
+    from .supply import Supply
+    from .unanswered import Unanswered
     from .units import Units
 
 _TIMEOUTS_TO_RENEW = 2
@@ -29,12 +30,26 @@ _MAX_DOUBLED = 5
 """How often that number is doubled for connections that have never answered."""
 
 
+class Sender(Interface):
+    """What it needs of the dispatcher, which it does not import."""
+
+    supply: Supply
+    unanswered: Unanswered
+    last_response: float | None
+
+    def taken_off(self, exchange: Exchange) -> None:
+        """Note that an exchange is no longer on a connection."""
+
+    def refuse_silent(self, now: float) -> None:
+        """Fail soon what waits for a unit that turned out to be silent."""
+
+
 class Expiry:
     """Gives up exchanges whose time is over, and judges what that says."""
 
     def __init__(  # noqa: PLR0917 - the parts that it connects
         self,
-        dispatcher: Dispatcher,
+        dispatcher: Sender,
         queue: RequestQueue,
         connections: Connections,
         units: Units,
@@ -42,13 +57,14 @@ class Expiry:
         cache: Cache,
     ) -> None:
         self._dispatcher = dispatcher
+        self._unanswered = dispatcher.unanswered
         self._queue = queue
         self._connections = connections
         self._units = units
         self._misfits = misfits
         self._cache = cache
         self._loop = asyncio.get_running_loop()
-        self._unanswered = 0
+        self._silent_connections = 0
         """Connections in a row that were renewed without ever having answered."""
 
     def next_moment(self) -> float:
@@ -70,7 +86,7 @@ class Expiry:
         self._cache.sweep(now)
         never_sent = Failure.BUSY if self._connections.open else Failure.NO_CONNECTION
         # first of all: none of these may succeed what it has joined
-        self._dispatcher.fail_followers(now, never_sent)
+        self._unanswered.fail_followers(now, never_sent)
         self._fail_hopeless(now, never_sent)
         for upstream in self._connections:
             for exchange in tuple(upstream.in_flight.values()):
@@ -93,7 +109,7 @@ class Expiry:
                     failure = Failure.SILENT
                 else:
                     break
-                self._dispatcher.drop(exchange, failure)
+                self._unanswered.drop(exchange, failure, now)
         self._queue.admit()
 
     def _lose_patience(self, upstream: Upstream, now: float) -> None:
@@ -101,12 +117,12 @@ class Expiry:
         units = self._units
         overdue = units.look(upstream, now)
         for exchange in overdue:
-            self._dispatcher.leads_no_more(exchange)
+            self._unanswered.leads_no_more(exchange, now)
         lost = units.patience.lost(upstream, now)
         if lost is not None:
             keep = upstream.expire(lost)
             self._dispatcher.taken_off(lost)
-            self._dispatcher.put_back(lost)
+            self._unanswered.put_back(lost, now)
             if not keep:
                 upstream.close(CloseReason.NO_RESPONSE)
                 return
@@ -129,11 +145,13 @@ class Expiry:
             # first of all: a late response must reach no requester
             upstream.close(CloseReason.NO_RESPONSE)
         if trial_lost and now < exchange.deadline:
-            dispatcher.put_back(exchange)
+            self._unanswered.put_back(exchange, now)
         else:
             self._queue.ended(exchange)
             blame = not self._only_unit(exchange)
-            dispatcher.fail(exchange, Failure.NO_RESPONSE, blame_device=blame)
+            self._unanswered.fail(
+                exchange, Failure.NO_RESPONSE, now, blame_device=blame
+            )
         if upstream in self._connections.open:
             self._connections.freed(upstream, now)
 
@@ -146,14 +164,16 @@ class Expiry:
         upstream.timeouts_in_a_row += 1
         limit = _TIMEOUTS_TO_RENEW
         if not upstream.responses:
-            limit <<= min(self._unanswered, _MAX_DOUBLED)
+            limit <<= min(self._silent_connections, _MAX_DOUBLED)
         if upstream.timeouts_in_a_row < limit:
             return False
         if upstream.timeouts_in_a_row == limit:
             witness = self._units.breakers.witness()
             if witness and self._dispatcher.supply.question(upstream, witness, now):
                 return False
-        self._unanswered = 0 if upstream.responses else self._unanswered + 1
+        self._silent_connections += 1
+        if upstream.responses:
+            self._silent_connections = 0
         self._units.breakers.renewed()
         return True
 

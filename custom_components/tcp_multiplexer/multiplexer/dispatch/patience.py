@@ -94,10 +94,17 @@ class Patience:
         """Use the response times, the breakers, and the units `known` to answer."""
         self.timeout = 0.0
         """Seconds after which a request times out."""
+        self._crowds: dict[Upstream, Crowd] = {}
+        """Of the connections on which something has been overdue."""
         self._queue = queue
         self._times = times
         self._breakers = breakers
         self._known = known
+
+    @property
+    def resting(self) -> bool:
+        """Whether there is nothing to watch on any connection."""
+        return all(crowd.resting for crowd in self._crowds.values())
 
     @property
     def shortest(self) -> float:
@@ -118,7 +125,7 @@ class Patience:
 
     def due(self, upstream: Upstream, exchange: Exchange) -> float:
         """Return when a request in flight is overdue (loop time)."""
-        crowd, request = upstream.crowd, exchange.request
+        crowd, request = self._crowds.get(upstream), exchange.request
         patience = self.of(request.unit)
         if crowd is not None and crowd.beside.get(request):
             patience = max(patience, crowd.slowest + self.shortest)
@@ -126,7 +133,11 @@ class Patience:
 
     def next_moment(self, upstream: Upstream) -> float:
         """Return when a request next becomes overdue (loop time), or infinity."""
-        overdue = () if upstream.crowd is None else upstream.crowd.overdue
+        overdue = (
+            ()
+            if self._crowds.get(upstream) is None
+            else self._crowds.get(upstream).overdue
+        )
         return min(
             (
                 self.due(upstream, exchange)
@@ -140,7 +151,7 @@ class Patience:
 
     def look(self, upstream: Upstream, now: float) -> list[Exchange]:
         """Return the requests that have become overdue."""
-        crowd = upstream.crowd
+        crowd = self._crowds.get(upstream)
         overdue = () if crowd is None else crowd.overdue
         late = [
             exchange
@@ -149,7 +160,7 @@ class Patience:
         ]
         if late:
             if crowd is None:
-                crowd = upstream.crowd = Crowd()
+                crowd = self._crowds[upstream] = Crowd()
             for exchange in late:
                 crowd.overdue[exchange.request] = exchange
                 self._limit(upstream, exchange.request.unit)
@@ -157,7 +168,7 @@ class Patience:
 
     def room_beside(self, upstream: Upstream) -> int:
         """Return how many requests may be in flight beyond the usual number."""
-        crowd = upstream.crowd
+        crowd = self._crowds.get(upstream)
         if crowd is None or crowd.alone:
             return 0
         return min(len(crowd.overdue), _MAX_OVERDUE if crowd.works else _MAX_TRIED)
@@ -168,7 +179,7 @@ class Patience:
         Until it is known how the device takes that, only a read may, and not one of a
         unit that is silent.
         """
-        crowd = upstream.crowd
+        crowd = self._crowds.get(upstream)
         if crowd is None or not crowd.overdue or crowd.works:
             return True
         request = exchange.request
@@ -176,7 +187,7 @@ class Patience:
 
     def sent(self, upstream: Upstream, exchange: Exchange) -> None:
         """Note that a request was sent."""
-        crowd = upstream.crowd
+        crowd = self._crowds.get(upstream)
         if crowd is not None and crowd.overdue:
             unit = exchange.request.unit
             crowd.beside[exchange.request] = any(
@@ -186,7 +197,7 @@ class Patience:
 
     def answered(self, upstream: Upstream, exchange: Exchange, now: float) -> bool:
         """Note a response; return whether its time says something about its unit."""
-        crowd = upstream.crowd
+        crowd = self._crowds.get(upstream)
         if crowd is None:
             return True
         beside = self._ended(upstream, crowd, exchange, now)
@@ -204,7 +215,7 @@ class Patience:
 
         What was sent beside others does only if the device has gone past it since.
         """
-        crowd, unit = upstream.crowd, exchange.request.unit
+        crowd, unit = self._crowds.get(upstream), exchange.request.unit
         if crowd is None:
             return True
         beside = self._ended(upstream, crowd, exchange, now)
@@ -219,7 +230,7 @@ class Patience:
 
     def heard(self, upstream: Upstream, exchange: Exchange) -> bool:
         """Return whether its unit has answered something since a request was sent."""
-        crowd = upstream.crowd
+        crowd = self._crowds.get(upstream)
         return (
             crowd is not None
             and crowd.heard.get(exchange.request.unit, 0.0) > exchange.sent
@@ -227,8 +238,9 @@ class Patience:
 
     def ended(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
         """Note that a request has ended otherwise."""
-        if upstream.crowd is not None:
-            self._ended(upstream, upstream.crowd, exchange, now)
+        crowd = self._crowds.get(upstream)
+        if crowd is not None:
+            self._ended(upstream, crowd, exchange, now)
 
     def lost(self, upstream: Upstream, now: float) -> Exchange | None:
         """Return a read that the device has lost, to be asked again, or None.
@@ -236,7 +248,7 @@ class Patience:
         So it has if it answered something sent later, or if nothing sent earlier is
         left to be answered, and the patience with it is over.
         """
-        crowd = upstream.crowd
+        crowd = self._crowds.get(upstream)
         if crowd is None or crowd.alone:
             return None
         first = next(iter(upstream.in_flight), None)
@@ -267,7 +279,7 @@ class Patience:
 
     def closed(self, upstream: Upstream) -> None:
         """Note that a connection is gone, and what was in flight on it."""
-        crowd, upstream.crowd = upstream.crowd, None
+        crowd = self._crowds.pop(upstream, None)
         if crowd is not None:
             for request in crowd.overdue:
                 self._queue.unbar(request.unit)
@@ -296,7 +308,7 @@ class Patience:
 
     def _limit(self, upstream: Upstream, unit: Hashable) -> None:
         """Let no more requests go to a unit than may, while one of its is overdue."""
-        crowd = upstream.crowd
+        crowd = self._crowds.get(upstream)
         overdue = () if crowd is None else crowd.overdue
         if any(request.unit == unit for request in overdue):
             limit = 1 if unit in self._breakers.units else _MAX_WITH_UNIT

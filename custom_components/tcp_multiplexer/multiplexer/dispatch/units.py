@@ -53,8 +53,6 @@ class Units:
         self.patience = Patience(queue, self.times, self.breakers, known)
         self.held: dict[Hashable, float] = {}
         """Units to which nothing is sent, and until when (loop time)."""
-        self._crowded: dict[Upstream, None] = {}
-        """Connections with something overdue, or not yet understood."""
         self._queue = queue
         self._timer = timer
         self.timeout = timeout
@@ -70,7 +68,10 @@ class Units:
 
     def _update_active(self) -> None:
         self.active = bool(
-            self.times.watched or self.held or self.breakers or self._crowded
+            self.times.watched
+            or self.held
+            or self.breakers
+            or not self.patience.resting
         )
 
     # ---- before a request is sent -----------------------------------------------
@@ -94,8 +95,7 @@ class Units:
     def sent(self, upstream: Upstream, exchange: Exchange) -> None:
         """Note that a request was sent; needed only while `active`."""
         self.breakers.sent(exchange)
-        if upstream.crowd is not None:
-            self.patience.sent(upstream, exchange)
+        self.patience.sent(upstream, exchange)
 
     # ---- how it ends ------------------------------------------------------------
 
@@ -107,7 +107,6 @@ class Units:
         unit = exchange.request.unit
         if self.patience.answered(upstream, exchange, now):
             self.times.add(unit, now - exchange.sent)
-        self._settle(upstream)
         opens = bool(self.breakers) and self.breakers.answered(exchange, now)
         self._update_active()
         return opens
@@ -120,7 +119,6 @@ class Units:
         """
         unit = exchange.request.unit
         fair = self.patience.timed_out(upstream, exchange, now)
-        self._settle(upstream)
         self.breakers.ended(exchange, now)
         self._update_active()
         allowed = exchange.deadline - exchange.arrived
@@ -130,7 +128,6 @@ class Units:
     def ended(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
         """Note that a request has ended in a way that says nothing about its unit."""
         self.patience.ended(upstream, exchange, now)
-        self._settle(upstream)
         self.breakers.ended(exchange, now)
         self._update_active()
 
@@ -152,7 +149,6 @@ class Units:
         for exchange in upstream.in_flight.values():
             self.breakers.ended(exchange, now)
         self.patience.closed(upstream)
-        self._settle(upstream)
         self._update_active()
 
     def hung_up(self, exchange: Exchange, now: float, proof: float) -> None:
@@ -166,7 +162,6 @@ class Units:
         """Return the requests on a connection that have become overdue."""
         overdue = self.patience.look(upstream, now)
         if overdue:
-            self._crowded[upstream] = None
             self.active = True
         return overdue
 
@@ -188,8 +183,3 @@ class Units:
     def next_moment(self) -> float:
         """Return when `release` next has something to do (loop time), or infinity."""
         return min(self.held.values(), default=inf)
-
-    def _settle(self, upstream: Upstream) -> None:
-        crowd = upstream.crowd
-        if crowd is None or crowd.resting:
-            self._crowded.pop(upstream, None)

@@ -371,7 +371,7 @@ class Client(ClientConnection):
         self.held = True
         self._memory.begun(self, incomplete=False)  # it may be complete, but unread
         self._pause_if_full()
-        self._dispatcher.held(self)
+        self._dispatcher.unanswered.held(self, self._time())
 
     @override
     def resume_writing(self) -> None:

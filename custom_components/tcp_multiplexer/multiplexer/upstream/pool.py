@@ -12,6 +12,7 @@ One timer wakes the pool at the earliest moment at which something is due.
 
 import asyncio
 import logging
+from math import inf
 from typing import TYPE_CHECKING, override
 
 from ..dispatch.exchange import CloseReason
@@ -177,10 +178,12 @@ class UpstreamPool(Supply):
             LOGGER.info("%s is unavailable: %s", self._name, reason)
             self._events.emit(Event(EventType.UPSTREAM_LOST, detail=reason))
         self._report_health()
-        self._dispatcher.fail_pending(
-            Failure.NO_CONNECTION, before=self.health.next_attempt
-        )
+        self._fail_pending(Failure.NO_CONNECTION, before=self.health.next_attempt)
         self.connect()
+
+    def _fail_pending(self, failure: Failure, before: float = inf) -> None:
+        now = self._loop.time()
+        self._dispatcher.unanswered.fail_pending(failure, now, before)
 
     @override
     def lost(
@@ -254,7 +257,7 @@ class UpstreamPool(Supply):
             self.paused = True
             self.willing = False
             LOGGER.info("%s is left alone: paused", self._name)
-        self._dispatcher.fail_pending(Failure.PAUSED, before=float("inf"))
+        self._fail_pending(Failure.PAUSED)
         await self._connector.cancel()
         self._report_health()
         await self._closer.close_all(CloseReason.PAUSED, drain=True)
@@ -281,7 +284,7 @@ class UpstreamPool(Supply):
         self._stopped = True
         self.willing = False
         await self._connector.cancel()
-        self._dispatcher.fail_pending(Failure.NO_CONNECTION, before=float("inf"))
+        self._fail_pending(Failure.NO_CONNECTION)
         for upstream in self._connections:
             upstream.close(CloseReason.STOPPED)
         self._timer.cancel()
