@@ -91,6 +91,8 @@ class Watch:
         """What a probe may ask."""
         self._must_end: list[tuple[str, list[Question], int]] = []
         """Why, and which questions have to end in this turn but for so many."""
+        self.chosen = inf
+        """When what is sent now was chosen, if it is seen later."""
         self._steps = 0
         self._writes_at_least = self._writes_at_most = 0
         """Writes sent in a row while a read waited."""
@@ -328,7 +330,7 @@ class Watch:
             del self._line_sent[unit]
         elif (
             self.dialect.gave_up(body)
-            and not question.links[-1].dialled.is_closing()
+            and not question.links[-1].program.is_closing()
             and self.loop.time() >= question.asked + self.shortest_timeout
         ):
             self._line_held[unit] = sent + self._hold
@@ -531,7 +533,11 @@ class Watch:
         self._pending.pop(question, None)
         question.sent = now
         flying = self._flying[link]
-        known = [other for other in flying if not self._may_have_ended(other)]
+        known = [
+            other
+            for other in flying
+            if other is not question and not self._may_have_ended(other)
+        ]
         late = [other for other in known if self._is_overdue(other)]
         question.beside = bool(late)
         flying[question] = None
@@ -594,7 +600,7 @@ class Watch:
         return (
             question.ask.retry_safe
             and len(question.links) == 1
-            and (question.beside or question.links[0].dialled.is_closing())
+            and (question.beside or question.links[0].program.is_closing())
         )
 
     def _check_resend(self, question: Question) -> None:
@@ -649,6 +655,7 @@ class Watch:
                 and other.gone_turn is None
                 and not other.asker.host
                 and other.arrived_turn < latest
+                and (other.arrived or 0.0) <= self.chosen
                 and not (other.alike or other.handed or other.delayed)
                 and other.asker.sure
                 and other is self._first_unsent(other.asker)

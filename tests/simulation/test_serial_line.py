@@ -24,6 +24,7 @@ from .clients import HalfCloser, Leaver, SimulatedClient, SlowReader, Temper
 from .device import HOST, PORT
 from .dialects import Verdict
 from .network import Link, ProgramEndpoint, Refusal
+from .questions import Violation
 from .world import World
 
 TIMEOUT = 0.6
@@ -64,16 +65,27 @@ class SerialServer(asyncio.Protocol):
         assert watched is not None
         assert read is not None
         last = 0
+        port = self.world.settings.serial
+        tested_at: float | None = None
 
         def translated(data: bytes) -> None:
-            nonlocal last
+            nonlocal last, tested_at
             assert with_crc(data[:-2]) == data
             if last == _UNKNOWN:
                 read(b"")  # silence has ended its response
             last = data[1]
+            now = self.loop.time()
             if data[1:-2] == _TEST:
+                tested_at = tested_at or now
                 return
-            watched(self.world.dialect.pack(0, data[:-2]))
+            if port is not None:
+                self.world.watch.chosen = (tested_at or now) - port.silence
+            tested_at = None
+            try:
+                watched(self.world.dialect.pack(0, data[:-2]))
+            except Violation as err:  # whoever writes may take it for a broken port
+                context = {"message": str(err), "exception": err}
+                self.loop.call_exception_handler(context)
 
         end.on_write = translated
         self._buffer = b""

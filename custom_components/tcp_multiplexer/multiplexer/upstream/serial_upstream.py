@@ -70,6 +70,8 @@ class _Sender(asyncio.WriteTransport):
         self._loop = asyncio.get_running_loop()
         self._silent_at = 0.0
         """When the line has been silent for long enough."""
+        self.written_at = 0.0
+        """When the last frame went out (loop time)."""
         self._timer: asyncio.TimerHandle | None = None
 
     def heard(self) -> None:
@@ -82,6 +84,7 @@ class _Sender(asyncio.WriteTransport):
         if self._loop.time() < self._silent_at:
             self._timer = self._loop.call_at(self._silent_at, self.write, data)
         elif not self._transport.is_closing():
+            self.written_at = self._loop.time()
             try:
                 self._transport.write(data)
             except Exception:  # serialx's own; `connection_lost` is about to follow
@@ -114,6 +117,20 @@ class SerialUpstream(StreamUpstream):
         super().__init__(owner, codec, batch=False, connect_seconds=connect_seconds)
         self._port = port
         self._sender: _Sender | None = None
+        self._sent_at = 0.0
+        """When the last request was to go out (loop time)."""
+
+    @property
+    @override
+    def quiet(self) -> float:
+        """Counted from when the request went out.
+
+        It waits for silence on the line, or until it is known whether there is an echo.
+        """
+        quiet = super().quiet
+        if not quiet or self._sender is None:
+            return quiet
+        return quiet + max(0.0, self._sender.written_at - self._sent_at)
 
     @override
     async def _connect(self) -> None:
@@ -125,6 +142,11 @@ class SerialUpstream(StreamUpstream):
         transport = cast("asyncio.WriteTransport", transport)
         self._sender = _Sender(transport, self._port.line.silence)
         super().connection_made(self._sender)
+
+    @override
+    def send(self, exchange: Exchange) -> None:
+        self._sent_at = self._loop.time()
+        super().send(exchange)
 
     @override
     def data_received(self, data: bytes) -> None:
