@@ -16,6 +16,9 @@ from custom_components.tcp_multiplexer.multiplexer import (
     Settings,
     SettingsError,
 )
+from custom_components.tcp_multiplexer.multiplexer.upstream.serial_upstream import (
+    SerialUpstream,
+)
 from tests.waiting import until
 
 from .devices import port_of
@@ -189,6 +192,27 @@ async def test_the_port_is_free_once_it_has_stopped(
             assert await mux.request(READ) == READ_ANSWER
             assert mux.snapshot().connection_attempts == 1
             await mux.stop()
+
+
+async def test_a_stop_waits_until_the_port_is_closed(
+    share: Share, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Transports close in the background, and some take their time."""
+    mux = await share()
+    await connected(mux)
+    closed = asyncio.Event()
+    lost = SerialUpstream.connection_lost
+
+    def lost_late(upstream: SerialUpstream, exc: Exception | None) -> None:
+        def now() -> None:
+            closed.set()
+            lost(upstream, exc)
+
+        asyncio.get_running_loop().call_later(0.1, now)
+
+    monkeypatch.setattr(SerialUpstream, "connection_lost", lost_late)
+    await mux.stop()
+    assert closed.is_set()
 
 
 async def test_reconnecting_waits_for_the_port(line: PtyLine, share: Share) -> None:

@@ -91,8 +91,6 @@ class Watch:
         """What a probe may ask."""
         self._must_end: list[tuple[str, list[Question], int]] = []
         """Why, and which questions have to end in this turn but for so many."""
-        self.chosen = inf
-        """When what is sent now was chosen, if it is seen later."""
         self._steps = 0
         self._writes_at_least = self._writes_at_most = 0
         """Writes sent in a row while a read waited."""
@@ -104,6 +102,8 @@ class Watch:
         network.on_dial = self._dialled
         network.on_refused = self._refused
 
+    chosen = inf
+    """When what is sent now was chosen, if it is seen later (loop time)."""
     _line_sent: dict[int, tuple[float, Question | None]]
     """Per unit of a line, when it was last asked what, unless that was answered."""
     _line_held: dict[int, float]
@@ -516,8 +516,8 @@ class Watch:
         if (
             self.dialect.drops_reads
             and question.ask.writes is None
-            and question.gone_turn is not None
-            and self.loop.turns > question.gone_turn + 2
+            and self._was_gone(question)
+            and self.loop.turns > (question.gone_turn or 0) + 2
             and not (question.links or question.alike)
         ):
             # (The engine learns of it in the next turn; what was handed to a connection
@@ -584,9 +584,17 @@ class Watch:
                 found = candidates[0]
                 # (What nobody waits for any more, or what was sent, may be a probe.)
                 asked = found.links and not self._may_be_resent(found)
-                done = found.gone_turn is not None or asked
+                done = self._was_gone(found) or asked
                 return None if done and self._may_probe(body) else found
         return None if self._may_probe(body) or not same else same[0]
+
+    def _was_gone(self, question: Question) -> bool:
+        """Tell whether a client had certainly left when what is sent was chosen."""
+        return question.gone_turn is not None and self.chosen == inf
+
+    def tested(self, unit: int) -> None:
+        """Note that a unit of a line is asked by what goes before a request."""
+        self._line_sent[unit] = (self.loop.time(), None)
 
     def _may_probe(self, body: bytes) -> bool:
         """Tell whether a request may be the engine's own.

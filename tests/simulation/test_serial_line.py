@@ -77,6 +77,7 @@ class SerialServer(asyncio.Protocol):
             now = self.loop.time()
             if data[1:-2] == _TEST:
                 tested_at = tested_at or now
+                self.world.watch.tested(data[0])
                 return
             if port is not None:
                 self.world.watch.chosen = (tested_at or now) - port.silence
