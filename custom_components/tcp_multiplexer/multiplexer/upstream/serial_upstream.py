@@ -123,14 +123,15 @@ class SerialUpstream(StreamUpstream):
     @property
     @override
     def quiet(self) -> float:
-        """Counted from when the request went out.
+        """Counted from when the request went out; 0 if it never did.
 
         It waits for silence on the line, or until it is known whether there is an echo.
         """
         quiet = super().quiet
         if not quiet or self._sender is None:
             return quiet
-        return quiet + max(0.0, self._sender.written_at - self._sent_at)
+        later = self._sender.written_at - self._sent_at
+        return quiet + later if later >= 0 else 0.0
 
     @override
     async def _connect(self) -> None:
