@@ -22,7 +22,13 @@ from homeassistant.config_entries import (
     ConfigFlow,
     ConfigFlowResult,
 )
-from homeassistant.const import CONF_HOST, CONF_NAME, CONF_PORT, CONF_PROTOCOL
+from homeassistant.const import (
+    CONF_DEVICE,
+    CONF_HOST,
+    CONF_NAME,
+    CONF_PORT,
+    CONF_PROTOCOL,
+)
 from homeassistant.core import callback
 from homeassistant.helpers.selector import TextSelector
 import voluptuous as vol
@@ -34,8 +40,10 @@ from .addresses import (
     host_for_home_assistant,
 )
 from .const import (
+    CONF_DIAL_IN_PORT,
     CONF_IDENTITY,
     CONF_LISTEN_PORT,
+    CONF_LOGGER_SERIAL,
     CONF_PROFILE,
     CONF_TLS,
     CONF_UPSTREAM,
@@ -48,6 +56,7 @@ from .flow.certificates import Uploads
 from .flow.fields import (
     DEFAULTS,
     FIELDS,
+    LOGGER_SERIAL,
     PORT,
     PROFILE,
     UPSTREAM,
@@ -60,10 +69,11 @@ from .flow.forms import ADD, RECONFIGURE, Sections, show_form
 from .flow.identify import Identity
 from .flow.local_ports import async_free_port
 from .flow.options import TcpMultiplexerOptionsFlow
-from .flow.plan import Plan, async_plan, checked_settings
+from .flow.plan import DEVICE, Plan, async_plan, checked_settings
 from .flow.probe import DeviceError, DeviceProblem, ProbeResult
 from .flow.suggestions import async_host_selector, async_names_of_neighbours
 from .flow.trial import async_try
+from .multiplexer import Framing, find_logger_serial
 
 _TLS_PROBLEMS: Final = {DeviceProblem.NO_TLS, DeviceProblem.NOT_TRUSTED}
 """A neighbour that connects to the device does not cause these."""
@@ -86,6 +96,8 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
 
     _typed: Mapping[str, Any] = MappingProxyType({})
     """The form as it was last submitted."""
+    _logger: Mapping[str, Any] | None = None
+    """The page about the logger stick; None: not submitted yet."""
     _plan: Plan
     """What follows from that."""
     _result = ProbeResult()
@@ -124,8 +136,28 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     ) -> ConfigFlowResult:
         if user_input is None:
             return await self._async_show_form()
-        self._typed = user_input
+        self._typed, self._logger = user_input, None
         return await self.async_step_try_again()
+
+    async def async_step_logger(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Ask for the serial number of the logger stick, and propose what it tells."""
+        if user_input is not None:
+            self._logger = user_input
+            return await self.async_step_try_again()
+        settings = self._plan.settings
+        serial = await find_logger_serial(settings.host)
+        stored = self._entry.data if self._entry else {}
+        if not serial and stored.get(CONF_HOST) == settings.host:
+            serial = stored.get(CONF_LOGGER_SERIAL, 0)
+        suggestion = {"suggested_value": serial or None}
+        field = vol.Optional(CONF_LOGGER_SERIAL, description=suggestion)
+        return self.async_show_form(
+            step_id="logger",
+            data_schema=vol.Schema({field: LOGGER_SERIAL}),
+            description_placeholders={"endpoint": settings.target},
+        )
 
     async def async_step_change(
         self, _: dict[str, Any] | None = None
@@ -140,9 +172,14 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         self._uploads = self._uploads or Uploads(self.hass)
         try:
             plan = self._plan = await async_plan(
-                self._typed, self._sections, self._uploads, self._entry
+                {**self._typed, **(self._logger or {})},
+                self._sections,
+                self._uploads,
+                self._entry,
             )
             self._async_abort_if_shared(plan)
+            if plan.settings.framing is Framing.SOLARMAN and self._logger is None:
+                return await self.async_step_logger()
             async with async_try(self.hass, self._entry, plan) as result:
                 self._result = result
                 proposes = self._async_has_proposal()
@@ -200,8 +237,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     def _async_proposed_name(self) -> str:
         """Return the name that the user gave the device, or else its own."""
         plan, said = self._plan, self._result.identity
-        named = plan.title != plan.data[CONF_HOST]
-        return plan.title if named or not (said and said.name) else said.name
+        return plan.title if plan.named or not (said and said.name) else said.name
 
     @callback
     def _async_has_proposal(self) -> bool:
@@ -232,7 +268,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             step_id=IN_USE_HERE if names else problem,
             menu_options=["try_again", "change", anyway],
             description_placeholders={
-                "endpoint": format_endpoint(settings.host, settings.port),
+                "endpoint": settings.target,
                 "unit": str(settings.unit_id),
                 "names": names,
                 "detail": self._failed.detail or "",
@@ -243,8 +279,12 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     async_step_unknown_host = _async_step_no_answer
     async_step_unreachable = _async_step_no_answer
     async_step_refused = _async_step_no_answer
+    async_step_no_port = _async_step_no_answer
+    async_step_not_dialled = _async_step_no_answer
     async_step_closed = _async_step_no_answer
     async_step_silent = _async_step_no_answer
+    async_step_silent_logger = _async_step_no_answer
+    async_step_wrong_serial = _async_step_no_answer
     async_step_not_understood = _async_step_no_answer
     async_step_other_settings = _async_step_no_answer
     async_step_no_tls = _async_step_no_answer
@@ -267,7 +307,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         self._async_abort_if_shared(plan)  # another dialog may have added one meanwhile
         if (entry := self._entry) is not None:
             # The identity that is stored may be another device's.
-            gone = {CONF_TLS, CONF_IDENTITY} if plan.to_try.dial else {CONF_TLS}
+            gone = {*DEVICE, CONF_IDENTITY} if plan.to_try.dial else {CONF_TLS}
             kept = {key: value for key, value in entry.data.items() if key not in gone}
             # The update listener decides whether that needs a reload.
             return self.async_update_and_abort(
@@ -311,7 +351,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             vol.Required(
                 CONF_PROTOCOL, default=DEFAULTS[CONF_PROTOCOL]
             ): protocol_field(),
-            vol.Required(CONF_HOST, description=nothing): async_host_selector(
+            vol.Optional(CONF_HOST, description=nothing): async_host_selector(
                 self.hass
             ),
             vol.Required(CONF_PORT, default=DEFAULTS[CONF_PORT]): PORT,
@@ -333,7 +373,11 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     def _async_abort_if_shared(self, plan: Plan) -> None:
         """Abort if another entry shares this device."""
         self._async_abort_entries_match(
-            {key: plan.data[key] for key in (CONF_HOST, CONF_PORT)}
+            {
+                key: plan.data[key]
+                for key in (CONF_HOST, CONF_PORT, CONF_DEVICE, CONF_DIAL_IN_PORT)
+                if key in plan.data
+            }
         )
 
     # What is tried

@@ -30,6 +30,7 @@ from homeassistant.helpers.update_coordinator import DataUpdateCoordinator
 
 from .const import (
     CONF_CLIENT_NAMES,
+    CONF_DIAL_IN_DEVICE,
     CONF_IDENTITY,
     CONF_PAUSED,
     CONF_UPDATE_INTERVAL,
@@ -43,6 +44,7 @@ from .entry_settings import settings_from_entry
 from .multiplexer import PROTOCOLS, Event, EventType, Multiplexer, Snapshot, __version__
 from .outage import Refusals
 from .pace import Pace
+from .serial_ports import async_prepare_serial
 from .shared_connection import Units, async_prepare, make_upstream
 
 type TcpMultiplexerConfigEntry = ConfigEntry[TcpMultiplexerCoordinator]
@@ -120,6 +122,8 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
                 used with other link settings.
 
         """
+        if self.multiplexer.settings.serial is not None:
+            await async_prepare_serial(self.hass)
         if self._units is not None:
             await async_prepare(self.hass)
             self._units.get(self.multiplexer.settings.unit_id)
@@ -283,7 +287,17 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
         """Handle an event. The engine is in the middle of its work: be brief."""
         if event.type in _STATE_EVENTS:
             self._async_state_changed()
+        elif event.type is EventType.DEVICE_LEARNED:
+            self._async_store_device(event.detail)
         self._refusals.take(event)
+
+    @callback
+    def _async_store_device(self, address: str | None) -> None:
+        """Keep the address that has dialled in, so that no other one may ever."""
+        entry = self.config_entry
+        self.hass.config_entries.async_update_entry(
+            entry, data={**entry.data, CONF_DIAL_IN_DEVICE: address}
+        )
 
     @callback
     def _async_show_event(self, event: Event) -> None:

@@ -11,10 +11,15 @@ import re
 from typing import Any, Final
 
 from homeassistant.components.diagnostics import REDACTED, async_redact_data
-from homeassistant.const import CONF_HOST
+from homeassistant.const import CONF_DEVICE, CONF_HOST
 from homeassistant.core import HomeAssistant
 
-from .const import CONF_CLIENT_NAMES, CONF_LISTEN_HOST
+from .const import (
+    CONF_CLIENT_NAMES,
+    CONF_DIAL_IN_DEVICE,
+    CONF_LISTEN_HOST,
+    CONF_LOGGER_SERIAL,
+)
 from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
 from .multiplexer import ClientSnapshot, Outline, TraceRecord
 
@@ -28,6 +33,9 @@ _TO_REDACT: Final = {
     "tls",
     "probe",
     "serial",
+    CONF_DEVICE,
+    CONF_DIAL_IN_DEVICE,
+    CONF_LOGGER_SERIAL,
     CONF_HOST,
     CONF_LISTEN_HOST,
 }
@@ -111,8 +119,11 @@ def _record(clients: _Clients, record: TraceRecord, outline: Outline) -> dict[st
 
 
 def _scrub(text: str | None, entry: TcpMultiplexerConfigEntry) -> str | None:
-    """Redact the device's host and all addresses in a sentence."""
+    """Redact the device's host or port and all addresses in a sentence."""
     if text is None:
         return None
-    host = re.compile(re.escape(entry.data[CONF_HOST]), re.IGNORECASE)
-    return _ADDRESS.sub(REDACTED, host.sub(REDACTED, text))
+    for key in (CONF_DEVICE, CONF_HOST):
+        if place := entry.data.get(key):
+            hidden = re.compile(re.escape(place), re.IGNORECASE)
+            text = hidden.sub(REDACTED, text)
+    return _ADDRESS.sub(REDACTED, text)

@@ -11,19 +11,32 @@ from ipaddress import ip_network
 from typing import Any, Final
 
 from homeassistant.config_entries import ConfigEntry
+from homeassistant.const import CONF_DEVICE
 
 from .const import (
+    CONF_BAUDRATE,
+    CONF_DIAL_IN_DEVICE,
+    CONF_DIAL_IN_PORT,
+    CONF_LISTEN_HOST,
+    CONF_PARITY,
     CONF_PROFILE,
+    CONF_STOPBITS,
     CONF_TLS,
     CONF_UPSTREAM,
+    UPSTREAM_DIAL_IN,
+    UPSTREAM_DIAL_IN_RTU,
     UPSTREAM_HOME_ASSISTANT,
     UPSTREAM_RTU,
+    UPSTREAM_SERIAL,
+    UPSTREAM_SOLARMAN,
     UPSTREAM_TCP,
 )
 from .multiplexer import (
     PROFILES,
+    DialIn,
     ListenerSettings,
     Network,
+    SerialLine,
     Settings,
     TlsListener,
     TlsUpstream,
@@ -31,9 +44,15 @@ from .multiplexer import (
 
 GENERIC: Final = "generic"
 
+_ONE_LINE: Final = {"max_in_flight": 1, "max_connections": 1}
+_RTU: Final = {"framing": "rtu", **_ONE_LINE}
 _BY_UPSTREAM: Final[dict[str, dict[str, Any]]] = {
     UPSTREAM_TCP: {},
-    UPSTREAM_RTU: {"framing": "rtu", "max_in_flight": 1, "max_connections": 1},
+    UPSTREAM_RTU: _RTU,
+    UPSTREAM_SOLARMAN: {"framing": "solarman", **_ONE_LINE},
+    UPSTREAM_SERIAL: _RTU,
+    UPSTREAM_DIAL_IN: {"max_connections": 1},
+    UPSTREAM_DIAL_IN_RTU: _RTU,
     # Its connection and all of its timing are Home Assistant's.
     UPSTREAM_HOME_ASSISTANT: {
         "framing": "tcp",
@@ -86,6 +105,8 @@ def settings_from(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settin
 
     """
     return Settings(
+        serial=_serial_line(data),
+        dial_in=_dial_in(data),
         **{
             key: _DECODERS[key](value)
             for key, value in {
@@ -95,7 +116,28 @@ def settings_from(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settin
                 **_BY_UPSTREAM[data.get(CONF_UPSTREAM, UPSTREAM_TCP)],
             }.items()
             if key in _DECODERS
-        }
+        },
+    )
+
+
+def _serial_line(data: Mapping[str, Any]) -> SerialLine | None:
+    if data.get(CONF_UPSTREAM) != UPSTREAM_SERIAL:
+        return None
+    return SerialLine(
+        device=data[CONF_DEVICE],
+        baudrate=data[CONF_BAUDRATE],
+        parity=data[CONF_PARITY],
+        stopbits=data[CONF_STOPBITS],
+    )
+
+
+def _dial_in(data: Mapping[str, Any]) -> DialIn | None:
+    if CONF_DIAL_IN_PORT not in data:
+        return None
+    return DialIn(
+        host=data[CONF_LISTEN_HOST],
+        port=data[CONF_DIAL_IN_PORT],
+        device=data[CONF_DIAL_IN_DEVICE],
     )
 
 

@@ -1,6 +1,6 @@
 """Repair issues: created when a problem appears, deleted when it is gone.
 
-Four things are watched:
+Five things are watched:
 
 * the local port cannot be bound: Home Assistant retries, the issue says what to change;
 * another integration of this Home Assistant connects to the same device: two that want
@@ -8,7 +8,8 @@ Four things are watched:
 * the device closes each connection at once and without a byte, again and again: that
   is how a device behaves whose slot is taken;
 * the device answers, but with other transaction identifiers or units than those in the
-  requests: lenient matching would accept its answers.
+  requests: lenient matching would accept its answers;
+* a logger stick refuses the serial number that it is asked with.
 
 `repairs.py` has the fix flows.
 """
@@ -52,6 +53,7 @@ DIRECT_CONNECTION_SHARED: Final = "direct_connection_shared"
 LENIENT_MATCHING: Final = "lenient_matching"
 LENIENT_MATCHING_UNIT: Final = "lenient_matching_unit"
 SLOT_TAKEN: Final = "slot_taken"
+WRONG_SERIAL: Final = "wrong_serial"
 
 ATTR_ENTRY_ID: Final = "entry_id"
 ATTR_NEIGHBOUR_ID: Final = "neighbour_id"
@@ -149,7 +151,7 @@ def async_track(hass: HomeAssistant, entry: TcpMultiplexerConfigEntry) -> None:
 
         Ignored ones stay: otherwise the next load would show them again.
         """
-        for kind in (DIRECT_CONNECTION, LENIENT_MATCHING, SLOT_TAKEN):
+        for kind in (DIRECT_CONNECTION, LENIENT_MATCHING, SLOT_TAKEN, WRONG_SERIAL):
             for issue in _issues(hass, f"{kind}_{entry.entry_id}"):
                 if issue.dismissed_version is None:
                     ir.async_delete_issue(hass, DOMAIN, issue.issue_id)
@@ -290,17 +292,22 @@ class _DeviceWatch:
             case EventType.UPSTREAM_BACK:
                 self._silent = 0
                 self._delete(SLOT_TAKEN)
+            case EventType.LENIENT_WOULD_HELP if event.reason is Mismatch.SERIAL:
+                self._raise(WRONG_SERIAL, fixable=True)
             case EventType.LENIENT_WOULD_HELP:
                 units = event.reason is Mismatch.UNIT
                 key = LENIENT_MATCHING_UNIT if units else LENIENT_MATCHING
                 self._raise(LENIENT_MATCHING, fixable=True, translation_key=key)
             case EventType.HEALTH_CHANGED if event.reason == Health.HEALTHY.value:
                 self._delete(LENIENT_MATCHING)
+                self._delete(WRONG_SERIAL)
             case EventType.HEALTH_CHANGED if event.reason == Health.PAUSED.value:
                 self._silent = 0
                 self._delete(SLOT_TAKEN)  # the user released it
 
     def _count_ended(self) -> None:
+        if not self._multiplexer.settings.host:
+            return  # no server whose slot somebody else could hold
         now = dt_util.utcnow()
         if self._multiplexer.snapshot().bytes_from_upstream != self._bytes_before:
             self._silent = 0

@@ -86,4 +86,6 @@ async def which_failed(settings: Settings) -> tuple[int, bool]:
         for listener in settings.more_listeners:
             if await try_listen(listener.host, listener.port) is not None:
                 return listener.port, True
+        if settings.dial_in is not None:
+            return settings.dial_in.port, False
     return settings.listen_port, False

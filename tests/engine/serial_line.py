@@ -52,7 +52,7 @@ def with_crc(data: bytes) -> bytes:
 # ---- what is asked and answered -------------------------------------------------
 
 
-def _question(rng: Random) -> tuple[bytes, bytes]:
+def question(rng: Random) -> tuple[bytes, bytes]:
     """Give unit and PDU of a request, and of the device's response to it."""
     unit = rng.choice(UNITS)
     function = rng.choice(_FUNCTIONS)
@@ -232,7 +232,7 @@ class Line:
 
     def _exchange(self) -> None:
         rng = self.rng
-        asked, said = _question(rng)
+        asked, said = question(rng)
         fault = rng.choices(_KINDS, _WEIGHTS)[0]
         true = with_crc(said)
         intact = fault.startswith("no")

@@ -23,6 +23,7 @@ import pytest
 
 import custom_components
 from custom_components.tcp_multiplexer.multiplexer import PROFILES
+from tests.solarman import SERIAL, logger_stick, searchable
 from tests.waiting import PATIENCE, until
 
 from .devices import Device
@@ -43,6 +44,22 @@ def getaddrinfo(host, *rest, ask=socket.getaddrinfo, **options):
 socket.getaddrinfo = getaddrinfo
 from tcp_multiplexer.command_line.main import main
 sys.exit(main())
+"""
+
+
+# A search for logger sticks that stays on this machine
+SEARCHING = """
+from functools import partial
+import sys
+from tcp_multiplexer.command_line import main
+
+main.find_logger_serial = partial(
+    main.find_logger_serial,
+    broadcast="127.0.0.1",
+    port=int(sys.argv.pop(1)),
+    seconds=0.5,
+)
+sys.exit(main.main())
 """
 
 
@@ -602,3 +619,28 @@ async def test_refused_client_is_told_about_once(device: Device) -> None:
     (line,) = running.lines[1:]
     assert "WARNING Client 127.0.0.1 refused: not allowed" in line
     assert "--allowed-networks" in line
+
+
+@pytest.mark.parametrize("tells", [True, False])
+async def test_logger_stick_is_searched(tells: bool) -> None:
+    answers = [b"127.0.0.1,34EAE7D9EC04,%d" % SERIAL] if tells else []
+    async with (
+        logger_stick() as stick,
+        searchable(*answers) as (search_port, _),
+        program(
+            *("--profile", "deye_logger", "--timeout", "1"),
+            *("-t", f"127.0.0.1:{stick.port}"),
+            how=("-c", SEARCHING, str(search_port)),
+        ) as running,
+    ):
+        client = AsyncModbusTcpClient("127.0.0.1", port=await running.port(), retries=0)
+        assert await client.connect()
+        response = await client.read_holding_registers(7, count=1)
+        client.close()
+        await running.stop()
+    if tells:
+        assert response.registers == [1007]
+        assert running.logged(f"serial number is {SERIAL}")
+    else:  # and it is silent to any other
+        assert response.exception_code == 0x0B
+        assert running.logged("does not tell its serial number; give it with --logger")

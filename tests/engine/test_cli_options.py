@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import (
+    DialIn,
     ListenerSettings,
+    Parity,
+    SerialLine,
     Settings,
     TlsListener,
     TlsUpstream,
@@ -51,6 +54,16 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
         ["--tls", "--no-tls-verify", "--tls-server-name", "inverter"],
         TlsUpstream(verify=False, server_name="inverter"),
     ),
+    "serial": (
+        ["-t", "serial:/dev/ttyUSB0?baudrate=19200&parity=even&stopbits=2"],
+        SerialLine(
+            device="/dev/ttyUSB0", baudrate=19200, parity=Parity.EVEN, stopbits=2
+        ),
+    ),
+    "dial_in": (
+        ["-t", "dial-in:[::1]:5502?from=fd00::22"],
+        DialIn(host="::1", port=5502, device="fd00::22"),
+    ),
     "timeout": (["--timeout", "5"], 5.0),
     "connect_delay": (["--delay", "500ms"], 0.5),
     "request_delay": (["--request-delay", "100ms"], 0.1),
@@ -86,6 +99,8 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
     "trace_size": (["--trace-size", "0"], 0),
     "max_in_flight": ([*MODBUS, "--max-in-flight", "4"], 4),
     "framing": ([*MODBUS, "--framing", "rtu"], "rtu"),
+    "logger_serial": ([*MODBUS, "--logger-serial", "2712345678"], 2_712_345_678),
+    "check_logger_serial": ([*MODBUS, "--check-logger-serial"], True),
 }
 
 
@@ -93,6 +108,7 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
 ONLY_FOR: dict[str, tuple[str, ...]] = {
     "probe": ("iso8583", "mpu", "echo"),
     "max_body": ("http",),
+    "serial": ("modbus",),
     **dict.fromkeys(
         (field for field, (flags, _) in FLAGS.items() if flags[:2] == [*MODBUS]),
         ("modbus",),
@@ -136,7 +152,13 @@ def test_flag_sets_its_field_and_no_other(parser: Parser, field: str) -> None:
     assert getattr(unchanged, field) != value, "the test shows nothing"
     settings = make_settings(parser.parse_args(arguments))
     assert getattr(settings, field) == value
-    together = [{"host", "port"}, {"listen_host", "listen_port"}, {"protocol", field}]
+    together = [
+        {"host", "port"},
+        {"listen_host", "listen_port"},
+        {"protocol", field},
+        {"protocol", "framing", "host", "port", "serial"},
+        {"host", "port", "dial_in"},
+    ]
     changed = {
         name for name in FIELDS if getattr(settings, name) != getattr(unchanged, name)
     }
@@ -210,6 +232,51 @@ def test_spellings_of_a_flag(parser: Parser, arguments: list[str]) -> None:
 )
 def test_spellings_of_a_number(parser: Parser, arguments: list[str]) -> None:
     assert make_settings(parser.parse_args(arguments)).timeout == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("/dev/ttyUSB0", SerialLine(device="/dev/ttyUSB0")),
+        (
+            "/dev/serial/by-id/usb-FTDI_A1:if00?baudrate=300",
+            SerialLine(device="/dev/serial/by-id/usb-FTDI_A1:if00", baudrate=300),
+        ),
+        ("rfc2217://10.0.0.1:4000", SerialLine(device="rfc2217://10.0.0.1:4000")),
+        (
+            "esphome://host:6053/?port_name=A%20B&baudrate=19200&key=x%3D",
+            SerialLine(
+                device="esphome://host:6053/?port_name=A%20B&key=x%3D", baudrate=19200
+            ),
+        ),
+    ],
+)
+def test_serial_ports(parser: Parser, text: str, line: SerialLine) -> None:
+    settings = make_settings(parser.parse_args(["-t", f"serial:{text}"]))
+    assert settings.serial == line
+    assert (settings.protocol, settings.framing) == ("modbus", Framing.RTU)
+    assert settings.host == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "/dev/ttyUSB0?baudrate=fast",
+        "/dev/ttyUSB0?parity=mark",
+        "/dev/ttyUSB0?stopbits=3",
+        "/dev/ttyUSB0?baud=9600",
+    ],
+)
+def test_what_is_no_serial_port(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="write serial:"):
+        target(f"serial:{text}")
+
+
+@pytest.mark.parametrize("text", ["", "5502?from=inverter", "5502?to=10.0.0.1"])
+def test_where_no_device_dials_in(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        target(f"dial-in:{text}")
 
 
 def test_spellings_of_the_target(parser: Parser) -> None:
@@ -383,10 +450,11 @@ def test_certificates_come_from_files(parser: Parser, tmp_path: Path) -> None:
         parser.parse_args(["--tls-ca", f"{tmp_path}/binary"])
 
 
-def test_listeners_for_rtu_clients(parser: Parser) -> None:
-    given = parser.parse_args(["-p", "modbus", "--also-listen-rtu", "5021"])
+@pytest.mark.parametrize("framing", [Framing.RTU, Framing.SOLARMAN])
+def test_listeners_with_another_framing(parser: Parser, framing: Framing) -> None:
+    given = parser.parse_args([*MODBUS, f"--also-listen-{framing}", "5021"])
     assert make_settings(given).more_listeners == (
-        ListenerSettings(port=5021, framing=Framing.RTU),
+        ListenerSettings(port=5021, framing=framing),
     )
 
 

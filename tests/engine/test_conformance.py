@@ -39,6 +39,7 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.options import (
     Matching,
 )
 from tests.fixtures.sixth_protocol import MAX_FRAME, StxProtocol, framed
+from tests.solarman import SERIAL, asking, telling
 from tests.wire import Frame
 
 from .serial_line import with_crc
@@ -153,6 +154,17 @@ SPEAKERS: dict[str, Speaker] = {
         heard=lambda number: with_crc(bytes((UNIT,)) + values(number)),
         endless=b"\x11\3" + b"\1" * 20,
         limit=1024,
+    ),
+    "modbus solarman": Speaker(
+        protocol=PROTOCOLS["modbus"],
+        settings={"framing": Framing.SOLARMAN, "logger_serial": SERIAL},
+        ask=lambda number: asking(number, with_crc(bytes((UNIT,)) + pdu(number))),
+        answer=lambda sent: telling(
+            sent[5], with_crc(bytes((UNIT,)) + values(sent[29])), count=0
+        ),
+        heard=lambda number: with_crc(bytes((UNIT,)) + values(number)),
+        endless=b"\xa5\xff\x03\x10\x45" + b"\1" * 20,
+        limit=13 + 1024,
     ),
     "http": Speaker(
         protocol=PROTOCOLS["http"],

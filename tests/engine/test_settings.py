@@ -94,6 +94,8 @@ def test_only_these_need_a_restart() -> None:
         "unit_map",
         "matching",
         "quiet",
+        "logger_serial",
+        "check_logger_serial",
         "trace_size",
     }
     assert {name for name, row in ROWS.items() if not row.live} == needs_restart
@@ -101,9 +103,10 @@ def test_only_these_need_a_restart() -> None:
 
 def test_every_setting_has_its_row_but_those_with_a_form_of_their_own() -> None:
     own = {"protocol", "host", "listen_host", "more_listeners", "tls"}
+    own |= {"serial", "dial_in"}
     assert {field.name for field in fields(Settings)} - set(ROWS) == own
     for name, row in ROWS.items():
-        placed = name not in {"port", "listen_port"}
+        placed = name not in {"port", "listen_port", "logger_serial"}
         assert (row.section is not None) is placed, name
         assert bool(row.help) is placed, name
 

@@ -663,6 +663,12 @@ async def test_the_form_shows_what_is_set(
     assert dialog.values == {
         CONF_PROFILE: "generic",
         CONF_UPSTREAM: "tcp",
+        "device": "",
+        "baudrate": 9600,
+        "parity": "none",
+        "stopbits": 1,
+        "dial_in_port": 5502,
+        "dial_in_device": "",
         "tls_upstream": "off",
         "tls_ca": "",
         "tls_server_name": "",

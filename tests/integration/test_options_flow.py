@@ -96,6 +96,7 @@ async def test_the_form_shows_defaults_and_saving_them_stores_nothing(
         "unit_map": "",
         "matching": "strict",
         "quiet": 1,
+        "check_logger_serial": False,
         "allowed_networks": [str(network) for network in DEFAULT_NETWORKS],
         "max_clients": 1000,
         "client_idle_timeout": 0,

@@ -19,6 +19,7 @@ import pytest
 
 from script.demo import inverter
 from script.demo.run import HomeAssistant
+from tests.engine.pty_line import PtyLine, device_on, pty_line
 from tests.waiting import until
 
 from .ports import free_port
@@ -104,6 +105,13 @@ async def devices() -> AsyncGenerator[list[inverter.OneConnectionServer]]:
     yield servers
     for server in servers:
         await server.shutdown()
+
+
+@pytest.fixture
+async def line(tmp_path: Path) -> AsyncGenerator[PtyLine]:
+    """Return a serial line with a device on it."""
+    async with pty_line(tmp_path) as line, device_on(line):
+        yield line
 
 
 class Api:
@@ -355,16 +363,29 @@ async def share_beside_core_integration(
     return client
 
 
+async def share_serial_port(api: Api, line: PtyLine) -> AsyncModbusTcpClient:
+    """Share a device on a serial port; returns a connected client."""
+    port = free_port()
+    device = str(line.path)
+    await add_entry(api, upstream="serial", device=device, listen_port=port)
+    client = client_of(port)
+    await client.connect()
+    assert (await client.read_holding_registers(16, count=2)).registers == [16, 17]
+    assert not (await client.write_register(16, 5)).isError()
+    return client
+
+
 async def test_life_of_a_real_home_assistant(
     demo: Demo,
     api: Api,
     devices: list[inverter.OneConnectionServer],
+    line: PtyLine,
     *,
     has_solaredge_modbus: bool,
 ) -> None:
     """All in one: a start takes longer than all that is looked at."""
     assert re.match(r"[1-9]\d* W ", demo.said["Power now"])
-    clients = [await share(api, devices[0])]
+    clients = [await share(api, devices[0]), await share_serial_port(api, line)]
     if has_solaredge_modbus:
         clients.append(await share_beside_core_integration(api, devices[1]))
     await stop(demo)  # with clients connected

@@ -7,6 +7,7 @@ show is checked where other tests open them: see `dialogs.py` and `words.py`.
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
+from unittest.mock import patch
 
 from homeassistant.components import system_health
 from homeassistant.config_entries import SOURCE_RECONFIGURE, ConfigEntryState
@@ -23,6 +24,7 @@ from pytest_homeassistant_custom_component.common import (
 )
 import voluptuous as vol
 
+from custom_components.tcp_multiplexer import config_flow
 from custom_components.tcp_multiplexer.config_flow import TcpMultiplexerConfigFlow
 from custom_components.tcp_multiplexer.const import (
     CONF_LISTEN_HOST,
@@ -49,6 +51,8 @@ from .words import LANGUAGES, words_in
 
 SHOWN_ELSEWHERE = {
     "framing": "upstream",
+    "serial": "device",
+    "dial_in": "dial_in_port",
     "tls": "tls_upstream",
     "more_listeners": "client_framing",
 }
@@ -57,6 +61,7 @@ NOT_SHOWN = {
     EventType.CONNECTION_OPENED,
     EventType.CONNECTION_CLOSED,
     EventType.CONNECTION_FAILED,
+    EventType.DEVICE_LEARNED,
     EventType.LENIENT_WOULD_HELP,
     EventType.HEALTH_CHANGED,
 }
@@ -133,6 +138,10 @@ async def shown_fields(hass: HomeAssistant) -> dict[str, Any]:
 
     adding = Dialog(hass)
     await adding.start()
+    look_at(adding)
+    with patch.object(config_flow, "find_logger_serial", return_value=0):
+        await adding.start()
+        await adding.send(host="127.0.0.1", upstream="solarman")
     look_at(adding)
     for protocol in PROTOCOLS:
         entry = idle_entry(hass, protocol)

@@ -106,6 +106,8 @@ class Watch:
         network.on_dial = self._dialled
         network.on_refused = self._refused
 
+    chosen = inf
+    """When what is sent now was chosen, if it is seen later (loop time)."""
     _line_sent: dict[int, tuple[float, Question | None]]
     """Per unit of a line, when it was last asked what, unless that was answered."""
     _line_held: dict[int, float]
@@ -343,7 +345,7 @@ class Watch:
             self.dialect.gave_up(body)
             # (A gateway may have said so itself.)
             and body[1:] not in self._said[question.links[-1]]
-            and not question.links[-1].dialled.is_closing()
+            and not question.links[-1].program.is_closing()
             and self.loop.time() >= question.asked + self.shortest_timeout
         ):
             self._line_held[unit] = sent + self._hold
@@ -439,8 +441,7 @@ class Watch:
     def upstream(self, link: Link, face: Face | None = None) -> None:
         """Watch a new upstream connection, on which the device has this face."""
         face = face or self.dialect
-        end = link.dialled
-        assert isinstance(end, ProgramEndpoint)
+        end = link.program
         opened = self.loop.time()
         buffer = bytearray()
         heard = bytearray()
@@ -482,7 +483,7 @@ class Watch:
         return [
             end
             for end in self.network.open
-            if end.server is None and not end.is_closing()
+            if (end.server is None or end.link in self._flying) and not end.is_closing()
         ]
 
     def _dialled(self) -> None:
@@ -531,8 +532,8 @@ class Watch:
         if (
             self.dialect.drops_reads
             and question.ask.writes is None
-            and question.gone_turn is not None
-            and self.loop.turns > question.gone_turn + 2
+            and self._was_gone(question)
+            and self.loop.turns > (question.gone_turn or 0) + 2
             and not (question.links or question.alike)
         ):
             # (The engine learns of it in the next turn; what was handed to a connection
@@ -588,7 +589,7 @@ class Watch:
         return (
             question.alike
             or question.gone_turn is not None
-            or question.links[-1].dialled.is_closing()
+            or question.links[-1].program.is_closing()
             # a task awaits the end, which runs later
             or question.asker.host
         )
@@ -635,9 +636,17 @@ class Watch:
                 found = candidates[0]
                 # (What nobody waits for any more, or what was sent, may be a probe.)
                 asked = found.links and not self._may_be_resent(found)
-                done = found.gone_turn is not None or asked
+                done = self._was_gone(found) or asked
                 return None if done and self._may_probe(body) else found
         return None if self._may_probe(body) or not same else same[0]
+
+    def _was_gone(self, question: Question) -> bool:
+        """Tell whether a client had certainly left when what is sent was chosen."""
+        return question.gone_turn is not None and self.chosen == inf
+
+    def tested(self, unit: int) -> None:
+        """Note that a unit of a line is asked by what goes before a request."""
+        self._line_sent[unit] = (self.loop.time(), None)
 
     def _may_probe(self, body: bytes) -> bool:
         """Tell whether a request may be the engine's own.
@@ -651,7 +660,7 @@ class Watch:
         return (
             question.ask.retry_safe
             and len(question.links) == 1
-            and (question.beside or question.links[0].dialled.is_closing())
+            and (question.beside or question.links[0].program.is_closing())
         )
 
     def _check_resend(self, question: Question) -> None:
@@ -663,7 +672,7 @@ class Watch:
         if len(question.links) > (1 if self.max_connections == 1 else 2):
             raise Violation(f"{question} was sent too often")
         lost = question.beside and self._is_overdue(question)
-        if not (lost or question.links[0].dialled.is_closing()):
+        if not (lost or question.links[0].program.is_closing()):
             raise Violation(f"{question} was sent again, though it may be answered")
         if question.begun:
             raise Violation(f"{question} was sent again, though its answer had begun")
@@ -706,6 +715,7 @@ class Watch:
                 and other.gone_turn is None
                 and not other.asker.host
                 and other.arrived_turn < latest
+                and (other.arrived or 0.0) <= self.chosen
                 and not (other.alike or other.handed or other.delayed)
                 and other.asker.sure
                 and other is self._first_unsent(other.asker)

@@ -191,6 +191,14 @@ class Link:
         dialled.tie(self, out=there, into=back)
         accepted.tie(self, out=back, into=there)
 
+    @property
+    def program(self) -> ProgramEndpoint:
+        """The end that is the program's."""
+        for end in (self.dialled, self.accepted):
+            if isinstance(end, ProgramEndpoint):
+                return end
+        raise TypeError(self)
+
     def narrow(self, capacity: int) -> None:
         """Let little be on its way to the end that dialled."""
         self.accepted.narrow(capacity)

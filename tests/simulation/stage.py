@@ -15,6 +15,7 @@ import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import Event, EventType
 from tests.engine.serial_line import with_crc
+from tests.solarman import telling
 
 from .device import HOST, PORT
 from .dialects import read
@@ -315,11 +316,19 @@ class Stage(World):
         """Give a frame of the device's."""
         if self.settings.framing == "rtu":
             return with_crc(body)
+        if self.settings.framing == "solarman":
+            return telling(tid, with_crc(body))
         return self.dialect.pack(tid, body)
 
     def cut(self, buffer: bytearray) -> Iterator[tuple[int, bytes]]:
         """Take the frames that the device received."""
-        if self.settings.framing != "rtu":
+        if self.settings.framing == "solarman":
+            while len(buffer) > 2:
+                end = 13 + buffer[1]
+                if buffer[4] == 0x45:  # (else it acknowledges)
+                    yield buffer[5], bytes(buffer[26 : end - 4])
+                del buffer[:end]
+        elif self.settings.framing != "rtu":
             yield from self.dialect.cut(buffer)
         while self.settings.framing == "rtu" and len(buffer) >= 8:
             yield 0, bytes(buffer[:6])

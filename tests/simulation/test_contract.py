@@ -24,6 +24,7 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.rtu import (
 )
 from custom_components.tcp_multiplexer.multiplexer.protocols.options import Framing
 from tests.engine.serial_line import with_crc
+from tests.solarman import SERIAL, asking, heartbeat, telling
 
 from .contract import contract, unquoted
 from .device import PORT
@@ -33,6 +34,7 @@ from .stage import (
     SERVICE,
     Hand,
     Line,
+    Reaction,
     Stage,
     answers,
     asks,
@@ -1975,6 +1977,165 @@ def test_a_broadcast_on_a_line_is_answered_after_a_tenth_of_a_second() -> None:
         scene.run_to(3)
         assert client.heard[0] == (at(1.1), 1, sets(1, unit=0))
         assert scene.puppet.asked[1].at == at(1.1)
+
+
+# ---- Solarman V5 ----------------------------------------------------------------
+
+STICK: dict[str, Any] = {"framing": "solarman", "logger_serial": SERIAL, "timeout": 3}
+
+
+def says(*parts: Callable[[int], bytes], after: float = SERVICE) -> Reaction:
+    """Say what these make of the sequence byte."""
+
+    def react(line: Line, tid: int, body: bytes) -> None:
+        line.later(after, line.say, b"".join(part(tid) for part in parts))
+
+    return react
+
+
+@contract(
+    "A response counts only if sequence byte, the stick's serial number, unit and "
+    "function fit, the byte count of a read, and the CRC: some sticks send every "
+    "response on every connection.",
+    "A frame whose checksum is wrong counts if it has the stick's serial number and a "
+    "right CRC. A CRC that is there twice is taken once.",
+)
+def test_a_stick_s_responses_to_others_are_passed_over() -> None:
+    with stage(**STICK) as scene:
+        client = scene.hand()
+        body = asks(1)
+        own = answer(scene, body)
+        others = (b"\2" + own[1:], own[:1] + b"\4" + own[2:], b"\1\3\4\1\2\3\4")
+        scene.puppet.script.append(
+            says(
+                lambda tid: telling(tid + 40, with_crc(own)),
+                *(lambda tid, o=other: telling(tid, with_crc(o)) for other in others),
+                lambda tid: telling(tid, with_crc(own), SERIAL + 1),
+                lambda tid: telling(tid, with_crc(own) + b"\0\0", wrong=7),
+            )
+        )
+        scene.at(0, client.ask, body)
+        scene.run_to(1)
+        assert client.heard == [(at(SERVICE), 1, own)]
+        assert scene.mux.snapshot().unsolicited_responses == 5
+
+
+@contract(
+    "Where the checksum is right and the CRC is wrong, the client gets exception 0x0B "
+    "immediately: nothing else will come.",
+    "A response without an RTU frame says that the inverter did not answer: exception "
+    "0x0B.",
+)
+def test_what_a_stick_could_not_get_is_told_at_once() -> None:
+    with stage(**STICK) as scene:
+        client = scene.hand()
+        scene.puppet.script += [
+            says(lambda tid: telling(tid, with_crc(b"\1\3\2\0\0")[:-1] + b"\0")),
+            says(lambda tid: telling(tid, b"\5\0")),
+        ]
+        scene.at(0, client.ask, asks(1), asks(2))
+        scene.run_to(1)
+        assert client.heard == [
+            (at(SERVICE), 1, excuse(asks(1), NO_ANSWER)),
+            (at(2 * SERVICE), 2, excuse(asks(2), NO_ANSWER)),
+        ]
+
+
+@contract(
+    "Sequence bytes count on across connections; those of the last 32 requests that "
+    "were given up are not used, nor those that another client of the stick comes to "
+    "next.",
+)
+def test_a_late_response_of_a_stick_delays_nobody_and_reaches_nobody() -> None:
+    with stage(**STICK) as scene:
+        client, other = scene.hand(), scene.hand()
+        scene.puppet.script += [answers(3.05), answers(0.5)]
+        scene.at(0, client.ask, asks(1))
+        scene.at(2, other.ask, asks(2))
+        scene.run_to(4)
+        assert client.heard == [(at(3), 1, excuse(asks(1), NO_ANSWER))]
+        assert other.heard == [(at(3.5), 1, answer(scene, asks(2)))]
+        assert scene.puppet.asked[1].at == at(3)
+        assert scene.mux.snapshot().late_responses == 1
+
+
+@contract(
+    "A stick that is asked with a wrong serial number is silent, or refuses. In the "
+    "second case, the owner is notified after three requests in a row.",
+)
+def test_the_owner_is_told_of_a_stick_that_refuses_the_serial_number() -> None:
+    with stage(**STICK | {"logger_serial": 7}) as scene:
+        client = scene.hand()
+        scene.puppet.script += [says(lambda tid: telling(tid, b"\6\0"))] * 3
+        for number in range(3):
+            scene.at(10 * number, client.ask, asks(number))
+        scene.run_to(30)
+        assert scene.told(EventType.LENIENT_WOULD_HELP) == [at(23)]
+        assert [heard.at for heard in client.heard] == [at(3), at(13), at(23)]
+
+
+@contract(
+    "Without a serial number, that of the refusal is taken, and the request, which did "
+    "not reach the inverter, is sent again.",
+)
+def test_a_stick_that_tells_its_serial_number_is_asked_with_it() -> None:
+    with stage(**STICK | {"logger_serial": 0}) as scene:
+        client = scene.hand()
+        scene.puppet.script.append(says(lambda tid: telling(tid, b"\6\0")))
+        scene.at(0, client.ask, sets(1), sets(2))
+        scene.run_to(1)
+        bodies = [asked.body for asked in scene.puppet.asked]
+        assert bodies == [sets(1), sets(1), sets(2)]
+        assert [heard.at for heard in client.heard] == [at(0.2), at(0.3)]
+
+
+@contract(
+    "Handshakes, data, information, heartbeats and reports are acknowledged with the "
+    "time of day.",
+)
+def test_a_heartbeat_is_acknowledged_at_once() -> None:
+    with stage(**STICK) as scene:
+        sent = scene.mux.snapshot().bytes_to_upstream
+        scene.at(1, scene.puppet.lines[0].say, heartbeat())
+        scene.run_to(1.001)
+        assert scene.mux.snapshot().bytes_to_upstream == sent + 23
+        assert scene.mux.snapshot().unsolicited_responses == 0
+
+
+@contract(
+    "A port for V5 clients repeats their sequence byte, and their serial number, "
+    "whatever it is; with `check_logger_serial`, a request with another one than the "
+    "stick's is ignored.",
+    "Who sends the serial number 0 is told the stick's. A request whose CRC is wrong is "
+    "answered as by a stick that got no answer.",
+)
+@pytest.mark.parametrize("checks", [False, True])
+def test_v5_clients_hear_what_they_said(
+    checks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = ListenerSettings(host="127.0.0.1", port=5021, framing=Framing.SOLARMAN)
+    with stage(
+        logger_serial=SERIAL, check_logger_serial=checks, more_listeners=(port,)
+    ) as scene:
+        client = scene.hand(1)
+        heard = bytearray()
+        monkeypatch.setattr(client, "data_received", heard.extend)
+        rtu = with_crc(asks(1))
+        for serial in (SERIAL, 9, 0):
+            client.send(asking(serial & 0xFF, rtu, serial))
+        client.send(asking(0x55, rtu[:-1] + b"\0"))
+        scene.run_to(1)
+        replies = []
+        while heard:
+            end = 13 + heard[1]
+            serial = int.from_bytes(heard[7:11], "little")
+            replies.append((heard[5], serial, bytes(heard[25 : end - 2])))
+            del heard[:end]
+        said = with_crc(answer(scene, asks(1)))
+        own = [(SERIAL & 0xFF, SERIAL, said)]
+        if not checks:
+            own += [(9, 9, said), (0, SERIAL, said)]
+        assert replies == [(0x55, SERIAL, b"\5\0"), *own]
 
 
 # ---- one identifier -------------------------------------------------------------

@@ -1,29 +1,37 @@
-"""The engine before a simulated serial line: RTU over TCP.
+"""The engine before a simulated serial line: RTU over TCP, or a port of its own.
 
-The line does to frames everything that lines do; clients are of all tempers. The
-`Watch` sees the engine's upstream side in Modbus/TCP, into which the line's server
-translates for it. What is looked for is the same as ever: no wrong answer, no write
-twice, nobody left waiting.
+The port's adapter may echo what it sends, and be unplugged. The line does to frames
+everything that lines do; clients are of all tempers. The `Watch` sees the engine's
+upstream side in Modbus/TCP, into which the line's server translates for it. What is
+looked for is the same as ever: no wrong answer, no write twice, nobody left waiting.
 """
 
 import asyncio
 from collections import Counter
 from random import Random
-from typing import override
+from typing import Any, override
 
 import pytest
 
+from custom_components.tcp_multiplexer.multiplexer import SerialLine
+from custom_components.tcp_multiplexer.multiplexer.protocols.modbus import rtu_serial
+from custom_components.tcp_multiplexer.multiplexer.upstream.serial_upstream import (
+    SerialPort,
+)
 from tests.engine.serial_line import acceptable, with_crc
 
 from .clients import HalfCloser, Leaver, SimulatedClient, SlowReader, Temper
 from .device import HOST, PORT
 from .dialects import Verdict
-from .network import Link, ProgramEndpoint
+from .network import Link, ProgramEndpoint, Refusal
+from .questions import Violation
 from .world import World
 
 TIMEOUT = 0.6
 QUIET = 0.3
 _UNKNOWN = 0x41
+_TEST = b"\x03\xff\xff\0\x01"
+"""What the engine reads here to find out whether an adapter echoes; no client does."""
 _FAULTS = ("late", "lost", "split", "corrupt", "truncated", "noise", "other", "reset")
 
 
@@ -34,17 +42,21 @@ class SerialServer(asyncio.Protocol):
     the seed. A response that is late is so by less than the quiet time.
     """
 
-    def __init__(self, world: World, rng: Random) -> None:
+    def __init__(self, world: World, rng: Random, *, echoes: bool = False) -> None:
         """Stand where the world's own device stood."""
+        self.echoes = echoes
         self.world = world
         self.rng = rng
         self.loop = world.loop
         self.links: list[Link] = []
         self.faults: Counter[str] = Counter()
         self._buffer = b""
+        self._plugged_in_at = 0.0
         world.network.hosts[HOST, PORT] = self._accept
 
-    def _accept(self, link: Link) -> asyncio.Protocol:
+    def _accept(self, link: Link) -> asyncio.Protocol | Refusal:
+        if self.loop.time() < self._plugged_in_at:
+            return Refusal.REFUSED
         self.links.append(link)
         self.world.watch.upstream(link)
         end = link.dialled
@@ -53,14 +65,28 @@ class SerialServer(asyncio.Protocol):
         assert watched is not None
         assert read is not None
         last = 0
+        port = self.world.settings.serial
+        tested_at: float | None = None
 
         def translated(data: bytes) -> None:
-            nonlocal last
+            nonlocal last, tested_at
             assert with_crc(data[:-2]) == data
             if last == _UNKNOWN:
                 read(b"")  # silence has ended its response
             last = data[1]
-            watched(self.world.dialect.pack(0, data[:-2]))
+            now = self.loop.time()
+            if data[1:-2] == _TEST:
+                tested_at = tested_at or now
+                self.world.watch.tested(data[0])
+                return
+            if port is not None:
+                self.world.watch.chosen = (tested_at or now) - port.silence
+            tested_at = None
+            try:
+                watched(self.world.dialect.pack(0, data[:-2]))
+            except Violation as err:  # whoever writes may take it for a broken port
+                context = {"message": str(err), "exception": err}
+                self.loop.call_exception_handler(context)
 
         end.on_write = translated
         self._buffer = b""
@@ -77,9 +103,19 @@ class SerialServer(asyncio.Protocol):
         if len(self._buffer) < 4 or with_crc(asked) != self._buffer:
             return
         self._buffer = b""
+        if self.echoes:
+            self.say(self._echo(with_crc(asked)))
         fault = self.rng.choice(_FAULTS) if self.rng.random() < 0.15 else "none"
         self.faults[fault] += 1
         self._later(self.rng.uniform(0.001, 0.02), self._serve, asked, fault)
+
+    def _echo(self, frame: bytes) -> bytes:
+        """Give what an adapter hears of itself, which noise may have spoiled."""
+        spoiled = self.rng.randbytes(2) + frame[2:]
+        if self.rng.random() < 0.05 and not acceptable(spoiled, frame[:-2]):
+            self.faults["spoiled echo"] += 1
+            return spoiled
+        return frame
 
     def _later(self, seconds: float, callback: object, *args: object) -> None:
         self.loop.post(self.loop.time() + seconds, callback, *args)  # type: ignore[arg-type]
@@ -100,7 +136,7 @@ class SerialServer(asyncio.Protocol):
                 pass
             case "split":
                 for at in range(len(frame)):
-                    pause = at * rng.choice((0.0, 0.0002))
+                    pause = at * rng.choice((0.0, 0.0002, 0.002))
                     self._later(pause, self.say, frame[at : at + 1])
             case "corrupt":
                 self._spoil(asked, frame)
@@ -117,6 +153,8 @@ class SerialServer(asyncio.Protocol):
             case "reset":  # and the line answers those who connect anew
                 for link in tuple(self.links):
                     link.reset()
+                if self.world.settings.serial:
+                    self._plugged_in_at = self.loop.time() + rng.uniform(0, 0.3)
                 self._later(rng.uniform(0, QUIET * 0.9), self.say, frame)
             case _:
                 self.say(frame)
@@ -138,16 +176,39 @@ class SerialServer(asyncio.Protocol):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_bad_line_behind_the_engine(seed: int) -> None:
+    live(f"{seed}/line")
+
+
+@pytest.mark.parametrize("echoes", [False, True], ids=["plain", "echo"])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_bad_line_at_a_port(
+    seed: int, echoes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SerialPort, "open", _open)
+    monkeypatch.setattr(rtu_serial, "HARMLESS_READ", _TEST)
+    line = SerialLine(device="/dev/simulated", baudrate=115200)
+    live(f"{seed}/port", echoes=echoes, host="", serial=line)
+
+
+async def _open(port: SerialPort, protocol: asyncio.Protocol) -> None:
+    """Open a simulated port."""
+    await port.free.wait()
+    await asyncio.get_running_loop().create_connection(lambda: protocol, HOST, PORT)
+
+
+def live(seed: str, *, echoes: bool = False, **settings: Any) -> None:
+    """Let clients of all tempers live before a line in which everything goes wrong."""
     with World(
-        f"{seed}/line",
+        seed,
         framing="rtu",
         timeout=TIMEOUT,
         quiet=QUIET,
         reconnect_backoff=0.1,
         share_reads=False,
         writes_first=False,
+        **settings,
     ) as world:
-        line = SerialServer(world, world.rng("line"))
+        line = SerialServer(world, world.rng("line"), echoes=echoes)
         world.start()
         crowd = (
             SimulatedClient,
@@ -165,7 +226,8 @@ def test_a_bad_line_behind_the_engine(seed: int) -> None:
         verdicts = world.watch.verdicts
         assert verdicts[Verdict.WRONG] == 0
         assert verdicts[Verdict.RIGHT] > 300
-        assert all(line.faults[fault] > 5 for fault in _FAULTS)
+        faults = (*_FAULTS, "spoiled echo") if echoes else _FAULTS
+        assert all(line.faults[fault] > 5 for fault in faults)
         snapshot = world.mux.snapshot()
         assert snapshot.late_responses > 0
         assert snapshot.unsolicited_responses > 0

@@ -13,7 +13,7 @@ from ipaddress import ip_address, ip_network
 from types import MappingProxyType
 from typing import Any, Final, Literal, override
 
-from homeassistant.const import CONF_PROTOCOL
+from homeassistant.const import CONF_DEVICE, CONF_PROTOCOL
 from homeassistant.helpers.selector import (
     BooleanSelector,
     FileSelector,
@@ -27,6 +27,7 @@ from homeassistant.helpers.selector import (
     SelectSelector,
     SelectSelectorConfig,
     SelectSelectorMode,
+    SerialPortSelector,
     TextSelector,
     TextSelectorConfig,
 )
@@ -34,13 +35,23 @@ import voluptuous as vol
 
 from ..const import (
     CONF_ALLOW_SEND_REQUEST,
+    CONF_BAUDRATE,
     CONF_CLIENT_NAMES,
+    CONF_DIAL_IN_DEVICE,
+    CONF_DIAL_IN_PORT,
     CONF_LISTEN_HOST,
     CONF_LISTEN_PORT,
+    CONF_LOGGER_SERIAL,
+    CONF_PARITY,
+    CONF_STOPBITS,
     CONF_UPDATE_INTERVAL,
     DEFAULT_UPDATE_INTERVAL,
+    UPSTREAM_DIAL_IN,
+    UPSTREAM_DIAL_IN_RTU,
     UPSTREAM_HOME_ASSISTANT,
     UPSTREAM_RTU,
+    UPSTREAM_SERIAL,
+    UPSTREAM_SOLARMAN,
     UPSTREAM_TCP,
 )
 from ..multiplexer import (
@@ -49,8 +60,10 @@ from ..multiplexer import (
     ROWS,
     Framing,
     Network,
+    Parity,
     Row,
     Section,
+    SerialLine,
     Settings,
     protocols_with,
 )
@@ -114,8 +127,17 @@ def _choice(name: str, *options: str) -> SelectSelector:
 PORT: Final = whole(1, 65535)
 PROFILE: Final = _choice("profile", *PROFILES)
 UPSTREAM: Final = _choice(
-    "upstream", UPSTREAM_TCP, UPSTREAM_RTU, UPSTREAM_HOME_ASSISTANT
+    "upstream",
+    UPSTREAM_TCP,
+    UPSTREAM_RTU,
+    UPSTREAM_SOLARMAN,
+    UPSTREAM_SERIAL,
+    UPSTREAM_DIAL_IN,
+    UPSTREAM_DIAL_IN_RTU,
+    UPSTREAM_HOME_ASSISTANT,
 )
+
+LOGGER_SERIAL: Final = whole(*(ROWS[CONF_LOGGER_SERIAL].bounds or (0, 0)))
 
 TLS: Final = "tls_upstream"
 """Whether TLS is used to the device, and how its certificate is verified."""
@@ -181,6 +203,12 @@ FIELDS: Final[dict[str, Any]] = {
     TLS_KEY: KEY_FILE,
     CLIENT_TLS: _choice(CLIENT_TLS, "off", "any_client", "client_certificates"),
     TLS_CLIENT_CA: CERTIFICATE_FILE,
+    CONF_DEVICE: SerialPortSelector(),
+    CONF_BAUDRATE: whole(300, 4_000_000),
+    CONF_PARITY: _choice(CONF_PARITY, *Parity),
+    CONF_STOPBITS: whole(1, 2),
+    CONF_DIAL_IN_PORT: PORT,
+    CONF_DIAL_IN_DEVICE: TextSelector(),
     CONF_LISTEN_PORT: PORT,
     CONF_LISTEN_HOST: TextSelector(),
     CLIENT_FRAMING: _choice(CLIENT_FRAMING, *Framing),
@@ -257,6 +285,8 @@ _TO_STORE: Final[dict[str, Callable[[Any], Any]]] = {
     },
     "allowed_networks": _networks,
     CONF_LISTEN_HOST: lambda text: str(ip_address(text.strip())) if text else None,
+    CONF_DIAL_IN_DEVICE: lambda text: str(ip_address(text.strip())) if text else "",
+    CONF_DEVICE: str.strip,
     TLS_SERVER_NAME: str.strip,
     CONF_CLIENT_NAMES: _names_from_rows,
 }
@@ -291,9 +321,17 @@ def _stored(default: Any) -> Any:
     return default
 
 
+_LINE: Final = SerialLine(device="-")
+
 DEFAULTS: Final[dict[str, Any]] = {
     **{name: _stored(each.default) for name, each in _SETTINGS.items()},
     CONF_PROTOCOL: Settings(host="-").protocol,
+    CONF_DEVICE: "",
+    CONF_BAUDRATE: _LINE.baudrate,
+    CONF_PARITY: _LINE.parity.value,
+    CONF_STOPBITS: _LINE.stopbits,
+    CONF_DIAL_IN_PORT: 5502,
+    CONF_DIAL_IN_DEVICE: "",
     CONF_LISTEN_HOST: None,
     CONF_UPDATE_INTERVAL: DEFAULT_UPDATE_INTERVAL,
     CONF_CLIENT_NAMES: {},

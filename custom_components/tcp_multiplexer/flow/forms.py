@@ -7,11 +7,19 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from homeassistant.config_entries import ConfigFlow, ConfigFlowResult, OptionsFlow
+from homeassistant.const import CONF_DEVICE
 from homeassistant.core import callback
 from homeassistant.data_entry_flow import section
 import voluptuous as vol
 
-from ..const import CONF_LISTEN_HOST
+from ..const import (
+    CONF_BAUDRATE,
+    CONF_DIAL_IN_DEVICE,
+    CONF_DIAL_IN_PORT,
+    CONF_LISTEN_HOST,
+    CONF_PARITY,
+    CONF_STOPBITS,
+)
 from ..multiplexer import Section
 from .fields import (
     DEFAULTS,
@@ -29,6 +37,8 @@ from .fields import (
     to_store,
 )
 
+SERIAL_LINE: Final = (CONF_DEVICE, CONF_BAUDRATE, CONF_PARITY, CONF_STOPBITS)
+DIAL_IN: Final = (CONF_DIAL_IN_PORT, CONF_DIAL_IN_DEVICE)
 UPSTREAM_TLS: Final = (TLS, TLS_CA, TLS_SERVER_NAME, TLS_CERTIFICATE, TLS_KEY)
 
 
@@ -92,12 +102,16 @@ class Sections:
 
 
 ADD: Final = Sections(
+    serial=SERIAL_LINE,
+    dial_in=DIAL_IN,
     connection=settings_in(Section.CONNECTION),
     tls=UPSTREAM_TLS,
     pool=("max_connections", "max_in_flight", "queue_size"),
     access=(CONF_LISTEN_HOST, *settings_in(Section.ACCESS)),
 )
-RECONFIGURE: Final = Sections(tls=UPSTREAM_TLS, access=(CONF_LISTEN_HOST,))
+RECONFIGURE: Final = Sections(
+    serial=SERIAL_LINE, dial_in=DIAL_IN, tls=UPSTREAM_TLS, access=(CONF_LISTEN_HOST,)
+)
 
 
 @callback

@@ -9,7 +9,13 @@ from typing import Final, NamedTuple
 from homeassistant.core import HomeAssistant, callback
 
 from ..addresses import ANY_IPV4, ANY_IPV6
-from ..const import CONF_LISTEN_HOST, CONF_LISTEN_PORT, CONF_MORE_LISTENERS, DOMAIN
+from ..const import (
+    CONF_DIAL_IN_PORT,
+    CONF_LISTEN_HOST,
+    CONF_LISTEN_PORT,
+    CONF_MORE_LISTENERS,
+    DOMAIN,
+)
 from ..coordinator import TcpMultiplexerConfigEntry
 from ..local_sockets import ListenProblem, next_free_port, own_addresses, try_listen
 from .fields import DEFAULTS, FieldError
@@ -44,6 +50,15 @@ def listen_addresses(entry: TcpMultiplexerConfigEntry) -> list[ListenAddress]:
 
 
 @callback
+def _local_addresses(entry: TcpMultiplexerConfigEntry) -> list[ListenAddress]:
+    """Return where an entry listens for clients, and for a device that dials in."""
+    data = entry.data
+    expected = data.get(CONF_DIAL_IN_PORT)
+    dial_in = [ListenAddress(data[CONF_LISTEN_HOST], expected)] if expected else []
+    return [*listen_addresses(entry), *dial_in]
+
+
+@callback
 def async_other_entries(
     hass: HomeAssistant, entry: TcpMultiplexerConfigEntry | None
 ) -> list[TcpMultiplexerConfigEntry]:
@@ -62,7 +77,7 @@ async def async_free_port(
     taken = {
         address.port
         for entry in async_other_entries(hass, None)
-        for address in listen_addresses(entry)
+        for address in _local_addresses(entry)
     }
     return await next_free_port(host, port, taken)
 
@@ -72,6 +87,7 @@ async def async_check_others(
     entry: TcpMultiplexerConfigEntry | None,
     address: ListenAddress,
     siblings: list[ListenAddress],
+    field: str = CONF_LISTEN_PORT,
 ) -> None:
     """Check an address against those of other entries, and of the same one (siblings).
 
@@ -80,7 +96,7 @@ async def async_check_others(
 
     """
     for other in async_other_entries(hass, entry):
-        if any(address.conflicts_with(theirs) for theirs in listen_addresses(other)):
+        if any(address.conflicts_with(theirs) for theirs in _local_addresses(other)):
             key, title = "port_of_entry", other.title
             break
     else:
@@ -88,7 +104,7 @@ async def async_check_others(
             return
         key, title = "port_of_listener", ""
     raise FieldError(
-        CONF_LISTEN_PORT,
+        field,
         key,
         title=title,
         suggestion=str(await async_free_port(hass, address.port + 1)),
@@ -102,7 +118,9 @@ async def is_reached(host: str, port: int, listeners: list[ListenAddress]) -> bo
     return bool(own and hosts & (_EVERYWHERE | own))
 
 
-async def async_bind(hass: HomeAssistant, address: ListenAddress) -> None:
+async def async_bind(
+    hass: HomeAssistant, address: ListenAddress, field: str = CONF_LISTEN_PORT
+) -> None:
     """Try to listen, and stop again.
 
     Raises:
@@ -118,6 +136,6 @@ async def async_bind(hass: HomeAssistant, address: ListenAddress) -> None:
         case ListenProblem.IN_USE:
             start = port + 1
         case _:
-            start = DEFAULTS[CONF_LISTEN_PORT]
+            start = DEFAULTS[field]
     free = await async_free_port(hass, start, host)
-    raise FieldError(CONF_LISTEN_PORT, problem, suggestion=str(free))
+    raise FieldError(field, problem, suggestion=str(free))

@@ -215,7 +215,10 @@ class TcpMultiplexerOptionsFlow(OptionsFlow):
         siblings = listen_addresses(entry)
         mine = None if self._changes is None else siblings.pop(self._changes + 1)
         await async_check_others(hass, entry, address, siblings)
-        if await is_reached(entry.data[CONF_HOST], entry.data[CONF_PORT], [address]):
+        data = entry.data
+        if CONF_HOST in data and await is_reached(
+            data[CONF_HOST], data[CONF_PORT], [address]
+        ):
             raise FieldError(CONF_LISTEN_PORT, "listener_is_device")
         if address != mine or entry.state is not ConfigEntryState.LOADED:
             await async_bind(hass, address)

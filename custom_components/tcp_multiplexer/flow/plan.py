@@ -9,19 +9,30 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from homeassistant.config_entries import ConfigEntryState
-from homeassistant.const import CONF_HOST, CONF_NAME, CONF_PORT, CONF_PROTOCOL
+from homeassistant.const import (
+    CONF_DEVICE,
+    CONF_HOST,
+    CONF_NAME,
+    CONF_PORT,
+    CONF_PROTOCOL,
+)
 from homeassistant.core import callback
 
 from ..addresses import parse_endpoint
 from ..const import (
     CONF_LISTEN_HOST,
     CONF_LISTEN_PORT,
+    CONF_LOGGER_SERIAL,
     CONF_MORE_LISTENERS,
     CONF_PROFILE,
     CONF_TLS,
     CONF_UPSTREAM,
+    UPSTREAM_DIAL_IN,
+    UPSTREAM_DIAL_IN_RTU,
     UPSTREAM_HOME_ASSISTANT,
     UPSTREAM_RTU,
+    UPSTREAM_SERIAL,
+    UPSTREAM_SOLARMAN,
     UPSTREAM_TCP,
 )
 from ..coordinator import TcpMultiplexerConfigEntry
@@ -35,14 +46,33 @@ from ..multiplexer import (
 )
 from .certificates import Uploads
 from .fields import TLS, FieldError, worth_storing
-from .forms import UPSTREAM_TLS, Sections
+from .forms import DIAL_IN, SERIAL_LINE, UPSTREAM_TLS, Sections
 from .local_ports import ListenAddress
 
-_DEVICE: Final = {CONF_PROTOCOL, CONF_HOST, CONF_PORT, CONF_UPSTREAM, CONF_TLS}
+DEVICE: Final = frozenset(
+    {
+        CONF_PROTOCOL,
+        CONF_HOST,
+        CONF_PORT,
+        *SERIAL_LINE,
+        *DIAL_IN,
+        CONF_UPSTREAM,
+        CONF_LOGGER_SERIAL,
+        CONF_TLS,
+    }
+)
 """The data that says which device an entry shares, and how it is reached."""
 _LISTENING: Final = {CONF_LISTEN_HOST, CONF_LISTEN_PORT}
-_UNNAMED: Final = {CONF_UPSTREAM: UPSTREAM_TCP, CONF_TLS: None}
+_UNNAMED: Final = {CONF_UPSTREAM: UPSTREAM_TCP, CONF_LOGGER_SERIAL: 0, CONF_TLS: None}
 """What it means that an entry lacks one of these."""
+
+_FRAMINGS: Final = {
+    UPSTREAM_RTU: Framing.RTU,
+    UPSTREAM_SOLARMAN: Framing.SOLARMAN,
+    UPSTREAM_SERIAL: Framing.RTU,
+    UPSTREAM_DIAL_IN_RTU: Framing.RTU,
+}
+"""What a protocol must know in order to be spoken in these ways."""
 
 # An entry that is being retried counts: the next attempt might come in between.
 _RELEASABLE: Final = (
@@ -87,16 +117,28 @@ class Plan:
     to_try: ToTry
 
     @property
+    def named(self) -> bool:
+        """Whether the user gave the device a name."""
+        return self.title != _usual_title(self.settings)
+
+    @property
     def listen_address(self) -> ListenAddress:
         """Where clients will connect."""
         return ListenAddress(self.settings.listen_host, self.settings.listen_port)
 
+    @property
+    def dial_in_address(self) -> ListenAddress | None:
+        """Where the device will dial in."""
+        if (dial_in := self.settings.dial_in) is None:
+            return None
+        return ListenAddress(dial_in.host, dial_in.port)
+
 
 def _can_be_reached(protocol: str, upstream: str) -> bool:
     """Return whether a protocol can be spoken with a device in this way."""
-    if upstream == UPSTREAM_RTU:
-        return Framing.RTU in PROTOCOLS[protocol].framings
-    return upstream == UPSTREAM_TCP or PROTOCOLS[protocol].has_units
+    if (framing := _FRAMINGS.get(upstream)) is not None:
+        return framing in PROTOCOLS[protocol].framings
+    return upstream in {UPSTREAM_TCP, UPSTREAM_DIAL_IN} or PROTOCOLS[protocol].has_units
 
 
 async def async_plan(
@@ -111,16 +153,11 @@ async def async_plan(
         FieldError: something in it is invalid.
 
     """
-    try:
-        host, port = parse_endpoint(typed[CONF_HOST])
-    except ValueError:
-        raise FieldError(CONF_HOST, "invalid_host") from None
     values = sections.to_store(typed)
     tls_fields = {field: values.pop(field) for field in UPSTREAM_TLS}
     data: dict[str, Any] = {
         CONF_PROTOCOL: typed[CONF_PROTOCOL],
-        CONF_HOST: host,
-        CONF_PORT: port or typed[CONF_PORT],
+        **_place(typed, values),
         CONF_LISTEN_HOST: values.pop(CONF_LISTEN_HOST),
         CONF_LISTEN_PORT: typed[CONF_LISTEN_PORT],
         CONF_PROFILE: typed[CONF_PROFILE],
@@ -134,15 +171,47 @@ async def async_plan(
     if tls is not None:
         if data[CONF_UPSTREAM] == UPSTREAM_HOME_ASSISTANT:
             raise FieldError(TLS, "tls_not_shared")
+        if CONF_HOST not in data:
+            raise FieldError(TLS, "tls_not_available")
         data[CONF_TLS] = tls
     options = entry.options if entry else worth_storing(values)
+    settings = checked_settings(data, options)
+    named = typed.get(CONF_NAME, "").strip()
     return Plan(
-        title=entry.title if entry else typed.get(CONF_NAME, "").strip() or host,
+        title=entry.title if entry else named or _usual_title(settings),
         data=data,
         options=options,
-        settings=checked_settings(data, options),
+        settings=settings,
         to_try=_to_try(data, entry),
     )
+
+
+def _place(typed: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Return where the device is; take the fields about that out of `values`."""
+    line = {field: values.pop(field) for field in SERIAL_LINE}
+    dial_in = {field: values.pop(field) for field in DIAL_IN}
+    upstream = typed[CONF_UPSTREAM]
+    if upstream == UPSTREAM_SERIAL:
+        if not line[CONF_DEVICE]:
+            raise FieldError(CONF_DEVICE, "serial_port_missing")
+        return line
+    if upstream in {UPSTREAM_DIAL_IN, UPSTREAM_DIAL_IN_RTU}:
+        return dial_in
+    try:
+        host, port = parse_endpoint(typed.get(CONF_HOST, ""))
+    except ValueError:
+        raise FieldError(CONF_HOST, "invalid_host") from None
+    place = {CONF_HOST: host, CONF_PORT: port or typed[CONF_PORT]}
+    if serial := typed.get(CONF_LOGGER_SERIAL):
+        place[CONF_LOGGER_SERIAL] = serial
+    return place
+
+
+def _usual_title(settings: Settings) -> str:
+    """Return the title of an entry that its user has not named."""
+    if (dial_in := settings.dial_in) is not None:
+        return dial_in.device or f"Port {dial_in.port}"
+    return settings.host or settings.target.rpartition("/")[2] or settings.target
 
 
 @callback
@@ -155,7 +224,7 @@ def _to_try(data: dict[str, Any], entry: TcpMultiplexerConfigEntry | None) -> To
     changed = {
         key for key, value in (_UNNAMED | data).items() if before.get(key) != value
     }
-    dial = not changed.isdisjoint(_DEVICE)
+    dial = not changed.isdisjoint(DEVICE)
     bind = not (running and changed.isdisjoint(_LISTENING))
     needs_own_port = bind and not (running and CONF_LISTEN_PORT in changed)
     release = entry.state in _RELEASABLE and (dial or needs_own_port)

@@ -14,6 +14,8 @@ from typing import Any, Final, NamedTuple
 
 from ..multiplexer import (
     Answer,
+    Framing,
+    Mismatch,
     Multiplexer,
     Protocol,
     Request,
@@ -30,7 +32,7 @@ CONNECT_SECONDS: Final = 5.0
 """For the connection, and again for a TLS handshake."""
 ANSWER_SECONDS: Final = 10.0
 """A user waits: what takes longer is no answer, whatever the timeout is."""
-_UNIT_SECONDS: Final = 2.0
+UNIT_SECONDS: Final = 2.0
 """How long each further unit may take, and each request to identify a device."""
 _NO_ANSWER: Final = "no answer"
 _HUNG_UP: Final = "connection closed"
@@ -46,10 +48,18 @@ class DeviceProblem(enum.StrEnum):
     """No answer to the connection attempt, or no route."""
     REFUSED = "refused"
     """The host is there and nothing listens on that port."""
+    NO_PORT = "no_port"
+    """The serial port cannot be opened."""
+    NOT_DIALLED = "not_dialled"
+    """The device has not dialled in yet."""
     CLOSED = "closed"
     """The device closed the connection without an answer: its slot may be taken."""
     SILENT = "silent"
     """It accepted the connection and did not answer."""
+    SILENT_LOGGER = "silent_logger"
+    """The same of a logger stick, which does so if its serial number is another."""
+    WRONG_SERIAL = "wrong_serial"
+    """A logger stick says that its serial number is another."""
     NOT_UNDERSTOOD = "not_understood"
     """The answer is not one of the protocol."""
     OTHER_SETTINGS = "other_settings"
@@ -238,7 +248,7 @@ class _Conversation:
         """Return unit identifier and PDU of the answer; None: the unit is silent."""
         await asyncio.sleep(self._settings.request_delay)
         request = self._protocol.request(payload)
-        left = min(self._seconds, _UNIT_SECONDS, self._end - self._loop.time())
+        left = min(self._seconds, UNIT_SECONDS, self._end - self._loop.time())
         try:
             return await self._ask(request, left)
         except DeviceError as err:
@@ -261,11 +271,15 @@ class _Conversation:
                                 return bytes(response)
                             case SendBack(data=owed):
                                 self._writer.write(owed)
+                            case Unsolicited(lenient=Mismatch.SERIAL, reason=reason):
+                                raise DeviceError(DeviceProblem.WRONG_SERIAL, reason)
                             case Unsolicited():
                                 strange = DeviceProblem.NOT_UNDERSTOOD
                             case _:
                                 raise DeviceError(DeviceProblem.NOT_UNDERSTOOD)
         except TimeoutError:
+            if self._settings.framing is Framing.SOLARMAN:  # it talks unasked, too
+                raise DeviceError(DeviceProblem.SILENT_LOGGER) from None
             raise DeviceError(strange or DeviceProblem.SILENT) from None
         raise DeviceError(strange or DeviceProblem.CLOSED)
 

@@ -30,7 +30,7 @@ def async_host_selector(hass: HomeAssistant) -> TextSelector | SelectSelector:
         endpoint
         for entry in async_other_entries(hass, None)
         for endpoint in (
-            (entry.data[CONF_HOST], entry.data[CONF_PORT]),
+            (entry.data.get(CONF_HOST), entry.data.get(CONF_PORT)),
             (
                 host_for_home_assistant(entry.data[CONF_LISTEN_HOST]),
                 entry.data[CONF_LISTEN_PORT],

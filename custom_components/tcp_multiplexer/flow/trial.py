@@ -11,10 +11,16 @@ from homeassistant.config_entries import ConfigEntryState
 from homeassistant.const import CONF_HOST
 from homeassistant.core import HomeAssistant
 
-from ..const import CONF_PROFILE, CONF_UPSTREAM, UPSTREAM_HOME_ASSISTANT
+from ..const import (
+    CONF_DIAL_IN_PORT,
+    CONF_PROFILE,
+    CONF_UPSTREAM,
+    UPSTREAM_HOME_ASSISTANT,
+)
 from ..coordinator import TcpMultiplexerConfigEntry
 from ..entry_settings import GENERIC
 from ..multiplexer import PROFILES
+from ..serial_ports import async_prepare_serial
 from .fields import FieldError
 from .local_ports import (
     async_bind,
@@ -25,6 +31,7 @@ from .local_ports import (
 )
 from .plan import Plan
 from .probe import ProbeResult, ask_device, ask_running
+from .probe_route import DIAL_IN_SECONDS, ask_with_multiplexer
 from .probe_shared import async_ask_shared
 
 
@@ -46,6 +53,8 @@ async def async_try(
     async with _async_out_of_the_way(hass, entry, plan):
         if plan.to_try.bind:
             await async_bind(hass, plan.listen_address)
+        if plan.to_try.dial and plan.dial_in_address is not None:
+            await async_bind(hass, plan.dial_in_address, CONF_DIAL_IN_PORT)
         yield await _async_ask_device(hass, entry, plan)
 
 
@@ -61,6 +70,11 @@ async def _async_check_own_listeners(
     settings = plan.settings
     siblings = listen_addresses(entry)[1:] if entry else []
     await async_check_others(hass, entry, plan.listen_address, siblings)
+    if (dial_in := plan.dial_in_address) is not None:
+        taken = [plan.listen_address, *siblings]
+        await async_check_others(hass, entry, dial_in, taken, CONF_DIAL_IN_PORT)
+    if not settings.host:
+        return
     own = [plan.listen_address, *siblings]
     if await is_reached(settings.host, settings.port, own):
         raise FieldError(CONF_HOST, "itself")
@@ -103,4 +117,11 @@ async def _async_ask_device(
         return ProbeResult()
     if plan.data[CONF_UPSTREAM] == UPSTREAM_HOME_ASSISTANT:
         return await async_ask_shared(hass, plan.settings)
+    if plan.settings.serial is not None:
+        await async_prepare_serial(hass)
+        return await ask_with_multiplexer(plan.settings, profile.units)
+    if plan.settings.dial_in is not None:
+        return await ask_with_multiplexer(
+            plan.settings, profile.units, seconds=DIAL_IN_SECONDS
+        )
     return await ask_device(plan.settings, profile.units)

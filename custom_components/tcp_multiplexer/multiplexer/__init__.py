@@ -6,6 +6,7 @@ complete interface.
 """
 
 from .dispatch.exchange import CloseReason, Exchange, Upstream, UpstreamOwner
+from .logger_search import find_logger_serial
 from .multiplexer import Multiplexer, RequestError
 from .networks import DEFAULT_NETWORKS, Network
 from .observe.events import ClientRefusal, Event, EventListener, EventType
@@ -22,17 +23,20 @@ from .protocols.base import (
     Answer,
     Failure,
     Mismatch,
-    Outline,
     Request,
     SendBack,
     Unsolicited,
 )
 from .protocols.options import Framing
+from .protocols.outline import Outline
 from .settings import (
     ROWS,
+    DialIn,
     ListenerSettings,
+    Parity,
     Row,
     Section,
+    SerialLine,
     Settings,
     SettingsError,
     make_protocol,
@@ -51,6 +55,9 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "ListenerSettings",
     "TlsListener",
     "TlsUpstream",
+    "SerialLine",
+    "Parity",
+    "DialIn",
     "Network",
     "SettingsError",
     "TlsError",
@@ -62,6 +69,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Framing",
     "protocols_with",
     "make_protocol",
+    "find_logger_serial",
     "PROFILES",
     "PROTOCOLS",
     # What it reports

@@ -18,15 +18,13 @@ from .upstream.prober import Prober
 from .upstream.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from .dispatch.exchange import Upstream, UpstreamOwner
     from .dispatch.queue import RequestQueue
     from .dispatch.timer import Timer
     from .observe.events import Events
     from .observe.statistics import Statistics
     from .protocols.base import Protocol
     from .settings import Settings
+    from .upstream.route import Route
 
 
 def make_dispatcher(  # noqa: PLR0917 - the parts that it connects
@@ -68,7 +66,7 @@ def make_pool(  # noqa: PLR0917 - the parts that it connects
     protocol: Protocol[Any],
     queue: RequestQueue,
     dispatcher: Dispatcher,
-    make_upstream: Callable[[UpstreamOwner], Upstream],
+    route: Route,
     statistics: Statistics,
     events: Events,
     timer: Timer,
@@ -79,7 +77,7 @@ def make_pool(  # noqa: PLR0917 - the parts that it connects
     trial_seconds: float,
 ) -> UpstreamPool:
     """Make the pool that supplies a dispatcher; the timer calls it from then on."""
-    make = partial(make_upstream, dispatcher)
+    make = partial(route.make, dispatcher)
     connections = dispatcher.connections
     prober = Prober(queue)
     return UpstreamPool(
@@ -87,7 +85,7 @@ def make_pool(  # noqa: PLR0917 - the parts that it connects
         queue,
         connections,
         dispatcher,
-        Connector(make, statistics, name),
+        Connector(make, statistics, name, expects=route.expects),
         HealthTracker(rng or random.Random()),  # noqa: S311 - no secret
         Upkeep(settings, protocol, queue, connections, dispatcher, prober),
         statistics,

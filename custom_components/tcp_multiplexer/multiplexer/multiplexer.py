@@ -9,6 +9,7 @@ attempt at a time and what the owner awaits.
 """
 
 import asyncio
+from dataclasses import replace
 import random
 import time
 from typing import TYPE_CHECKING, Any, override
@@ -19,23 +20,25 @@ from .dispatch.queue import RequestQueue
 from .dispatch.timer import Timer
 from .downstream.listener import Listener
 from .limits import LIMITS, Limits
-from .observe.events import Events
+from .observe.events import Event, Events, EventType
 from .observe.pcap import to_pcap
 from .observe.snapshot import Snapshot, TraceRecord
 from .observe.statistics import Statistics, percentile
 from .settings import ROWS, make_protocol
-from .upstream.resolver import Resolver
-from .upstream.socket_upstream import Segments, SocketUpstream
+from .upstream.dial_in import DialInRoute
+from .upstream.route import GivenRoute, NetworkRoute
+from .upstream.serial_upstream import SerialRoute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    import ssl
 
     from .dispatch.exchange import Upstream, UpstreamOwner
     from .observe.events import EventListener
     from .observe.snapshot import Health
-    from .protocols.base import Failure, Outline
+    from .protocols.base import Failure
+    from .protocols.outline import Outline
     from .settings import Settings
+    from .upstream.route import Route
 
 
 class RequestError(Exception):
@@ -50,7 +53,6 @@ class Multiplexer:
     """Shares one connection to a device, or a small pool of them, among clients."""
 
     _stopped = False
-    _tls: ssl.SSLContext | None = None
 
     def __init__(
         self,
@@ -65,8 +67,8 @@ class Multiplexer:
         """Construct the parts; must be called in the event loop that will run them.
 
         `paused` starts it without connecting. `name` stands for the upstream in logs,
-        else its host and port. `make_upstream` makes connections other than a codec on
-        a socket. `rng` is the source of the reconnect jitter: seed it to repeat a run.
+        else the device's address. `make_upstream` makes connections in a way that is no
+        setting. `rng` is the source of the reconnect jitter: seed it to repeat a run.
 
         Raises:
             SettingsError: the probe is not a valid message of the protocol.
@@ -75,15 +77,13 @@ class Multiplexer:
         self._settings = settings
         self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._segments = Segments()
-        self._resolver = Resolver(settings.host, settings.port)
         self._events = Events()
         self._statistics = Statistics(settings.trace_size, self._loop.time())
         self._queue = RequestQueue(
             settings.queue_size, writes_first=settings.writes_first
         )
         self._protocol = make_protocol(settings)
-        name = name or f"{settings.host}:{settings.port}"
+        name = name or settings.target
         timer = Timer()
         self._dispatcher = make_dispatcher(
             settings,
@@ -95,12 +95,13 @@ class Multiplexer:
             name,
         )
         self._connections = self._dispatcher.connections
+        self._route = GivenRoute(make_upstream) if make_upstream else self._make_route()
         self._pool = self._dispatcher.supply = make_pool(
             settings,
             self._protocol,
             self._queue,
             self._dispatcher,
-            make_upstream or self._make_socket_upstream,
+            self._route,
             self._statistics,
             self._events,
             timer,
@@ -120,18 +121,22 @@ class Multiplexer:
         )
         self._hosts: set[_Host] = set()
 
-    def _make_socket_upstream(self, owner: UpstreamOwner) -> Upstream:
+    def _make_route(self) -> Route:
         settings = self._settings
-        return SocketUpstream(
-            owner,
-            self._protocol.upstream(),
-            self._resolver,
-            batch=settings.max_in_flight > 1,
-            segments=self._segments,
-            connect_seconds=self._limits.connect,
-            tls=self._tls,
-            server_name=(settings.tls and settings.tls.server_name) or settings.host,
-        )
+        if settings.serial is not None:
+            return SerialRoute(settings.serial, self._protocol, self._limits)
+        if settings.dial_in is not None:
+            return DialInRoute(
+                settings.dial_in, lambda: self._settings, self._protocol, self._learned
+            )
+        return NetworkRoute(settings, self._protocol, self._limits)
+
+    def _learned(self, address: str) -> None:
+        """Take over the address of a device that dials in."""
+        if (dial_in := self._settings.dial_in) is not None:
+            dial_in = replace(dial_in, device=address)
+            self._settings = replace(self._settings, dial_in=dial_in)
+        self._events.emit(Event(EventType.DEVICE_LEARNED, detail=address))
 
     @property
     def settings(self) -> Settings:
@@ -156,10 +161,7 @@ class Multiplexer:
             TlsError: a certificate or key cannot be used.
 
         """
-        if self._settings.tls is not None:
-            self._tls = await self._loop.run_in_executor(
-                None, self._settings.tls.context
-            )
+        await self._route.start()
         await self._listener.start()
         self._pool.connect()
 
@@ -170,8 +172,8 @@ class Multiplexer:
         self._stopped = True
         await self._listener.stop_accepting()
         await self._pool.stop()
-        await self._resolver.stop()
         await self._listener.stop()
+        await self._route.stop()
         self._events.close()
         await asyncio.sleep(0)  # the closed sockets leave the loop
 

@@ -47,3 +47,8 @@ def parse_peer(host: str) -> Address:
 def is_in(address: Address, networks: Iterable[Network]) -> bool:
     """Return whether `address` is in one of `networks`."""
     return any(address in network for network in networks)
+
+
+def format_address(host: str, port: int) -> str:
+    """Return host and port as they are written (RFC 3986, 3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -37,6 +37,17 @@ class Profile(NamedTuple):
 
 _ONE_SLOT = "accepts one connection"
 
+_LOGGER_STICK = {
+    "framing": Advice("solarman", "jmccrohan/pysolarmanv5#11: sticks that speak V5"),
+    "request_delay": Advice(
+        0.1, "davidrapan/ha-solarman keeps 100 ms between its requests"
+    ),
+    "max_connections": Advice(
+        1, "jmccrohan/pysolarmanv5#51: responses go to other connections, too"
+    ),
+}
+"""What all sticks with Solarman V5 need."""
+
 PROFILES: dict[str, Profile] = {
     "generic": Profile("Generic Modbus/TCP device", {}),
     "solaredge": Profile(
@@ -154,6 +165,45 @@ PROFILES: dict[str, Profile] = {
             ),
         },
         signs=("solis",),
+    ),
+    "deye_logger": Profile(
+        "Deye or Sunsynk inverter through its logger stick (Solarman V5)",
+        {
+            **_LOGGER_STICK,
+            "timeout": Advice(
+                15.0, "kbialek/deye-inverter-mqtt#83: 15 s do as well as asking again"
+            ),
+        },
+        notes="The port is 8899, and the serial number is the stick's, not the "
+        "inverter's. Its values may be five minutes old "
+        "(StephanJoubert/home_assistant_solarman#289).",
+    ),
+    "sofar_logger": Profile(
+        "Sofar inverter through its logger stick (Solarman V5)",
+        {
+            **_LOGGER_STICK,
+            "cache_ttl": Advice(
+                5.0,
+                "davidrapan/ha-solarman#510: many requests in a row cut the portal "
+                "off; 5 s are judged",
+            ),
+        },
+        notes="The port is 8899. It is silent to reads of registers that are not there "
+        "(StephanJoubert/home_assistant_solarman#53).",
+    ),
+    "solis_logger": Profile(
+        "Solis inverter through its logger stick (Solarman V5)",
+        {
+            **_LOGGER_STICK,
+            "reconnect_backoff": Advice(
+                5.0,
+                "StephanJoubert/home_assistant_solarman#523: a connection closed "
+                "rudely keeps the slot a while; 5 s are judged",
+            ),
+        },
+        notes="The port is 8899, of some sticks with Ethernet 30003 "
+        "(StephanJoubert/home_assistant_solarman#87). S3-WIFI-ST sticks do not speak "
+        "V5 (jmccrohan/pysolarmanv5#15).",
     ),
     "kostal": Profile(
         "Kostal inverter",

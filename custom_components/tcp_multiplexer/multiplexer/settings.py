@@ -5,22 +5,34 @@ belongs. The command line's flag and the form's field are generated from it, by 
 type. Times are seconds, sizes are bytes; a time of 0 turns its feature off.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 import enum
+import time
 from types import MappingProxyType
 from typing import Any, Final
 
-from .networks import DEFAULT_NETWORKS, Network
+from .checks import check_bounds, chosen
+from .networks import DEFAULT_NETWORKS, Network, format_address
 from .protocols import PROTOCOLS, Protocol
-from .protocols.options import Framing, Matching, OnFailure, SettingsError
+from .protocols.options import (
+    DialIn,
+    Framing,
+    Matching,
+    OnFailure,
+    Parity,
+    SerialLine,
+    SettingsError,
+)
 from .tls import TlsListener, TlsUpstream
 
 __all__ = [
     "ROWS",
+    "DialIn",
     "ListenerSettings",
+    "Parity",
     "Row",
     "Section",
+    "SerialLine",
     "Settings",
     "SettingsError",
     "WritePolicy",
@@ -99,7 +111,7 @@ class ListenerSettings:
 
     def __post_init__(self) -> None:
         """Convert a framing given by name, as config entries store it."""
-        choice = _chosen("more_listeners", Framing, self.framing)
+        choice = chosen("more_listeners", Framing, self.framing)
         object.__setattr__(self, "framing", choice)
 
 
@@ -116,7 +128,7 @@ class Settings:
 
     protocol: str = "modbus"
     """A name in `PROTOCOLS`."""
-    host: str
+    host: str = ""
     """The device; a name is resolved again at every attempt to connect."""
     port: int = _row(502, bounds=(1, 65535))
     listen_host: str | None = None
@@ -126,6 +138,13 @@ class Settings:
     more_listeners: tuple[ListenerSettings, ...] = ()
     tls: TlsUpstream | None = None
     """Use TLS with the device."""
+    serial: SerialLine | None = None
+    """The device is on this serial line, not at a host and port."""
+    dial_in: DialIn | None = None
+    """The device connects to this local port."""
+    logger_serial: int = _row(0, bounds=(0, 0xFFFFFFFF))
+    """The serial number of a logger stick with Solarman V5. 0: asked of the stick, but
+    not every one tells it."""
 
     timeout: float = _row(
         5.0,
@@ -241,7 +260,9 @@ class Settings:
     )
 
     framing: Framing = _row(
-        Framing.TCP, Section.MODBUS, "how the device frames; rtu is RTU over TCP"
+        Framing.TCP,
+        Section.MODBUS,
+        "how the device frames; rtu is RTU over TCP, solarman is Solarman V5",
     )
     share_reads: bool = _row(
         True, Section.MODBUS, "answer identical reads with one response", live=True
@@ -309,6 +330,11 @@ class Settings:
         "taken for the next one",
         bounds=(0, 60),
     )
+    check_logger_serial: bool = _row(
+        False,
+        Section.MODBUS,
+        "ignore Solarman V5 clients that name another serial number than the stick's",
+    )
 
     allowed_networks: tuple[Network, ...] = _row(
         DEFAULT_NETWORKS,
@@ -342,18 +368,23 @@ class Settings:
             names = ", ".join(PROTOCOLS)
             message = f"unknown protocol {self.protocol!r}; choose one of {names}"
             raise SettingsError("protocol", message)
-        if not self.host:
+        if not (self.host or self.serial or self.dial_in):
             raise SettingsError("host", "is empty; give the device's name or address")
         for each in fields(self):
             value = getattr(self, each.name)
             if isinstance(each.default, enum.StrEnum):
-                choice = _chosen(each.name, type(each.default), value)
+                choice = chosen(each.name, type(each.default), value)
                 object.__setattr__(self, each.name, choice)
             elif (row := ROWS.get(each.name)) is not None:
-                _check_bounds(each.name, row, value)
+                check_bounds(each.name, row.bounds, value)
         if self.reconnect_backoff_max < self.reconnect_backoff:
             message = "must not be less than reconnect_backoff"
             raise SettingsError("reconnect_backoff_max", message)
+        if self.serial is not None:
+            self._check_serial()
+        if self.dial_in is not None and (self.tls or self.max_connections > 1):
+            message = "there is one connection, without TLS"
+            raise SettingsError("dial_in", message)
         protocol = PROTOCOLS[self.protocol]
         for listener in self.more_listeners:
             low, high = ROWS["listen_port"].bounds or (0, 0)
@@ -364,6 +395,22 @@ class Settings:
                 message = f"{self.protocol} has no framing {listener.framing.value!r}"
                 raise SettingsError("more_listeners", message)
         protocol.check(self)
+
+    def _check_serial(self) -> None:
+        framings = PROTOCOLS[self.protocol].framings
+        if self.framing is not Framing.RTU or Framing.RTU not in framings:
+            raise SettingsError("serial", "needs the protocol modbus and framing rtu")
+        if self.tls is not None:
+            raise SettingsError("tls", "is not spoken on a serial line")
+
+    @property
+    def target(self) -> str:
+        """The device for people."""
+        if self.serial is not None:
+            return self.serial.name
+        if self.dial_in is not None:
+            return f"{self.dial_in.device or 'a device'} on port {self.dial_in.port}"
+        return format_address(self.host, self.port)
 
 
 ROWS: Final = MappingProxyType(
@@ -376,35 +423,6 @@ ROWS: Final = MappingProxyType(
 """The rows of all settings that have one, by the name of their field."""
 
 
-def _chosen[ChoiceT: enum.StrEnum](
-    name: str, choices: type[ChoiceT], value: str
-) -> ChoiceT:
-    try:
-        return choices(value)
-    except ValueError:
-        message = f"must be {' or '.join(choices)}, is {value!r}"
-        raise SettingsError(name, message) from None
-
-
-def _check_bounds(name: str, row: Row, value: Any) -> None:
-    if row.bounds is None:
-        return
-    low, high = row.bounds
-    for number in _numbers_in(value):
-        if not low <= number <= high:
-            message = f"must be between {low:g} and {high:g}, is {number:g}"
-            raise SettingsError(name, message)
-
-
-def _numbers_in(value: Any) -> Iterator[float]:
-    """Yield a number, or all numbers in a tuple."""
-    if isinstance(value, tuple):
-        for part in value:
-            yield from _numbers_in(part)
-    else:
-        yield value
-
-
 def make_protocol(settings: Settings) -> Protocol[Any]:
     """Make the protocol that `settings` name, with its options from them.
 
@@ -413,6 +431,8 @@ def make_protocol(settings: Settings) -> Protocol[Any]:
 
     """
     try:
-        return PROTOCOLS[settings.protocol](settings)
+        protocol = PROTOCOLS[settings.protocol](settings)
     except ValueError as err:  # the probe is the only setting that a protocol parses
         raise SettingsError("probe", str(err)) from err
+    protocol.time_of_day = time.time
+    return protocol

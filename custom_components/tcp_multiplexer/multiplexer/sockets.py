@@ -17,6 +17,8 @@ _KEEPALIVE_INTERVAL = 10
 """Seconds between keepalive probes."""
 _KEEPALIVE_COUNT = 3
 """Unanswered probes after which the peer is considered dead."""
+_ACCEPT_TURNS = 3
+"""Turns of the loop between asyncio's accepting a connection and `connection_made`."""
 _USER_TIMEOUT_MS = 30_000
 """Milliseconds for which sent data may stay unacknowledged (RFC 5482)."""
 
@@ -26,10 +28,8 @@ def set_keepalive(transport: asyncio.BaseTransport) -> None:
 
     Options that this system does not support are skipped.
     """
-    sock = transport.get_extra_info("socket")
-    if sock is None:
-        return
-    options = (
+    _set_options(
+        transport,
         (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
         (socket.IPPROTO_TCP, "TCP_KEEPIDLE", _KEEPALIVE_IDLE),
         (socket.IPPROTO_TCP, "TCP_KEEPINTVL", _KEEPALIVE_INTERVAL),
@@ -37,11 +37,46 @@ def set_keepalive(transport: asyncio.BaseTransport) -> None:
         (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", _USER_TIMEOUT_MS),
         (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
     )
+
+
+def hasten_keepalive(transport: asyncio.BaseTransport) -> None:
+    """Make the system find out within four seconds whether the peer is alive."""
+    _set_options(
+        transport,
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", _KEEPALIVE_COUNT),
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", 3000),
+    )
+
+
+def _set_options(
+    transport: asyncio.BaseTransport, *options: tuple[int, str, int]
+) -> None:
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return
     for level, name, value in options:
         option = getattr(socket, name, None)
         if option is not None:
             with contextlib.suppress(OSError):
                 sock.setsockopt(level, option, value)
+
+
+async def stop_accepting(*servers: asyncio.Server) -> None:
+    """Complete the accepts that are under way, and begin no more.
+
+    asyncio accepts a connection in several turns of the loop, and loses it, open, if
+    its server is closed meanwhile.
+    """
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(NotImplementedError):  # loops without readers
+        for server in servers:
+            for sock in server.sockets:
+                loop.remove_reader(sock)
+    for _ in range(_ACCEPT_TURNS):
+        await asyncio.sleep(0)
 
 
 class _Described(Interface):

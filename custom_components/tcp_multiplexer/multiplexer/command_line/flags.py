@@ -16,7 +16,16 @@ from ..networks import Network
 from ..profiles import PROFILES
 from ..protocols import PROTOCOLS, protocols_with
 from ..protocols.options import Framing
-from ..settings import ROWS, ListenerSettings, Row, Section, Settings, SettingsError
+from ..settings import (
+    ROWS,
+    DialIn,
+    ListenerSettings,
+    Row,
+    Section,
+    SerialLine,
+    Settings,
+    SettingsError,
+)
 from ..tls import TlsListener, TlsUpstream
 from .values import (
     duration,
@@ -161,7 +170,16 @@ def _add_addresses(parser: argparse.ArgumentParser) -> None:
         *("-t", "--target", "--targetServer"),
         type=target,
         metavar="HOST:PORT",
-        help="the device (default 127.0.0.1:1234)",
+        help="the device; or its serial port, with Modbus RTU, as serial:PORT"
+        "?baudrate=9600&parity=none&stopbits=1, where PORT is a path or a URL of the "
+        "library serialx; or dial-in:[HOST:]PORT?from=ADDRESS, the local port to which "
+        "the device connects by itself (default 127.0.0.1:1234)",
+    )
+    group.add(
+        "--logger-serial",
+        type=int,
+        metavar="N",
+        help="the serial number of a logger stick; 0: ask for it by a broadcast",
     )
     group.add(
         *("-l", "--listen"),
@@ -179,6 +197,12 @@ def _add_addresses(parser: argparse.ArgumentParser) -> None:
         action="append",
         **_LISTEN_FLAG,
         help="the same for clients that use Modbus RTU over TCP",
+    )
+    group.add(
+        "--also-listen-solarman",
+        action="append",
+        **_LISTEN_FLAG,
+        help="the same for clients that only speak Solarman V5",
     )
     group.add(
         "--also-listen-tls",
@@ -232,6 +256,8 @@ _FLAGS_BY_FIELD = {
     "protocol": "-p",
     "host": "-t",
     "port": "-t",
+    "serial": "-t",
+    "dial_in": "-t",
     "listen_host": "-l",
     "listen_port": "-l",
     "more_listeners": "--also-listen",
@@ -257,18 +283,18 @@ def make_settings(given: argparse.Namespace) -> Settings:
             begins with the flag.
 
     """
-    values = GO_DEFAULTS | vars(given)
+    implied = _implied_by_target(given)
+    values = GO_DEFAULTS | implied | vars(given)
     if "profile" in given:
         profile = PROFILES[given.profile]
         advised = {"protocol": profile.protocol, **profile.settings}
-        values = GO_DEFAULTS | advised | vars(given)
+        values = GO_DEFAULTS | advised | implied | vars(given)
         if values["protocol"] != profile.protocol:
             raise ValueError(f"--profile is only for -p {profile.protocol}")
     for name in ("command", "profile", "verbose", "debug"):
         values.pop(name, None)
     _check_meaning(given, values["protocol"])
-    if "target" in values:
-        values["host"], values["port"] = values.pop("target")
+    _set_target(values)
     if "listen" in values:
         values["listen_host"], values["listen_port"] = values.pop("listen")
     values["tls"] = _tls_upstream(values)
@@ -278,6 +304,26 @@ def make_settings(given: argparse.Namespace) -> Settings:
     except SettingsError as err:
         message = f"{flag_of(err.field)}: {err.message}"
         raise ValueError(message) from err
+
+
+def _implied_by_target(given: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that follow from the kind of target."""
+    if isinstance(vars(given).get("target"), SerialLine):
+        return {"protocol": "modbus", "framing": Framing.RTU}
+    return {}
+
+
+def _set_target(values: dict[str, Any]) -> None:
+    """Replace the target that was given by the settings that it stands for."""
+    target = values.pop("target", None)
+    if isinstance(target, SerialLine):
+        del values["host"], values["port"]
+        values["serial"] = target
+    elif isinstance(target, DialIn):
+        del values["host"], values["port"]
+        values["dial_in"] = target
+    elif target is not None:
+        values["host"], values["port"] = target
 
 
 def _check_meaning(given: argparse.Namespace, protocol: str) -> None:
@@ -313,20 +359,25 @@ def _tls_upstream(values: dict[str, Any]) -> TlsUpstream | None:
     return None
 
 
+_LISTEN_FLAGS = {
+    Framing.TCP: "also_listen",
+    Framing.RTU: "also_listen_rtu",
+    Framing.SOLARMAN: "also_listen_solarman",
+}
+
+
 def _more_listeners(values: dict[str, Any]) -> tuple[ListenerSettings, ...]:
     tls = _take(values, "listen_tls_", ("certificate", "key", "client_ca"))
-    plain, rtu, secure = (
-        values.pop(f"also_listen{kind}", ()) for kind in ("", "_rtu", "_tls")
-    )
+    secure = values.pop("also_listen_tls", ())
     if secure and "certificate" not in tls:
         raise ValueError("--also-listen-tls needs --listen-tls-certificate")
     if tls and not secure:
         raise ValueError("--listen-tls-... needs --also-listen-tls")
     return (
-        *(ListenerSettings(host=host, port=port) for host, port in plain),
         *(
-            ListenerSettings(host=host, port=port, framing=Framing.RTU)
-            for host, port in rtu
+            ListenerSettings(host=host, port=port, framing=framing)
+            for framing in Framing
+            for host, port in values.pop(_LISTEN_FLAGS[framing], ())
         ),
         *(
             ListenerSettings(host=host, port=port, tls=TlsListener(**tls))

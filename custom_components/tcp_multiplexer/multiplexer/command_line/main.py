@@ -8,6 +8,7 @@ status is 0 after a clean stop, and 2 with one line that says why if it could no
 import argparse
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 import gc
 import logging
 import os
@@ -18,10 +19,13 @@ import threading
 from types import FrameType
 
 from .. import __version__
+from ..logger_search import find_logger_serial
 from ..multiplexer import Multiplexer
+from ..networks import format_address
 from ..observe.events import ClientRefusal, Event, EventType
 from ..profiles import PROFILES
 from ..protocols import PROTOCOLS
+from ..protocols.options import Framing
 from ..settings import Settings, SettingsError
 from .flags import Parser, add_flags, flag_of, make_settings
 from .report import report
@@ -119,14 +123,16 @@ async def _serve(settings: Settings, level: int) -> None:
         ValueError: it cannot start; the text says why and what to do.
 
     """
-    target = _address(settings.host, settings.port)
+    target = settings.target
+    stop = _stop_signal()
+    if settings.framing is Framing.SOLARMAN and not settings.logger_serial:
+        settings = await _with_logger_serial(settings)
     try:
-        multiplexer = Multiplexer(settings, name=target)
+        multiplexer = Multiplexer(settings)
     except SettingsError as err:
         message = f"{flag_of(err.field)}: {err.message}"
         raise ValueError(message) from err
     multiplexer.subscribe(_EventLog(target, level))
-    stop = _stop_signal()
     _report_on_signal(multiplexer)
     try:
         await multiplexer.start()
@@ -136,7 +142,7 @@ async def _serve(settings: Settings, level: int) -> None:
     listening = multiplexer.snapshot().listen_addresses
     LOGGER.info(
         "Listening on %s; %s goes to %s",
-        ", ".join(_address(*address) for address in listening),
+        ", ".join(format_address(*address) for address in listening),
         settings.protocol,
         target,
     )
@@ -144,6 +150,20 @@ async def _serve(settings: Settings, level: int) -> None:
     await multiplexer.stop()
     if level < logging.WARNING:
         LOGGER.info("Stopped by %s", name)
+
+
+async def _with_logger_serial(settings: Settings) -> Settings:
+    """Return the settings with the serial number that the stick tells, if it does."""
+    serial = await find_logger_serial(settings.host) if settings.host else 0
+    if serial:
+        LOGGER.info("The logger's serial number is %d", serial)
+    else:
+        LOGGER.warning(
+            "The logger at %s does not tell its serial number; give it with "
+            "--logger-serial if there are no responses",
+            settings.target,
+        )
+    return replace(settings, logger_serial=serial)
 
 
 def _stop_signal() -> asyncio.Future[str]:
@@ -175,10 +195,6 @@ def _report_on_signal(multiplexer: Multiplexer) -> None:
         asyncio.get_running_loop().add_signal_handler(
             number, lambda: print(report(multiplexer), flush=True)
         )
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class _EventLog:

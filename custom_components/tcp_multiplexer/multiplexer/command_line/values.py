@@ -8,8 +8,14 @@ import argparse
 from ipaddress import ip_network
 from pathlib import Path
 import re
+from typing import Any
 
 from ..networks import Network
+from ..settings import DialIn, SerialLine, SettingsError
+
+_SERIAL = "serial:"
+_DIAL_IN = "dial-in:"
+_LINE_EXAMPLE = "write serial:/dev/ttyUSB0?baudrate=9600&parity=even&stopbits=1"
 
 type _Address = tuple[str | None, int]
 
@@ -48,13 +54,52 @@ def _port(text: str, whole: str) -> int:
     return int(text)
 
 
-def target(text: str) -> _Address:
-    """Return host and port from `host:port`."""
+def target(text: str) -> _Address | SerialLine | DialIn:
+    """Return host and port from `host:port`, or what `serial:…` or `dial-in:…` says."""
+    if text.startswith(_SERIAL):
+        return _serial_line(text.removeprefix(_SERIAL))
+    if text.startswith(_DIAL_IN):
+        return _dial_in(text.removeprefix(_DIAL_IN))
     host, port = _split(text)
     if not host or not port:
         message = f"{text!r} is not host:port; write 192.168.1.22:502 or [fd00::22]:502"
         raise argparse.ArgumentTypeError(message)
     return host, _port(port, text)
+
+
+def _serial_line(text: str) -> SerialLine:
+    """Return a line from its port and a query; what is not ours stays in a URL."""
+    port, _, query = text.partition("?")
+    given: dict[str, Any] = {}
+    others = []
+    for part in filter(None, query.split("&")):
+        name, _, value = part.partition("=")
+        if name in {"baudrate", "stopbits"}:
+            given[name] = int(value) if value.isdecimal() else 0
+        elif name == "parity":
+            given[name] = value
+        else:
+            others.append(part)
+    if others and "://" not in port:
+        message = f"{others[0]!r} is not a setting of a serial line; {_LINE_EXAMPLE}"
+        raise argparse.ArgumentTypeError(message)
+    device = "?".join(filter(None, (port, "&".join(others))))
+    try:
+        return SerialLine(device=device, **given)
+    except SettingsError as err:
+        message = f"{err.message}; {_LINE_EXAMPLE}"
+        raise argparse.ArgumentTypeError(message) from err
+
+
+def _dial_in(text: str) -> DialIn:
+    """Return where a device dials in from a local port and the device's address."""
+    where, _, device = text.partition("?from=")
+    host, port = listen_address(where)
+    try:
+        return DialIn(host=host, port=port, device=device)
+    except SettingsError as err:
+        message = f"{err.message}; write dial-in:5502?from=192.168.1.22"
+        raise argparse.ArgumentTypeError(message) from err
 
 
 def listen_address(text: str) -> _Address:

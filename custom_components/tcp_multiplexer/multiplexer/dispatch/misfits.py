@@ -1,4 +1,4 @@
-"""Notices a device that does not echo transaction identifiers, or units.
+"""Notices a device that does not echo identifiers, units or serial numbers.
 
 Strict matching discards its responses, so every request times out although it was
 answered. One response that would have matched may be a coincidence, so the owner is
@@ -46,10 +46,15 @@ class Misfits:
         self._in_a_row += 1
         self._sent = exchange.sent
         if self._in_a_row == _MISFITS_TO_REPORT:
-            LOGGER.warning(
-                "%s responds, but does not echo the %s that it is asked with; lenient "
-                "matching would pass its responses on",
-                self._name,
-                "unit" if mismatch is Mismatch.UNIT else "transaction identifier",
-            )
+            if mismatch is Mismatch.SERIAL:
+                LOGGER.warning(
+                    "%s has another serial number than it is asked with", self._name
+                )
+            else:
+                LOGGER.warning(
+                    "%s responds, but does not echo the %s that it is asked with; "
+                    "lenient matching would pass its responses on",
+                    self._name,
+                    "unit" if mismatch is Mismatch.UNIT else "transaction identifier",
+                )
             self._events.emit(Event(EventType.LENIENT_WOULD_HELP, reason=mismatch))

@@ -11,7 +11,7 @@ from ..limits import ADDRESS_LEAST, ADDRESS_SHARE, LIMITS, Limits
 from ..networks import is_in
 from ..observe.events import ClientRefusal, Event, EventType
 from ..settings import ListenerSettings
-from ..sockets import is_one_too_many
+from ..sockets import is_one_too_many, stop_accepting
 from .client import Client
 from .connection import ClientConnection, ClientOwner
 from .memory import Memory
@@ -35,8 +35,6 @@ _BACKLOG = 1024
 _IDLE_STEP = 1.0
 """Seconds between two looks at all clients, at least."""
 _WARN_SECONDS = 600
-_ACCEPT_TURNS = 3
-"""Turns of the loop between asyncio's accepting a connection and `connection_made`."""
 
 
 class Listener(ClientOwner):
@@ -132,17 +130,8 @@ class Listener(ClientOwner):
         self._servers.clear()
 
     async def stop_accepting(self) -> None:
-        """Complete the accepts that are under way, and begin no more.
-
-        asyncio accepts a connection in several turns of the loop, and loses it, open,
-        if its server is closed meanwhile.
-        """
-        with contextlib.suppress(NotImplementedError):  # loops without readers
-            for server in self._servers:
-                for sock in server.sockets:
-                    self._loop.remove_reader(sock)
-        for _ in range(_ACCEPT_TURNS):
-            await asyncio.sleep(0)
+        """Complete the accepts that are under way, and begin no more."""
+        await stop_accepting(*self._servers)
 
     async def stop(self) -> None:
         """Close the port and every client, whatever they do."""

@@ -34,8 +34,8 @@ class EventType(enum.Enum):
     CONNECTION_FAILED = "connection_failed"
     """An attempt to connect failed; `detail` says why."""
     LENIENT_WOULD_HELP = "lenient_would_help"
-    """The device does not seem to echo transaction identifiers: three requests in a row
-    timed out although lenient matching would have passed a response on."""
+    """Three requests in a row timed out although something came that would have been
+    the response but for one thing, the `Mismatch` in `reason`."""
     UNIT_SILENT = "unit_silent"
     """Requests to a unit, which `detail` names, fail at once: it does not answer, but
     others do. It is tried now and then."""
@@ -43,6 +43,9 @@ class EventType(enum.Enum):
     """Such a unit has answered."""
     HEALTH_CHANGED = "health_changed"
     """`reason` is the new `Health`; `detail` is the last error, if not healthy."""
+    DEVICE_LEARNED = "device_learned"
+    """The device has dialled in and answered; `detail` is its address, the only one
+    that may dial in from now on."""
     CLIENT_CONNECTED = "client_connected"
     CLIENT_DISCONNECTED = "client_disconnected"
     CLIENT_REFUSED = "client_refused"

@@ -21,6 +21,8 @@ class Health(enum.StrEnum):
     """Connecting fails, or connections end without a response."""
     IDLE = "idle"
     """Not connected, because nothing is requested."""
+    WAITING = "waiting"
+    """Not connected, because the device is expected to dial in and has not yet."""
     PAUSED = "paused"
 
 

@@ -17,12 +17,13 @@ engine passes it from one codec to the other without looking inside, but
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 import enum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from .options import Framing, ProtocolOptions, check_one_in_flight
+from .outline import Outline
 
 
 class Failure(enum.StrEnum):
@@ -168,6 +169,8 @@ class Mismatch(enum.StrEnum):
 
     IDENTIFIER = "identifier"
     UNIT = "unit"
+    SERIAL = "serial"
+    """The serial number of a logger stick."""
 
 
 class Unsolicited(NamedTuple):
@@ -322,13 +325,6 @@ class UpstreamCodec[ResponseT](ABC):
         return []
 
 
-class Outline(NamedTuple):
-    """An exchange without the values in it, for diagnostics that others may read."""
-
-    asked: Mapping[str, int]
-    answered: Mapping[str, int]
-
-
 class Rules(ABC):
     """The owner's rules that refer to the content of a protocol's requests."""
 
@@ -380,6 +376,8 @@ class Protocol[ResponseT](ABC):
     def __init__(self, options: ProtocolOptions) -> None:
         """Store the options; a protocol belongs to one multiplexer."""
         self.options = options
+        self.time_of_day: Callable[[], float] = float
+        """Returns seconds since 1970; 0 until `make_protocol` has given it a clock."""
 
     @abstractmethod
     def downstream(self, framing: Framing = Framing.TCP) -> DownstreamCodec[ResponseT]:
@@ -388,6 +386,10 @@ class Protocol[ResponseT](ABC):
     @abstractmethod
     def upstream(self) -> UpstreamCodec[ResponseT]:
         """Make the codec for a newly opened upstream connection."""
+
+    def greeting(self) -> Callable[[bytes], bytes] | None:
+        """Return what strips the greeting of a device that has just dialled in."""
+        return None
 
     @abstractmethod
     def request(self, payload: bytes) -> Request:

@@ -14,11 +14,18 @@ LOGGER = logging.getLogger(__name__)
 
 
 class Connector:
-    """Makes one attempt to connect at a time."""
+    """Makes one attempt to connect at a time, or waits for the device to connect."""
 
     def __init__(
-        self, make_upstream: Callable[[], Upstream], statistics: Statistics, name: str
+        self,
+        make_upstream: Callable[[], Upstream],
+        statistics: Statistics,
+        name: str,
+        *,
+        expects: bool = False,
     ) -> None:
+        self.expects = expects
+        """The device connects to us: there are no attempts, and so none that fail."""
         self._make_upstream = make_upstream
         self._statistics = statistics
         self._name = name
@@ -43,7 +50,7 @@ class Connector:
         # A connection just closed is gone only after an iteration of the loop, and a
         # device with one slot must see its end before the next connection begins.
         await asyncio.sleep(0)
-        self._statistics.connection_attempts += 1
+        self._statistics.connection_attempts += not self.expects
         upstream = self._make_upstream()
         reason = None
         try:

@@ -129,7 +129,7 @@ class UpstreamPool(Supply):
         elif self._queue.depth:
             wanted = True
         else:
-            wanted = self._keeps or self._pursues
+            wanted = self._keeps or self._pursues or self._connector.expects
             not_before = max(not_before, self.health.reopen_at)
         if not wanted:
             return
@@ -206,6 +206,8 @@ class UpstreamPool(Supply):
         """Act on what the end of a connection says about the device."""
         answered = self._dispatcher.last_response or 0.0
         loss = self._losses.judge(upstream, reason, now, answered)
+        if self._connector.expects:
+            return  # the device itself connects again
         if loss is Loss.ON_PURPOSE:
             self._keeps = False
         elif loss is Loss.TOO_MANY:
@@ -364,6 +366,8 @@ class UpstreamPool(Supply):
             asked = connected or self._connector.busy or self._queue.depth
             given_up = not (asked or self._pursues or self.health.next_attempt)
             return Health.IDLE if given_up else Health.UNREACHABLE
+        if self._connector.expects and not connected:
+            return Health.WAITING
         coming = self.willing and (self._keeps or self._connector.busy)
         if not connected and not (self._opened_before and coming):
             return Health.IDLE

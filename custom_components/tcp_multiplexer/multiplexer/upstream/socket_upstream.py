@@ -1,9 +1,10 @@
-"""The usual kind of upstream connection: a protocol's upstream codec on a TCP socket.
+"""The usual kind of upstream connection: a protocol's upstream codec on a transport.
 
-It decides nothing: retries and timeouts are up to the dispatcher, reopening to the
-pool.
+That is a TCP socket, unless a subclass connects in another way. It decides nothing:
+retries and timeouts are up to the dispatcher, reopening to the pool.
 """
 
+from abc import abstractmethod
 import asyncio
 import errno
 from math import inf
@@ -53,44 +54,38 @@ class Segments:
         self._lost += 1
 
 
-class SocketUpstream(Upstream, asyncio.Protocol):
-    """A protocol's codec on a TCP connection."""
+def prepare_socket(transport: asyncio.BaseTransport) -> None:
+    """Set what every TCP connection to a device needs."""
+    cast("asyncio.Transport", transport).set_write_buffer_limits(high=_WRITE_BUFFER)
+    set_keepalive(transport)
+
+
+class StreamUpstream(Upstream, asyncio.Protocol):
+    """A protocol's codec on a transport."""
 
     def __init__(
         self,
         owner: UpstreamOwner,
         codec: UpstreamCodec[Any],
-        resolver: Resolver,
         *,
         batch: bool,
         segments: Segments | None = None,
-        connect_seconds: float = LIMITS.connect,
-        tls: ssl.SSLContext | None = None,
-        server_name: str = "",
+        connect_seconds: float | None = LIMITS.connect,
     ) -> None:
-        """Connect to an address that `resolver` gives, within `connect_seconds`.
+        """Connect within `connect_seconds`; None: whenever the device does.
 
-        `server_name` is what its certificate must name. `batch` joins what is sent in
-        one iteration of the loop into one write.
+        `batch` joins what is sent in one iteration of the loop into one write.
         """
         super().__init__(owner)
         self._statistics = owner.statistics
         self._codec = codec
-        self._resolver = resolver
         self._connect_seconds = connect_seconds
-        self._transport: asyncio.Transport | None = None
+        self._transport: asyncio.WriteTransport | None = None
         self._loop = asyncio.get_running_loop()
         self._batch = batch
         self._segments = segments or Segments()
         self._behind: dict[Any, Any] = {}
         """Requests that went behind another in its segment, with that one."""
-        self._tls: dict[str, Any] = {}
-        if tls is not None:
-            self._tls = {
-                "ssl": tls,
-                "server_hostname": server_name,
-                "ssl_shutdown_timeout": SHUTDOWN_SECONDS,
-            }
         self._tick: asyncio.TimerHandle | None = None
         self._out: list[bytes] = []
         self._echoed = -inf
@@ -118,11 +113,7 @@ class SocketUpstream(Upstream, asyncio.Protocol):
     async def open(self) -> None:
         try:
             async with asyncio.timeout(self._connect_seconds):
-                sock = await start_connection(
-                    await self._resolver.addresses(),
-                    happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS,
-                )
-                await self._loop.create_connection(lambda: self, sock=sock, **self._tls)
+                await self._connect()
         except TimeoutError:
             self._abandon()
             within = f"within {self._connect_seconds:g} s"
@@ -134,21 +125,17 @@ class SocketUpstream(Upstream, asyncio.Protocol):
         if self._ended:
             message = "the device closed the connection as soon as it was open"
             raise ConnectionAbortedError(message)
-        if self._meets_itself():
-            self._abandon()
-            raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens there")
         self._open = True
         self.opened_at = self.last_used = self.last_received = self._loop.time()
 
-    def _meets_itself(self) -> bool:
-        """Return whether the connection is one to itself (RFC 9293, 3.5).
+    @abstractmethod
+    async def _connect(self) -> None:
+        """Make a transport call `connection_made`.
 
-        It can be where nobody listens at an address of this machine, and the system
-        chose the device's port for our end.
+        Raises:
+            OSError: there is no connection; the text says why.
+
         """
-        transport = cast("asyncio.Transport", self._transport)
-        own: object = transport.get_extra_info("sockname")
-        return own is not None and own == transport.get_extra_info("peername")
 
     def _abandon(self) -> None:
         self._ended = True
@@ -157,9 +144,7 @@ class SocketUpstream(Upstream, asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(high=_WRITE_BUFFER)
-        set_keepalive(transport)
+        self._transport = cast("asyncio.WriteTransport", transport)
 
     @override
     def pause_writing(self) -> None:
@@ -327,3 +312,64 @@ class SocketUpstream(Upstream, asyncio.Protocol):
             self._ended = True
             if self._open:
                 self.owner.lost(self, reason, detail)
+
+
+class SocketUpstream(StreamUpstream):
+    """A protocol's codec on a TCP connection."""
+
+    def __init__(
+        self,
+        owner: UpstreamOwner,
+        codec: UpstreamCodec[Any],
+        resolver: Resolver,
+        *,
+        batch: bool,
+        segments: Segments | None = None,
+        connect_seconds: float = LIMITS.connect,
+        tls: ssl.SSLContext | None = None,
+        server_name: str = "",
+    ) -> None:
+        """Connect to an address that `resolver` gives, within `connect_seconds`.
+
+        `server_name` is what its certificate must name.
+        """
+        super().__init__(
+            owner,
+            codec,
+            batch=batch,
+            segments=segments,
+            connect_seconds=connect_seconds,
+        )
+        self._resolver = resolver
+        self._tls: dict[str, Any] = {}
+        if tls is not None:
+            self._tls = {
+                "ssl": tls,
+                "server_hostname": server_name,
+                "ssl_shutdown_timeout": SHUTDOWN_SECONDS,
+            }
+
+    @override
+    async def _connect(self) -> None:
+        sock = await start_connection(
+            await self._resolver.addresses(),
+            happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS,
+        )
+        await self._loop.create_connection(lambda: self, sock=sock, **self._tls)
+        if self._meets_itself():
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens there")
+
+    def _meets_itself(self) -> bool:
+        """Return whether the connection is one to itself (RFC 9293, 3.5).
+
+        It can be where nobody listens at an address of this machine, and the system
+        chose the device's port for our end.
+        """
+        transport = cast("asyncio.Transport", self._transport)
+        own: object = transport.get_extra_info("sockname")
+        return own is not None and own == transport.get_extra_info("peername")
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        prepare_socket(transport)

@@ -6,7 +6,8 @@ PDU, as requests carry it; response payloads likewise.
 
 from typing import override
 
-from ..base import Failure, Outline, Request
+from ..base import Failure, Request
+from ..outline import Outline
 from .quantities import MAX_REGISTERS, is_possible
 
 EXCEPTION_BIT = 0x80

@@ -1,12 +1,12 @@
 """Modbus as a whole: its codecs, its manners, and the rules that it can judge by."""
 
+from collections.abc import Callable
 from types import MappingProxyType
 from typing import override
 
 from ..base import (
     DownstreamCodec,
     Failure,
-    Outline,
     Protocol,
     Request,
     Rules,
@@ -19,7 +19,9 @@ from ..options import (
     SettingsError,
     check_one_in_flight,
 )
+from ..outline import Outline
 from .lenient import LenientTransactions, LenientUpstream
+from .logger_stick import SolarmanUpstream
 from .matching import ModbusUpstream, Transactions
 from .pdu import (
     EXCEPTION_BIT,
@@ -32,7 +34,10 @@ from .pdu import (
     success_response,
 )
 from .quantities import MAX_REGISTERS
+from .registration import Registration, leave_out
 from .rtu import RtuDownstream, RtuUpstream
+from .rtu_serial import RtuSerialUpstream
+from .solarman import SolarmanDownstream, Stick
 from .tcp import MAX_LENGTH, MIN_LENGTH, ModbusDownstream, frame_of
 from .units import UnitMap
 
@@ -64,15 +69,18 @@ class ModbusRules(Rules):
 
 
 class ModbusProtocol(Protocol[bytes]):
-    """Modbus/TCP, and RTU over TCP on either side."""
+    """Modbus/TCP, RTU and Solarman V5, on either side."""
 
     name = "modbus"
     title = "Modbus/TCP"
     settings = frozenset(
         (
             "framing",
+            "logger_serial",
             "matching",
             "quiet",
+            "check_logger_serial",
+            "serial",
             "unit_id",
             "unit_map",
             "allowed_units",
@@ -87,7 +95,11 @@ class ModbusProtocol(Protocol[bytes]):
         )
     )
     framings = MappingProxyType(
-        {Framing.TCP: "Modbus/TCP", Framing.RTU: "Modbus RTU over TCP"}
+        {
+            Framing.TCP: "Modbus/TCP",
+            Framing.RTU: "Modbus RTU over TCP",
+            Framing.SOLARMAN: "Solarman V5",
+        }
     )
     correlated = True
     drop_reads_at_eof = True
@@ -98,12 +110,12 @@ class ModbusProtocol(Protocol[bytes]):
     @override
     @classmethod
     def check(cls, options: ProtocolOptions) -> None:
-        if options.framing is Framing.RTU:
+        if options.framing is not Framing.TCP:
             if options.max_connections > 1:
                 # serial servers send what the line says to every connection
                 message = "must be 1: a serial line carries one exchange at a time"
                 raise SettingsError("max_connections", message)
-            check_one_in_flight(options, "RTU over TCP")
+            check_one_in_flight(options, cls.framings[options.framing])
         elif options.matching is Matching.LENIENT:
             check_one_in_flight(options, "lenient matching")
         for units in zip(*options.unit_map, strict=True):
@@ -115,26 +127,42 @@ class ModbusProtocol(Protocol[bytes]):
         super().__init__(options)
         self.transactions = Transactions()
         self.lenient_transactions = LenientTransactions()
+        self.stick = Stick(options.logger_serial)
 
     @override
     def downstream(self, framing: Framing = Framing.TCP) -> DownstreamCodec[bytes]:
-        on_failure = self.options.on_failure
+        options = self.options
         codec: DownstreamCodec[bytes]
         if framing is Framing.RTU:
-            codec = RtuDownstream(on_failure)
+            codec = RtuDownstream(options.on_failure)
+        elif framing is Framing.SOLARMAN:
+            codec = SolarmanDownstream(
+                self.stick, options.on_failure, checks=options.check_logger_serial
+            )
         else:
-            codec = ModbusDownstream(on_failure)
-        units = dict(self.options.unit_map)
+            codec = ModbusDownstream(options.on_failure)
+        units = dict(options.unit_map)
         return UnitMap(codec, units, modbus_request) if units else codec
 
     @override
     def upstream(self) -> UpstreamCodec[bytes]:
         options = self.options
+        if options.dial_in is not None:
+            leave_out(self.transactions)
+            leave_out(self.lenient_transactions)
+        if options.serial is not None:
+            return RtuSerialUpstream(options.quiet, options.serial)
         if options.framing is Framing.RTU:
             return RtuUpstream(options.quiet)
+        if options.framing is Framing.SOLARMAN:
+            return SolarmanUpstream(self.stick, self.time_of_day)
         if options.matching is Matching.LENIENT:
             return LenientUpstream(self.lenient_transactions, options.quiet)
         return ModbusUpstream(self.transactions)
+
+    @override
+    def greeting(self) -> Callable[[bytes], bytes] | None:
+        return Registration().strip if self.options.framing is Framing.TCP else None
 
     @override
     def request(self, payload: bytes) -> Request:

@@ -1,4 +1,4 @@
-"""Modbus RTU over TCP: serial frames, as serial servers carry them to and from a line.
+"""Modbus RTU: serial frames, as serial servers carry them to and from a line.
 
 A frame is a unit identifier, a PDU and a CRC, at most 256 bytes (Modbus over Serial
 Line V1.02, 2.5.1); on the line a silence ends it. On TCP there is no such silence to
@@ -34,7 +34,7 @@ from ..base import (
     UpstreamCodec,
     UpstreamEvent,
 )
-from ..options import OnFailure
+from ..options import SILENT_CHARACTERS, OnFailure
 from .pdu import (
     EXCEPTION_BIT,
     byte_count,
@@ -109,7 +109,7 @@ _DIAGNOSTICS = 0x08
 _READ_FIFO_QUEUE = 0x18
 _ENCAPSULATED = 0x2B
 _READ_DEVICE_IDENTIFICATION = b"\x0e"
-_BY_SILENCE = MAX_FRAME + 1
+BY_SILENCE = MAX_FRAME + 1
 """Stands for a length that only silence tells."""
 
 
@@ -141,7 +141,7 @@ def response_length(payload: bytes, frame: bytes) -> int | None:
             return None
         length = _identification_length(frame)
     else:
-        return _BY_SILENCE
+        return BY_SILENCE
     return length if length <= MAX_FRAME else None
 
 
@@ -179,14 +179,16 @@ def request_length(frame: bytes) -> int | None:
 
 
 class RtuUpstream(UpstreamCodec[bytes]):
-    """Faces a serial line behind one TCP connection."""
+    """Faces a serial line behind one connection."""
 
     __slots__ = (
         "_answer_at",
         "_broadcast",
         "_buffer",
+        "_character",
         "_given_up",
         "_request",
+        "_sending",
         "_silence_tells",
         "_spoiled",
         "_told",
@@ -196,9 +198,15 @@ class RtuUpstream(UpstreamCodec[bytes]):
     framed_by_silence = True
     names_unit = True
 
-    def __init__(self, quiet: float) -> None:
-        """Keep `quiet` seconds of silence after a request that was given up."""
+    def __init__(self, quiet: float, character: float = 0.0) -> None:
+        """Keep `quiet` seconds of silence after a request that was given up.
+
+        `character` is how long one takes on the line (s), if that is known.
+        """
         self.quiet = quiet
+        self._character = character
+        self._sending = 0.0
+        """Seconds that the last request takes on the line."""
         self._request: Request | None = None
         self._buffer = b""
         """What may become the response; it begins where that may begin."""
@@ -221,7 +229,9 @@ class RtuUpstream(UpstreamCodec[bytes]):
         self._given_up = self._spoiled = self._silence_tells = False
         self._broadcast = None if request.expects_reply else success_response(payload)
         self._answer_at = None
-        return frame_of(payload)
+        frame = frame_of(payload)
+        self._sending = len(frame) * self._character
+        return frame
 
     @override
     def feed(self, data: bytes) -> list[UpstreamEvent[bytes]]:
@@ -262,10 +272,10 @@ class RtuUpstream(UpstreamCodec[bytes]):
                 if begun is not None and not silent:
                     self._silence_tells = True
                     break
-            elif silent and length == _BY_SILENCE and is_frame(buffer[at:]):
+            elif silent and length == BY_SILENCE and is_frame(buffer[at:]):
                 length = size - at
             else:
-                self._silence_tells |= length == _BY_SILENCE
+                self._silence_tells |= length == BY_SILENCE
                 begun = at if begun is None else begun
                 continue
             return self._found(request, buffer, at, at + length)
@@ -326,9 +336,11 @@ class RtuUpstream(UpstreamCodec[bytes]):
             return None
         if self._broadcast is not None:
             if self._answer_at is None:
-                self._answer_at = now + BROADCAST
+                self._answer_at = now + self._sending + BROADCAST
             return self._answer_at
-        return now + SILENCE if self._silence_tells else None
+        if not self._silence_tells:
+            return None
+        return now + SILENCE + SILENT_CHARACTERS * self._character
 
     @override
     def tick(self, now: float) -> list[UpstreamEvent[bytes]]:
