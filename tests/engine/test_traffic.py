@@ -373,7 +373,7 @@ async def test_strays_are_counted_and_the_connection_stays(
     assert len(device.links) == 1
 
 
-@pytest.mark.parametrize("mismatch", Mismatch)
+@pytest.mark.parametrize("mismatch", [Mismatch.IDENTIFIER, Mismatch.UNIT])
 async def test_device_that_never_echoes_is_found_out(
     device: Device, multiplex: Multiplex, connect: Connect, mismatch: Mismatch
 ) -> None:
