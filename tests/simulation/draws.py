@@ -15,8 +15,6 @@ from .network import Conditions
 KINDS: Final = ("modbus", "rtu", "lenient", "http", "echo", "iso8583", "mpu")
 """Kinds of lives: what the multiplexer and its device speak."""
 _IN_TURN = ("modbus", "rtu", "modbus", "lenient", "modbus", "http", "modbus")
-SILENT_UNITS = True
-"""Units are silent among living ones."""
 _MODBUS = frozenset(("modbus", "rtu", "lenient"))
 _FAULTS = {"modbus": MODBUS_FAULTS, "rtu": RTU_FAULTS, "lenient": LENIENT_FAULTS}
 _QUIET = (0.3, 1.0)
@@ -76,16 +74,15 @@ class Draw:
             manners.habit = rng.choice(tuple(Habit))
         if self._modbus:
             manners.poison = rng.choice((0, 0, 100))
-            if SILENT_UNITS:
-                manners.silent = frozenset(rng.sample(UNITS, rng.choice((0, 1, 2))))
-                manners.gateway = rng.choice(tuple(Gateway))
-                manners.holds = rng.choice((1.0, 3.0, 10.0))
-                if self._kind != "modbus":
-                    # (What waits behind it must not come later either, see `late`;
-                    # several units, or connections, may have been silent before it.)
-                    units = 4 if self._kind == "lenient" else 2
-                    longest = (timeout + 0.4 * self._quiet) / units
-                    manners.holds = min(manners.holds, longest)
+            manners.silent = frozenset(rng.sample(UNITS, rng.choice((0, 1, 2))))
+            manners.gateway = rng.choice(tuple(Gateway))
+            manners.holds = rng.choice((1.0, 3.0, 10.0))
+            if self._kind != "modbus":
+                # (What waits behind it must not come later either, see `late`;
+                # several units, or connections, may have been silent before it.)
+                units = 4 if self._kind == "lenient" else 2
+                longest = (timeout + 0.4 * self._quiet) / units
+                manners.holds = min(manners.holds, longest)
         return manners
 
     def settings(self) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from .dialects import Verdict
-from .draws import SILENT_UNITS
 from .isolation import FAULTY, PATIENCE, SILENT, Waits, excess, waits
 from .manners import Gateway
 
@@ -24,7 +23,6 @@ WRITES_FIRST = 4
 """Writes that may go before a read."""
 AFTER_SECONDS = 30.0
 """By then the silent unit is known."""
-needs_patience = pytest.mark.skipif(not SILENT_UNITS, reason="they are not drawn yet")
 
 
 def both(seed: int, faulty: str, **kwargs: Any) -> tuple[Waits, Waits]:
@@ -60,7 +58,6 @@ def test_a_client_that_asks_too_much_or_leaves_costs_a_few_responses(
         assert with_it.connections == 1
 
 
-@needs_patience
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(
     ("gateway", "holds", "may_be_lost"),
@@ -89,7 +86,6 @@ def test_a_silent_unit_costs_one_patience_and_a_response(
         assert with_it.connections == without.connections
 
 
-@needs_patience
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("way", ["rtu", "lenient"])
 def test_where_nothing_tells_answers_apart_the_breaker_limits_what_silence_costs(

@@ -317,7 +317,7 @@ def test_only_two_go_beside_until_one_of_them_is_answered() -> None:
 
 @contract(
     "the device takes one request at a time: a read is asked once more, within its "
-    "deadline, and nothing goes beside what is overdue on that connection any more",
+    "deadline, and nothing goes beside what is overdue on that connection, or the next, any more",
     "or if it is overdue itself once nothing sent before it is left.",
 )
 def test_a_read_that_was_lost_beside_is_asked_again_and_nothing_beside_any_more() -> (

@@ -27,7 +27,14 @@ from math import inf
 from typing import TYPE_CHECKING, Any, override
 
 from ..protocols.base import Failure
-from .exchange import CloseReason, Exchange, Repetition, Requester, UpstreamOwner
+from .exchange import (
+    BY_DEVICE,
+    CloseReason,
+    Exchange,
+    Repetition,
+    Requester,
+    UpstreamOwner,
+)
 from .expiry import Expiry
 from .pinning import pin, unpin
 from .policy import Policy, Verdict
@@ -51,8 +58,6 @@ if TYPE_CHECKING:
     from .supply import Supply
     from .timer import Timer
     from .units import Units
-
-_BY_DEVICE = frozenset((CloseReason.CLOSED_BY_DEVICE, CloseReason.RESET))
 
 
 class Dispatcher(UpstreamOwner):
@@ -400,7 +405,7 @@ class Dispatcher(UpstreamOwner):
 
     def _watch_loss(self, upstream: Upstream, reason: CloseReason, now: float) -> None:
         """Learn from the end of a connection with requests in flight on it."""
-        if len(upstream.in_flight) == 1 and reason in _BY_DEVICE:
+        if len(upstream.in_flight) == 1 and reason in BY_DEVICE:
             (exchange,) = upstream.in_flight.values()
             if not upstream.begun(exchange):
                 self._units.hung_up(exchange, now, self.last_response or 0.0)

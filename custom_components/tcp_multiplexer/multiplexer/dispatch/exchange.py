@@ -183,6 +183,10 @@ class CloseReason(enum.StrEnum):
     """The protocol allows no further request on it."""
 
 
+BY_DEVICE = frozenset((CloseReason.CLOSED_BY_DEVICE, CloseReason.RESET))
+"""Reasons for which it was not the multiplexer that closed."""
+
+
 class UpstreamOwner(Interface):
     """What a connection reports to; in the engine, the dispatcher."""
 

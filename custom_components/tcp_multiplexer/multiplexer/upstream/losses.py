@@ -3,7 +3,7 @@
 import enum
 from typing import TYPE_CHECKING
 
-from ..dispatch.exchange import CloseReason
+from ..dispatch.exchange import BY_DEVICE, CloseReason
 
 if TYPE_CHECKING:
     from ..dispatch.connections import Connections
@@ -20,7 +20,6 @@ _OWN_REASONS = frozenset(
     )
 )
 """Reasons for which the multiplexer itself closes a connection of a healthy device."""
-_BY_DEVICE = frozenset((CloseReason.CLOSED_BY_DEVICE, CloseReason.RESET))
 _AT_ONCE = 0.05
 """Seconds within which a device turns a connection away that it does not serve, as one
 that somebody else holds does, ..."""
@@ -77,7 +76,7 @@ class LossJudge:
         if reason in _OWN_REASONS:
             idle = reason is CloseReason.IDLE and not others
             return Loss.ON_PURPOSE if idle else Loss.NOTHING
-        if reason in _BY_DEVICE:
+        if reason in BY_DEVICE:
             self._connections.closed_by_device(upstream, now - answered)
         if others:
             newest = max(other.opened_at for other in others)
@@ -91,7 +90,7 @@ class LossJudge:
             at_once = now - upstream.opened_at < _AT_ONCE and not answered
             self._turned_away = self._turned_away + 1 if at_once else 0
             return Loss.FAILED if self._turned_away >= _TIMES else Loss.UNASKED
-        hung_up = reason in _BY_DEVICE and upstream.reaches_device
+        hung_up = reason in BY_DEVICE and upstream.reaches_device
         if hung_up and self._due_to_request(now, answered):
             return Loss.NOTHING
         return Loss.FAILED
