@@ -114,6 +114,35 @@ async def test_a_protocol_that_has_no_question(
     assert page["description"] == "connected"
 
 
+async def test_a_protocol_that_has_no_question_and_nobody_dials(
+    hass: HomeAssistant, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "DIAL_IN_SECONDS", 0.2)
+    page = (await add(hass, port, protocol="echo")).page
+    assert page["step_id"] == "not_dialled"
+
+
+async def test_a_protocol_that_has_no_units(hass: HomeAssistant, port: int) -> None:
+    async def serve() -> None:
+        while True:
+            with suppress(OSError):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                with suppress(asyncio.IncompleteReadError):
+                    await reader.readuntil(b"\r\n\r\n")
+                    writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+                    await reader.read()
+                writer.close()
+            await asyncio.sleep(0.02)
+
+    task = asyncio.create_task(serve())
+    try:
+        page = (await add(hass, port, protocol="http")).page
+    finally:
+        task.cancel()
+    assert page["type"] is FlowResultType.CREATE_ENTRY, page
+    assert page["description"] == "answered"
+
+
 @pytest.mark.parametrize(
     ("typed", "error"),
     [

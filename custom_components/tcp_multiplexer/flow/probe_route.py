@@ -65,18 +65,33 @@ async def ask_with_multiplexer(
             reconnect_backoff_max=seconds,
         )
     )
+    opened = asyncio.Event()
+
+    def note(event: Event) -> None:
+        if event.type is EventType.CONNECTION_OPENED:
+            opened.set()
+
+    multiplexer.subscribe(note)
     try:
         await multiplexer.start()
-        return await _ask(multiplexer, units)
+        return await _ask(multiplexer, units, opened)
     finally:
         await multiplexer.stop()
 
 
-async def _ask(multiplexer: Multiplexer, units: Sequence[int]) -> ProbeResult:
+async def _ask(
+    multiplexer: Multiplexer, units: Sequence[int], opened: asyncio.Event
+) -> ProbeResult:
     protocol = make_protocol(multiplexer.settings)
     request = protocol.probe(None)
     if request is None:
-        return await _wait_for_connection(multiplexer)
+        # nothing can be asked: that it connects is all that can be known
+        try:
+            async with asyncio.timeout(multiplexer.settings.timeout):
+                await opened.wait()
+        except TimeoutError:
+            raise _error(multiplexer, Failure.NO_CONNECTION) from None
+        return ProbeResult()
     payload = request.payload
     try:
         response = await multiplexer.request(payload)
@@ -98,25 +113,6 @@ async def _identify(multiplexer: Multiplexer, units: Sequence[int]) -> Identity 
         replace(settings, timeout=min(settings.timeout, UNIT_SECONDS))
     )
     return (await ask_running(multiplexer, units)).identity
-
-
-async def _wait_for_connection(multiplexer: Multiplexer) -> ProbeResult:
-    """Wait for a device that has no harmless question to connect at least."""
-    opened = asyncio.Event()
-
-    def note(event: Event) -> None:
-        if event.type is EventType.CONNECTION_OPENED:
-            opened.set()
-
-    multiplexer.subscribe(note)
-    if multiplexer.snapshot().connections:
-        opened.set()
-    try:
-        async with asyncio.timeout(multiplexer.settings.timeout):
-            await opened.wait()
-    except TimeoutError:
-        raise _error(multiplexer, Failure.NO_CONNECTION) from None
-    return ProbeResult()
 
 
 def _error(multiplexer: Multiplexer, failure: Failure) -> DeviceError:
