@@ -39,7 +39,6 @@ from .expiry import Expiry
 from .pinning import pin, unpin
 from .policy import Policy, Verdict
 from .refusing import turn_down
-from .response_times import SLOW
 from .sharing import Sharing
 from .unanswered import Unanswered
 
@@ -292,7 +291,7 @@ class Dispatcher(UpstreamOwner):
         if not requester.in_flight:
             requester.upstream = requester.pinned
         upstream.on_trial = False
-        careful = self._units.active or now - exchange.sent > SLOW
+        careful = now - exchange.sent > self._units.unremarkable
         if careful:
             self._watch_answer(upstream, exchange, now)
         followers = exchange.followers

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from ..protocols.base import Failure
 from .breakers import Breakers
 from .patience import Patience
-from .response_times import ResponseTimes
+from .response_times import SLOW, ResponseTimes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -46,8 +46,7 @@ class Units:
         name: str,
     ) -> None:
         """Watch units; `known` are reads that they have answered."""
-        self.active = False
-        """Whether there is anything to be looked at."""
+        self._watch(active=False)
         self.times = ResponseTimes()
         self.breakers = Breakers(known, describe, events, name)
         self.patience = Patience(queue, self.times, self.breakers, known)
@@ -66,12 +65,20 @@ class Units:
     def timeout(self, seconds: float) -> None:
         self.patience.timeout = seconds
 
+    def _watch(self, *, active: bool) -> None:
+        self.active = active
+        """Whether there is anything to be looked at."""
+        self.unremarkable = -inf if active else SLOW
+        """A response that took no longer than this (seconds) is not looked at."""
+
     def _update_active(self) -> None:
-        self.active = bool(
-            self.times.watched
-            or self.held
-            or self.breakers
-            or not self.patience.resting
+        self._watch(
+            active=bool(
+                self.times.watched
+                or self.held
+                or self.breakers
+                or not self.patience.resting
+            )
         )
 
     # ---- before a request is sent -----------------------------------------------
@@ -145,7 +152,7 @@ class Units:
 
         `proof` is when the device last answered anything (loop time).
         """
-        self.active = True
+        self._watch(active=True)
         if self.patience.heard(upstream, exchange):
             self.breakers.refused_read(exchange, now, proof)
             return False
@@ -169,7 +176,7 @@ class Units:
         """Return the requests on a connection that have become overdue."""
         overdue = self.patience.look(upstream, now)
         if overdue:
-            self.active = True
+            self._watch(active=True)
         return overdue
 
     def hold(self, unit: Hashable, until: float) -> None:
@@ -177,7 +184,7 @@ class Units:
         self.held[unit] = max(until, self.held.get(unit, 0.0))
         self._queue.bar(unit)
         self._timer.set(until)
-        self.active = True
+        self._watch(active=True)
 
     def release(self, now: float) -> None:
         """Release the units whose time is up; `dispatch` must follow."""

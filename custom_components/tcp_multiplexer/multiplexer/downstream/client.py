@@ -14,6 +14,7 @@ the first did not fit.
 import logging
 from typing import TYPE_CHECKING, Any, cast, override
 
+from ..clock import clock_of
 from ..dispatch.exchange import Exchange, Repetition, Result
 from ..protocols.base import Close, Failure, Ignored, Progress, Reply, Request
 from .connection import ClientConnection
@@ -59,7 +60,7 @@ class Client(ClientConnection):
         super().__init__(listener, tls)
         self._queue = listener.queue
         self._dispatcher = listener.dispatcher
-        self._time = self._loop.time
+        self._time = clock_of(self._loop)
         self._codec = codec
         self._ordered = self._in_turn = codec.ordered
         """Whether replies must leave in order: always, and now."""
@@ -220,7 +221,7 @@ class Client(ClientConnection):
         exchange = Exchange(request, self, now, now + timeout)
         if self._ordered:
             self._line.append(exchange)
-        elif before != self.responses + self.failures:
+        elif before != self.told:
             self._ask_beside(exchange)
             return
         else:
@@ -311,7 +312,7 @@ class Client(ClientConnection):
 
     @override
     def answered(self, exchange: Exchange, response: Any) -> None:
-        self.responses += 1
+        self.told += 1
         if self._memory.occupied:
             self._release(exchange)
         if self._in_turn:
@@ -346,6 +347,7 @@ class Client(ClientConnection):
             self._close_if_done()
 
     def _refuse(self, exchange: Exchange, failure: Failure) -> None:
+        self.told += 1
         self.failures += 1
         if self._in_turn:
             self._settle(exchange, Result(failure=failure))

@@ -22,8 +22,8 @@ class Peer(Requester):
         "port",
         "refused",
         "requests",
-        "responses",
         "since",
+        "told",
     )
 
     def __init__(self) -> None:
@@ -32,12 +32,18 @@ class Peer(Requester):
         self.since = 0.0
         """When it came; loop time."""
         self.requests = 0
-        self.responses = 0
+        self.told = 0
+        """How many of its requests have ended, by a response or by a failure."""
         self.failures = 0
         self.refused = 0
         self.last_request: float | None = None
         self.bytes_in = 0
         self.bytes_out = 0
+
+    @property
+    def responses(self) -> int:
+        """How many responses it got."""
+        return self.told - self.failures
 
     def came_from(self, host: str, port: int, now: float) -> None:
         """Note the peer's address."""

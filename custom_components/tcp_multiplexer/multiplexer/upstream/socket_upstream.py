@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast, override
 
 from aiohappyeyeballs import start_connection
 
+from ..clock import clock_of
 from ..dispatch.exchange import CloseReason, Upstream
 from ..limits import ECHO_SECONDS, LIMITS
 from ..protocols.base import Answer, Close, Failed, SendBack, Unsolicited
@@ -82,6 +83,7 @@ class StreamUpstream(Upstream, asyncio.Protocol):
         self._connect_seconds = connect_seconds
         self._transport: asyncio.WriteTransport | None = None
         self._loop = asyncio.get_running_loop()
+        self._time = clock_of(self._loop)
         self._batch = batch
         self._segments = segments or Segments()
         self._behind: dict[Any, Any] = {}
@@ -190,7 +192,7 @@ class StreamUpstream(Upstream, asyncio.Protocol):
             return
         self.received = True
         self.timeouts_in_a_row = 0
-        self.last_received = self._loop.time()
+        self.last_received = self._time()
         self._statistics.bytes_from_upstream += len(data)
         answer = self._codec.fast_answer(data)
         if answer is not None:

@@ -37,10 +37,10 @@ _READ_DEVICE_IDENTIFICATION = 0x0E
 # 1-4 reads, 7 exception status, 0x0B and 0x0C event counter and log, 0x11 server id,
 # 0x14 file record, 0x18 FIFO queue.
 _READS = frozenset((1, 2, 3, 4, 7, 0x0B, 0x0C, 0x11, 0x14, 0x18))
-# The event counter and log change by being asked; a FIFO may be emptied by reading.
-_PLAIN_READS = frozenset((1, 2, 3, 4))
-_QUANTITIES = frozenset(count.to_bytes(2) for count in range(1, MAX_REGISTERS + 1))
+PLAIN_READS = frozenset((1, 2, 3, 4))
+PLAIN_QUANTITIES = frozenset(count.to_bytes(2) for count in range(1, MAX_REGISTERS + 1))
 """Those that any of these may have; bits may be more."""
+# The event counter and log change by being asked; a FIFO may be emptied by reading.
 _RETRY_SAFE = _READS - {0x0B, 0x0C, 0x18}
 # Diagnostics that only return something (6.8): echo, register and the counters.
 _HARMLESS_DIAGNOSTICS = frozenset((0, 2, *range(11, 19)))
@@ -137,7 +137,7 @@ def modbus_request(payload: bytes, context: object) -> Request:
 
     What writes to unit 0 is a broadcast, to which devices on a serial line are silent.
     """
-    if payload[1] in _PLAIN_READS and payload[4:] in _QUANTITIES:  # as a rule
+    if payload[1] in PLAIN_READS and payload[4:] in PLAIN_QUANTITIES:  # as a rule
         return PlainRead(payload, context)
     retry_safe = is_retry_safe(payload)
     writes = payload[0] if is_write(payload) else None

@@ -22,6 +22,9 @@ from ..base import (
 )
 from ..options import OnFailure
 from .pdu import (
+    PLAIN_QUANTITIES,
+    PLAIN_READS,
+    PlainRead,
     exception_response,
     modbus_request,
 )
@@ -38,6 +41,8 @@ MIDDLE = tuple(b"\0\0" + length.to_bytes(2) for length in range(MAX_LENGTH + 1))
 MIDDLE_OF_FRAME = {
     PREFIX + length: MIDDLE[length] for length in range(MIN_LENGTH, MAX_LENGTH + 1)
 }
+
+_MIDDLE_OF_READ = MIDDLE[6]
 
 # All of them, and what may have come of them so far.
 MIDDLES = frozenset((*MIDDLE_OF_FRAME.values(), b"", b"\0", b"\0\0", b"\0\0\0"))
@@ -100,7 +105,15 @@ class ModbusDownstream(DownstreamCodec[bytes]):
 
     @override
     def fast_request(self, data: bytes) -> Request | None:
-        if self._buffer or data[2:PREFIX] != MIDDLE_OF_FRAME.get(len(data)):
+        if self._buffer:
+            return None
+        if (
+            data[2:PREFIX] == _MIDDLE_OF_READ
+            and data[10:] in PLAIN_QUANTITIES
+            and data[7] in PLAIN_READS
+        ):  # as a rule: `modbus_request` would make the same of it
+            return PlainRead(data[PREFIX:], data[:2])
+        if data[2:PREFIX] != MIDDLE_OF_FRAME.get(len(data)):
             return None
         return modbus_request(data[PREFIX:], data[:2])
 
