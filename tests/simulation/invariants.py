@@ -344,7 +344,7 @@ class Watch:
         elif (
             self.dialect.gave_up(body)
             # (A gateway may have said so itself.)
-            and body[1:] not in self._said[question.links[-1]]
+            and body[1:] not in question.said
             and not question.links[-1].program.is_closing()
             and self.loop.time() >= question.asked + self.shortest_timeout
         ):
@@ -447,7 +447,7 @@ class Watch:
         heard = bytearray()
         self._flying[link] = {}
         unasked = self._unasked[link] = {}
-        said = self._said[link] = bytearray()
+        self._said[link] = bytearray()
         self._refused_at = None
 
         def wrote(data: bytes) -> None:
@@ -463,7 +463,7 @@ class Watch:
                 for tid, _ in self.dialect.cut(heard):
                     unasked.pop(tid, None)
             elif self._hold is not None:
-                said.extend(data)
+                self._said[link].extend(data)
 
         def gone() -> None:
             tid = int.from_bytes(heard[:2]) if len(heard) > 1 else -1
@@ -514,7 +514,7 @@ class Watch:
         question = None if self._is_own(body) else self._whose(body)
         if self._hold is not None:
             self._line_sent[line] = (now, question)
-            self._said[link].clear()
+            self._said[link] = bytearray()
         if question is None:
             self._asks_itself(link, tid, body)
             return
@@ -546,6 +546,7 @@ class Watch:
         for other in self._open[body]:
             other.asker.sure = not (question.alike or question.handed)
         question.links.append(link)
+        question.said = self._said[link]
         question.upstream_tid = tid
         question.sent_turn = self.loop.turns
         self._pending.pop(question, None)
@@ -592,6 +593,7 @@ class Watch:
             or question.links[-1].program.is_closing()
             # a task awaits the end, which runs later
             or question.asker.host
+            or question.asker.owes_before(question)
         )
 
     def _is_overdue(self, question: Question) -> bool:

@@ -35,6 +35,7 @@ class Question:
         "links",
         "number",
         "passed",
+        "said",
         "sent",
         "sent_turn",
         "size",
@@ -84,6 +85,9 @@ class Question:
         """The upstream connections on which it was sent."""
         self.upstream_tid = 0
         """Its identifier there."""
+        self.said: bytes | bytearray = b""
+        """Where answers name no question, what the device has said since it was sent,
+        until the next was."""
         self.begun = False
         """The connection ended within the response to it."""
         self.ended: float | None = None
@@ -158,6 +162,21 @@ class Asker:
         while waiting and waiting[0].ended is not None:
             waiting.popleft()
         return waiting[0] if waiting else None
+
+    def owes_before(self, question: Question) -> bool:
+        """Tell whether an answer may be kept for that to an earlier question.
+
+        One that is in order goes out behind a refusal that is told later, and behind
+        the answer to a read that has joined another.
+        """
+        if self.face.correlated:
+            return False
+        for other in self.waiting:
+            if other is question:
+                break
+            if other.ended is None and (other.alike or not other.links):
+                return True
+        return False
 
     def next_answered(self, body: bytes, *, drops: bool) -> Question | None:
         """Give the question that an answer without an identifier belongs to.
