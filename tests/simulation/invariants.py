@@ -18,6 +18,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from custom_components.tcp_multiplexer.multiplexer import Failure
+from custom_components.tcp_multiplexer.multiplexer.limits import LIMITS
 
 from .bounds import Bounds
 from .dialects import Ask, Dialect, Verdict
@@ -242,7 +243,7 @@ class Watch:
             ),
             None,
         )
-        question.admitted = not asker.slow and (
+        question.admitted = not (asker.slow or self._must_wait(asker)) and (
             ahead is None
             or (
                 ahead.admitted
@@ -253,7 +254,7 @@ class Watch:
         asker.by_tid[question.tid] = question
         question.delayed = now < asker.refused_at + _REFUSAL_DELAY + self.slack
         self.bounds.arrived(question)
-        barred = self.rules.bars(question)
+        question.barred = barred = self.rules.bars(question)
         if not barred:
             self._pending[question] = None
         same = self._open.setdefault(question.ask.body, [])
@@ -265,6 +266,15 @@ class Watch:
             self._writes.setdefault(question.ask.writes, {})[question] = None
         if question.admitted or head is None:
             self._await(question, now)
+
+    @staticmethod
+    def _must_wait(asker: Asker) -> bool:
+        """Tell whether what a client asks may not be taken before it is told more.
+
+        So it is while it has been refused very often, which it is told later.
+        """
+        delayed = sum(other.delayed for other in asker.waiting if other.ended is None)
+        return delayed >= LIMITS.settled
 
     def _await(self, question: Question, since: float) -> None:
         """Expect the end of a question within its time."""

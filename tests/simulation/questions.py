@@ -24,6 +24,7 @@ class Question:
         "ask",
         "asked",
         "asker",
+        "barred",
         "begun",
         "beside",
         "delayed",
@@ -63,6 +64,8 @@ class Question:
         """The queue certainly had room for it when it arrived."""
         self.era = 0
         """Which of the owner's settings were in force when it arrived."""
+        self.barred = False
+        """A rule of the owner's answers it, not the device."""
         self.beside = False
         """It was sent while another was overdue, and may be lost in a gateway."""
         self.delayed = False
@@ -193,5 +196,5 @@ class Asker:
             and question.ask.body[0] == body[0]
             and question.ask.body[1] == body[1] & 0x7F
         ]
-        sent = [question for question in fitting if question.links]
+        sent = [question for question in fitting if question.links or question.barred]
         return next(iter((*sent, *fitting)), head)
