@@ -162,7 +162,8 @@ def seen(mutation: Mutation) -> str:
 def _reason(told: str) -> str:
     """Give the line of a report that says what was broken."""
     lines = [line for line in told.splitlines() if re.match(r"[\w.]+: ", line)]
-    return next((line[:120] for line in reversed(lines) if "replay" not in line), "?")
+    lines = [line for line in lines if not line.startswith(("asyncio", "replay"))]
+    return lines[-1][:120] if lines else "?"
 
 
 def main() -> int:
