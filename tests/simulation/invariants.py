@@ -18,7 +18,10 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from custom_components.tcp_multiplexer.multiplexer import Failure
-from custom_components.tcp_multiplexer.multiplexer.limits import LIMITS
+from custom_components.tcp_multiplexer.multiplexer.limits import (
+    LIMITS,
+    MOST_FREE_DESCRIPTORS,
+)
 
 from .bounds import Bounds
 from .dialects import Ask, Dialect, Verdict
@@ -180,12 +183,17 @@ class Watch:
         self._served(asker)
         if asker.silent:
             return
-        if len(self._inside) < self.max_clients:
+        if len(self._inside) < self.max_clients and not self._runs_out(end):
             self._inside[asker] = None
             return
         asker.silent = asker.offended = True
         when = self.loop.time() + self.slack
         self.loop.post(when, self._must_be_closed, asker, end)
+
+    def _runs_out(self, end: ProgramEndpoint) -> bool:
+        """Tell whether the rest of the sockets is for connections to the device."""
+        limit = self.network.conditions.descriptors
+        return limit > 0 and end.descriptor >= limit - MOST_FREE_DESCRIPTORS
 
     def _must_be_closed(self, asker: Asker, end: ProgramEndpoint) -> None:
         if not (end.is_closing() or self.loop.stalled):

@@ -113,6 +113,13 @@ MUTATIONS = (
         ("modbus", "echo"),
     ),
     Mutation(
+        "lets clients in for whom no socket is left",
+        "sockets.py",
+        "    return sock.fileno() >= limit - min(MOST_FREE_DESCRIPTORS, limit // 4)",
+        "    return sock.fileno() >= limit",
+        ("echo",),
+    ),
+    Mutation(
         "keeps clients that have said all",
         "downstream/client.py",
         "        if not (self.pending or self.in_flight or self._line or waits):\n            self._memory",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .world import World
 
 _WORTH = 3
-"""A call counts as so much that passes: a reconnect alone ends and begins some tasks."""
+"""A call counts as so much that passes: a reconnect alone ends and begins tasks."""
 
 
 class Owner:
