@@ -197,6 +197,23 @@ def test_next_response_ends_an_exception_of_wrong_length(length: int) -> None:
     ]
 
 
+@pytest.mark.parametrize("length", [4, 5, 6, 7, 8])
+@pytest.mark.parametrize("come", range(2, 9))
+def test_no_exception_is_completed_by_the_next_response(length: int, come: int) -> None:
+    """Even if there is just as much of that as the exception claims to be longer."""
+    protocol = ModbusProtocol(options())
+    codec = protocol.upstream()
+    one, two = (protocol.request(b"\1" + read(i)) for i in (1, 2))
+    first, second = (int.from_bytes(codec.send(request)[:2]) for request in (one, two))
+    behind = Frame(second, 1, values(2)).encoded()
+    events = fed(codec, with_length(first, length) + behind[:come])
+    assert events in ([], [Answer(one, b"\1" + exception(3, 2))])
+    assert [*events, *fed(codec, behind[come:])] == [
+        Answer(one, b"\1" + exception(3, 2)),
+        Answer(two, b"\1" + values(2)),
+    ]
+
+
 @each_matching
 @pytest.mark.parametrize("length", [4, 6, 0x300])
 def test_only_an_exception_is_ended_by_silence(length: int, matching: str) -> None:

@@ -5,6 +5,7 @@ from random import Random
 from typing import Any, Final
 
 from custom_components.tcp_multiplexer.multiplexer import Framing, ListenerSettings
+from custom_components.tcp_multiplexer.multiplexer.limits import MOST_FREE_DESCRIPTORS
 from custom_components.tcp_multiplexer.multiplexer.settings import WritePolicy
 
 from .dialects import UNITS
@@ -18,6 +19,8 @@ _IN_TURN = ("modbus", "rtu", "modbus", "lenient", "modbus", "http", "modbus")
 _MODBUS = frozenset(("modbus", "rtu", "lenient"))
 _FAULTS = {"modbus": MODBUS_FAULTS, "rtu": RTU_FAULTS, "lenient": LENIENT_FAULTS}
 _QUIET = (0.3, 1.0)
+DESCRIPTORS: Final = (0, 0, 0, MOST_FREE_DESCRIPTORS + 8)
+"""Limits of the program's sockets, mostly none."""
 
 
 def kind_of(seed: int) -> str:
@@ -30,8 +33,8 @@ def kind_of(seed: int) -> str:
 class Draw:
     """Draws one life."""
 
-    def __init__(self, rng: Random, kind: str) -> None:
-        """Draw what others follow from."""
+    def __init__(self, rng: Random, kind: str, descriptors: int = 0) -> None:
+        """Draw what others follow from; `descriptors` are drawn apart."""
         self._rng = rng
         self._kind = kind
         self._modbus = kind in _MODBUS
@@ -39,6 +42,7 @@ class Draw:
         """One request is in flight, since answers name no question."""
         self._timeout = rng.choice((0.3, 0.5, 1.0, 3.0))
         self._quiet = rng.choice(_QUIET)
+        self._descriptors = descriptors
 
     def conditions(self) -> Conditions:
         """Draw the network."""
@@ -47,6 +51,7 @@ class Draw:
             latency=rng.choice(((1e-4, 5e-4), (2e-4, 0.002), (0.001, 0.02))),
             split=rng.choice((0.0, 0.05, 0.3)),
             merge=rng.choice((0.0, 0.2, 0.8)),
+            descriptors=self._descriptors,
         )
 
     def manners(self) -> Manners:

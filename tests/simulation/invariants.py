@@ -18,6 +18,10 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from custom_components.tcp_multiplexer.multiplexer import Failure
+from custom_components.tcp_multiplexer.multiplexer.limits import (
+    LIMITS,
+    MOST_FREE_DESCRIPTORS,
+)
 
 from .bounds import Bounds
 from .dialects import Ask, Dialect, Verdict
@@ -179,12 +183,17 @@ class Watch:
         self._served(asker)
         if asker.silent:
             return
-        if len(self._inside) < self.max_clients:
+        if len(self._inside) < self.max_clients and not self._runs_out(end):
             self._inside[asker] = None
             return
         asker.silent = asker.offended = True
         when = self.loop.time() + self.slack
         self.loop.post(when, self._must_be_closed, asker, end)
+
+    def _runs_out(self, end: ProgramEndpoint) -> bool:
+        """Tell whether the rest of the sockets is for connections to the device."""
+        limit = self.network.conditions.descriptors
+        return limit > 0 and end.descriptor >= limit - MOST_FREE_DESCRIPTORS
 
     def _must_be_closed(self, asker: Asker, end: ProgramEndpoint) -> None:
         if not (end.is_closing() or self.loop.stalled):
@@ -242,7 +251,7 @@ class Watch:
             ),
             None,
         )
-        question.admitted = not asker.slow and (
+        question.admitted = not (asker.slow or self._must_wait(asker)) and (
             ahead is None
             or (
                 ahead.admitted
@@ -253,7 +262,7 @@ class Watch:
         asker.by_tid[question.tid] = question
         question.delayed = now < asker.refused_at + _REFUSAL_DELAY + self.slack
         self.bounds.arrived(question)
-        barred = self.rules.bars(question)
+        question.barred = barred = self.rules.bars(question)
         if not barred:
             self._pending[question] = None
         same = self._open.setdefault(question.ask.body, [])
@@ -265,6 +274,15 @@ class Watch:
             self._writes.setdefault(question.ask.writes, {})[question] = None
         if question.admitted or head is None:
             self._await(question, now)
+
+    @staticmethod
+    def _must_wait(asker: Asker) -> bool:
+        """Tell whether what a client asks may not be taken before it is told more.
+
+        So it is while it has been refused very often, which it is told later.
+        """
+        delayed = sum(other.delayed for other in asker.waiting if other.ended is None)
+        return delayed >= LIMITS.settled
 
     def _await(self, question: Question, since: float) -> None:
         """Expect the end of a question within its time."""
@@ -344,7 +362,7 @@ class Watch:
         elif (
             self.dialect.gave_up(body)
             # (A gateway may have said so itself.)
-            and body[1:] not in self._said[question.links[-1]]
+            and body[1:] not in question.said
             and not question.links[-1].program.is_closing()
             and self.loop.time() >= question.asked + self.shortest_timeout
         ):
@@ -447,7 +465,7 @@ class Watch:
         heard = bytearray()
         self._flying[link] = {}
         unasked = self._unasked[link] = {}
-        said = self._said[link] = bytearray()
+        self._said[link] = bytearray()
         self._refused_at = None
 
         def wrote(data: bytes) -> None:
@@ -463,7 +481,7 @@ class Watch:
                 for tid, _ in self.dialect.cut(heard):
                     unasked.pop(tid, None)
             elif self._hold is not None:
-                said.extend(data)
+                self._said[link].extend(data)
 
         def gone() -> None:
             tid = int.from_bytes(heard[:2]) if len(heard) > 1 else -1
@@ -514,7 +532,7 @@ class Watch:
         question = None if self._is_own(body) else self._whose(body)
         if self._hold is not None:
             self._line_sent[line] = (now, question)
-            self._said[link].clear()
+            self._said[link] = bytearray()
         if question is None:
             self._asks_itself(link, tid, body)
             return
@@ -546,6 +564,7 @@ class Watch:
         for other in self._open[body]:
             other.asker.sure = not (question.alike or question.handed)
         question.links.append(link)
+        question.said = self._said[link]
         question.upstream_tid = tid
         question.sent_turn = self.loop.turns
         self._pending.pop(question, None)
@@ -592,6 +611,7 @@ class Watch:
             or question.links[-1].program.is_closing()
             # a task awaits the end, which runs later
             or question.asker.host
+            or question.asker.owes_before(question)
         )
 
     def _is_overdue(self, question: Question) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from .crowd import DEEPEST, draw_crowd
 from .dialects import Verdict
-from .draws import Draw
+from .draws import DESCRIPTORS, Draw
 from .faults import Fault
 from .owner import Owner
 from .questions import Violation
@@ -38,7 +38,8 @@ class Life(World):
     def __init__(self, seed: int | str, kind: str = "modbus") -> None:
         """Draw everything."""
         rng = Random(f"{seed}/{kind}/life")
-        draw = Draw(rng, kind)
+        sockets = Random(f"{seed}/{kind}/descriptors")
+        draw = Draw(rng, kind, sockets.choice(DESCRIPTORS))
         super().__init__(
             f"{seed}/{kind}",
             conditions=draw.conditions(),

@@ -113,6 +113,13 @@ MUTATIONS = (
         ("modbus", "echo"),
     ),
     Mutation(
+        "lets clients in for whom no socket is left",
+        "sockets.py",
+        "    return sock.fileno() >= limit - min(MOST_FREE_DESCRIPTORS, limit // 4)",
+        "    return sock.fileno() >= limit",
+        ("echo",),
+    ),
+    Mutation(
         "keeps clients that have said all",
         "downstream/client.py",
         "        if not (self.pending or self.in_flight or self._line or waits):\n            self._memory",
@@ -162,7 +169,8 @@ def seen(mutation: Mutation) -> str:
 def _reason(told: str) -> str:
     """Give the line of a report that says what was broken."""
     lines = [line for line in told.splitlines() if re.match(r"[\w.]+: ", line)]
-    return next((line[:120] for line in reversed(lines) if "replay" not in line), "?")
+    lines = [line for line in lines if not line.startswith(("asyncio", "replay"))]
+    return lines[-1][:120] if lines else "?"
 
 
 def main() -> int:

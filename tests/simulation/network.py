@@ -20,7 +20,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 import enum
 import errno
+from itertools import count
 from random import Random
+import resource
 import socket
 from typing import Any, override
 from zlib import crc32
@@ -40,6 +42,10 @@ class Refusal(enum.Enum):
     """Say nothing."""
 
 
+class NoDescriptor(AssertionError):  # noqa: N818 - what it is, like KeyboardInterrupt
+    """The program has as many sockets open as it may, and wants another one."""
+
+
 type Accept = Callable[["Link"], asyncio.Protocol | Refusal]
 
 
@@ -55,6 +61,8 @@ class Conditions:
     merge: float = 0.2
     capacity: tuple[int, int] = (1 << 14, 1 << 16)
     """Bytes that a pipe holds before they pile up with the writer."""
+    descriptors: int = 0
+    """Sockets that the program may have open at a time; 0: as many as it likes."""
 
     @property
     def slowest(self) -> float:
@@ -482,6 +490,24 @@ class Endpoint(asyncio.Transport):
         return len(self._out.backlog)
 
 
+class Descriptor:
+    """As much of a connected socket as the program asks for where they are limited.
+
+    Its number is as far from the process's limit as that of one of these from theirs.
+    """
+
+    def __init__(self, number: int, limit: int) -> None:
+        """Be the socket of this number, where there are `limit` of them."""
+        self._below = limit - number
+
+    def fileno(self) -> int:
+        """Give a number, as a socket would."""
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0] - self._below
+
+    def setsockopt(self, *_: int) -> None:
+        """Take an option that means nothing here."""
+
+
 class ProgramEndpoint(Endpoint):
     """One end of a link on the program's side: it acts in the loop's turns."""
 
@@ -496,6 +522,8 @@ class ProgramEndpoint(Endpoint):
         """Told once, when the program closes (True) or learns that the peer left."""
         self.on_gone: Callable[[], None] | None = None
         """Told just before the program's protocol learns that it is gone."""
+        self.descriptor = 0
+        """Its number among the program's sockets: the lowest that was free."""
         self._woken = False
         self._begun = False
 
@@ -503,6 +531,9 @@ class ProgramEndpoint(Endpoint):
     def begin(self, protocol: asyncio.Protocol) -> None:
         self.protocol = protocol
         self.network.passed += 1  # (its end is noted)
+        self.descriptor = self.network.lowest_free()
+        if limit := self.network.conditions.descriptors:
+            self._extra["socket"] = Descriptor(self.descriptor, limit)
         self.network.open[self] = None
         self.network.loop.call_soon(self._begin)
 
@@ -735,6 +766,20 @@ class Network:
         self._links = 0
         self._ports = 40_000
         loop.network = self
+
+    def lowest_free(self) -> int:
+        """Give the number of the next socket, as the system does (POSIX, 2.6).
+
+        Raises:
+            NoDescriptor: there may be no more.
+
+        """
+        taken = {end.descriptor for end in self.open}
+        lowest = next(number for number in count() if number not in taken)
+        if 0 < self.conditions.descriptors <= lowest:
+            message = f"{lowest} sockets are open, and another one is wanted"
+            raise NoDescriptor(message)
+        return lowest
 
     # What was seen
 

@@ -18,6 +18,9 @@ from .questions import Violation
 if TYPE_CHECKING:
     from .world import World
 
+_WORTH = 3
+"""A call counts as so much that passes: a reconnect alone ends and begins tasks."""
+
 
 class Owner:
     """Calls what the interface of a multiplexer has."""
@@ -37,6 +40,7 @@ class Owner:
         world, rng, mux = self._world, self._rng, self._world.mux
         if world.winding_down:
             return
+        world.network.passed += _WORTH
         match rng.randrange(10):
             case 0:
                 self._begin(mux.pause())
@@ -62,6 +66,7 @@ class Owner:
     def resume(self) -> None:
         """Let the device be used again."""
         if not self._world.stopping:
+            self._world.network.passed += _WORTH
             self._world.watch.told_to_connect()
             self._world.mux.resume()
 

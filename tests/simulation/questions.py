@@ -24,6 +24,7 @@ class Question:
         "ask",
         "asked",
         "asker",
+        "barred",
         "begun",
         "beside",
         "delayed",
@@ -35,6 +36,7 @@ class Question:
         "links",
         "number",
         "passed",
+        "said",
         "sent",
         "sent_turn",
         "size",
@@ -62,6 +64,8 @@ class Question:
         """The queue certainly had room for it when it arrived."""
         self.era = 0
         """Which of the owner's settings were in force when it arrived."""
+        self.barred = False
+        """A rule of the owner's answers it, not the device."""
         self.beside = False
         """It was sent while another was overdue, and may be lost in a gateway."""
         self.delayed = False
@@ -84,6 +88,9 @@ class Question:
         """The upstream connections on which it was sent."""
         self.upstream_tid = 0
         """Its identifier there."""
+        self.said: bytes | bytearray = b""
+        """Where answers name no question, what the device has said since it was sent,
+        until the next was."""
         self.begun = False
         """The connection ended within the response to it."""
         self.ended: float | None = None
@@ -159,6 +166,21 @@ class Asker:
             waiting.popleft()
         return waiting[0] if waiting else None
 
+    def owes_before(self, question: Question) -> bool:
+        """Tell whether an answer may be kept for that to an earlier question.
+
+        One that is in order goes out behind a refusal that is told later, and behind
+        the answer to a read that has joined another.
+        """
+        if self.face.correlated:
+            return False
+        for other in self.waiting:
+            if other is question:
+                break
+            if other.ended is None and (other.alike or not other.links):
+                return True
+        return False
+
     def next_answered(self, body: bytes, *, drops: bool) -> Question | None:
         """Give the question that an answer without an identifier belongs to.
 
@@ -174,5 +196,5 @@ class Asker:
             and question.ask.body[0] == body[0]
             and question.ask.body[1] == body[1] & 0x7F
         ]
-        sent = [question for question in fitting if question.links]
+        sent = [question for question in fitting if question.links or question.barred]
         return next(iter((*sent, *fitting)), head)

@@ -9,13 +9,22 @@ from collections.abc import Generator
 from contextlib import contextmanager
 import errno
 from random import Random
+import resource
 import socket
 from typing import Any, override
 
 import pytest
 
 from .loop import BEGINNING, Deadlock, SimulatedLoop
-from .network import Conditions, Endpoint, Link, Network, Refusal
+from .network import (
+    Conditions,
+    Endpoint,
+    Link,
+    Network,
+    NoDescriptor,
+    ProgramEndpoint,
+    Refusal,
+)
 
 HOST, PORT = "10.0.0.9", 502
 PLAIN = Conditions(latency=(0.5, 0.5), jitter=0.0, split=0.0, merge=0.0)
@@ -463,6 +472,26 @@ def test_the_program_s_listener_takes_clients_until_it_is_closed() -> None:
         ear.transport.write(b"who was in stays in")
         loop.run_for(5)
         assert first.data == b"who was in stays in"
+
+
+def test_a_socket_has_the_lowest_number_that_is_free_and_there_may_be_no_more() -> None:
+    with looping() as loop:
+        network = Network(loop, Random(0), Conditions(descriptors=2))
+        ends = [ProgramEndpoint(network, "here", "there") for _ in range(4)]
+        for end in ends:
+            network._link(Endpoint(network, "there", "here"), end)  # noqa: SLF001 - as it does
+        for end in ends[:2]:
+            end.begin(Ear(loop))
+        assert [end.descriptor for end in ends[:2]] == [0, 1]
+        with pytest.raises(NoDescriptor):
+            ends[2].begin(Ear(loop))
+        ends[0].abort()
+        loop.run_for(1)
+        ends[3].begin(Ear(loop))
+        assert ends[3].descriptor == 0
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        numbers = [end.get_extra_info("socket").fileno() for end in (ends[1], ends[3])]
+        assert numbers == [limit - 1, limit - 2]
 
 
 # ---- it repeats -----------------------------------------------------------------

@@ -335,8 +335,11 @@ class ModbusUpstream(UpstreamCodec[bytes]):
 
         So it does when the device cut this frame short, and the response to another
         request, pipelined or given up, filled it up to its length. Of that response
-        there may be no more yet than the first bytes of its header.
+        there may be no more yet than the first bytes of its header. So it does, too,
+        right behind an exception that claims to be longer than exceptions are.
         """
+        if self._is_refusal(data, start) and self._is_own(data, start + _EXCEPTION):
+            return True
         at = data.find(b"\0\0", start + PREFIX + 2, end + 3)
         while at != -1:
             transaction = data[at - 2 : at]
