@@ -410,7 +410,7 @@ async def test_slow_reader_is_not_blamed_for_a_message_that_nobody_reads(
         read_on(slow)
         frames = [await slow.receive() for _ in range(1501)]
         assert {frame.pdu[:1] for frame in frames} == {b"\3", b"\x83"}
-        assert frames[-1] == Frame(9999, 1, values(7))
+        assert frames[-1] == Frame(9999, 1, exception(3, 0x06))
 
 
 async def test_slow_reader_may_leave(
@@ -688,10 +688,11 @@ async def test_timeout_of_a_full_queue_lets_its_client_go_on(
     holder.send(read(1))
     await device.has_been_asked(1)
     await multiplexer.apply(replace(multiplexer.settings, timeout=0.4))
-    blocked.send(read(2), read(3))
+    blocked.send(read(2))
     await until(lambda: multiplexer.snapshot().queue_depth == 1)
     at = time.monotonic() + 0.2
     await until(lambda: time.monotonic() >= at)
+    blocked.send(read(3))
     waiting.send(read(4))
     assert (await blocked.receive()).pdu == exception(3, 0x06)
     assert [client.pending for client in multiplexer.snapshot().clients] == [0, 1, 1]

@@ -22,7 +22,7 @@ _READ_AT_ONCE = 128 << 10
 """The same where the protocol wants none: what was read with the last question."""
 _REFUSALS = 64
 """Refusals that may wait to be told."""
-_STEPS = (3, 20, 30)
+_STEPS = (3, 60, 30)
 """Steps for each thing that passes, for each second, and beyond those."""
 
 

@@ -162,6 +162,10 @@ class Watch:
         self.remembers |= settings.cache_ttl > 0
         self.max_clients = settings.max_clients
         self.rules.applied(settings)
+        for asker in self._askers:
+            for question in asker.waiting:
+                if question.arrived is not None and not question.admitted:
+                    self._await(question, question.arrived)
 
     # Clients
 
@@ -239,7 +243,6 @@ class Watch:
         """Note that the engine has all of a question."""
         now = self.loop.time()
         asker = question.asker
-        head = asker.head()
         question.arrived = now
         question.arrived_turn = self.loop.turns
         # (What was sent may be queued once more, if it is retry safe.)
@@ -272,8 +275,7 @@ class Watch:
                 other.alike = True
         if question.ask.writes is not None and not barred:
             self._writes.setdefault(question.ask.writes, {})[question] = None
-        if question.admitted or head is None:
-            self._await(question, now)
+        self._await(question, now)
 
     @staticmethod
     def _must_wait(asker: Asker) -> bool:
@@ -410,7 +412,6 @@ class Watch:
         """Note that nobody waits for a question's answer any more."""
         now = self.loop.time()
         asker = question.asker
-        was_head = asker.head() is question
         question.ended = now
         self.bounds.ended(question)
         self._pending.pop(question, None)
@@ -430,10 +431,6 @@ class Watch:
                 self._last_end[link] = now
         if asker.by_tid.get(question.tid) is question:
             del asker.by_tid[question.tid]
-        if was_head:
-            head = asker.head()
-            if head is not None and not head.admitted:
-                self._await(head, now)
 
     def _client_gone(self, asker: Asker, *, own: bool) -> None:
         """Note that the engine learns that a client left, or (`own`) closes it."""

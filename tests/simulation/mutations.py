@@ -64,6 +64,13 @@ MUTATIONS = (
         ("modbus",),
     ),
     Mutation(
+        "lets the timeout run from when there is room",
+        "downstream/client.py",
+        "        deadline = completed + ",
+        "        deadline = now + ",
+        ("modbus",),
+    ),
+    Mutation(
         "answers on who does not read",
         "downstream/client.py",
         "        self.held = True\n",

@@ -245,7 +245,7 @@ class Hand(asyncio.Protocol):
     @override
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        for tid, body in self.stage.dialect.cut(self._buffer):
+        for tid, body in self.stage.dialect.cut_answers(self._buffer):
             self.heard.append(Heard(self.stage.now, tid, body))
 
     @override
@@ -318,7 +318,7 @@ class Stage(World):
             return with_crc(body)
         if self.settings.framing == "solarman":
             return telling(tid, with_crc(body))
-        return self.dialect.pack(tid, body)
+        return self.dialect.pack_answer(tid, body)
 
     def cut(self, buffer: bytearray) -> Iterator[tuple[int, bytes]]:
         """Take the frames that the device received."""

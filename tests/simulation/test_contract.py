@@ -200,7 +200,7 @@ def test_at_most_four_writes_in_a_row_go_before_a_read_that_waits() -> None:
     "A Modbus client over the bound is read into at most 4 KiB",
 )
 def test_a_client_over_the_bound_is_read_no_further_and_nothing_is_dropped() -> None:
-    with stage(queue_size=4) as scene:
+    with stage(queue_size=4, timeout=HOUR) as scene:
         client = scene.hand()
         scene.at(0, client.ask, *(asks(n) for n in range(900)))
         scene.run_to(0.05)
@@ -272,7 +272,7 @@ def test_a_client_that_does_not_read_gets_no_more_and_holds_up_nobody() -> None:
 
 
 @contract(
-    "The timeout runs from the moment when a complete request is taken from its client",
+    "The timeout runs from the moment when a request has been received complete",
     "sent, and no response before the deadline | exception 0x0B",
 )
 def test_the_timeout_runs_from_the_moment_when_a_request_is_complete() -> None:
@@ -316,6 +316,104 @@ def test_the_timeout_covers_the_queue() -> None:
         assert first.heard == [(at(2), 1, excuse(asks(1), NO_ANSWER))]
         assert second.heard == [(at(2.5), 1, excuse(asks(2), BUSY))]
         assert third.heard == [(at(3.6), 1, answer(scene, asks(3)))]
+
+
+@contract(
+    "The timeout runs from the moment when a request has been received complete, "
+    "whether the queue has room for it or not.",
+    "still pending at the deadline | exception 0x06",
+)
+@pytest.mark.parametrize("clients", [1, 5])
+def test_the_timeout_covers_what_has_no_room_in_the_queue(clients: int) -> None:
+    with stage(queue_size=10, timeout=1.05) as scene:
+        hands = [scene.hand() for _ in range(clients)]
+        each = 100 // clients
+        for first, hand in enumerate(hands):
+            scene.at(0, hand.ask, *(asks(first * each + n) for n in range(each)))
+        scene.run_to(5)
+        heard = sorted(heard for hand in hands for heard in hand.heard)
+        assert [told.at for told in heard[:10]] == [
+            at(SERVICE * (1 + n)) for n in range(10)
+        ]
+        assert [told.at for told in heard[10:]] == [at(1.05)] * 90
+        codes = Counter(told.body[-1] for told in heard[10:])
+        assert codes == {BUSY: 89, NO_ANSWER: 1}
+        assert len(scene.puppet.asked) == 11
+
+
+@contract(
+    "The timeout runs from the moment when a request has been received complete, "
+    "whether the queue has room for it or not.",
+)
+def test_each_request_without_room_has_a_deadline_of_its_own() -> None:
+    with stage(queue_size=1, timeout=2) as scene:
+        scene.puppet.manners = says_nothing
+        client = scene.hand()
+        frames = [scene.pack(n, sets(n)) for n in range(1, 5)]
+        scene.at(0, client.send, frames[0] + frames[1] + frames[2][:5])
+        scene.at(0.5, client.send, frames[2][5:])
+        scene.at(0.75, client.send, frames[3])
+        scene.run_to(5)
+        assert sorted((told.tid, told.at) for told in client.heard) == [
+            (1, at(2)),
+            (2, at(2)),
+            (3, at(2.5)),
+            (4, at(2.75)),
+        ]
+
+
+@contract("What TCP makes wait has not been received.")
+def test_the_timeout_of_what_tcp_makes_wait_has_not_begun() -> None:
+    with stage(queue_size=1, timeout=1.05) as scene:
+        client = scene.hand()
+        scene.at(0, client.ask, *(asks(n) for n in range(900)))
+        scene.run_to(60)
+        told = [told.at for told in client.heard]
+        assert len(told) == 900
+        received = 5 * 12 + 4096
+        assert told[received // 12] > 1.06
+        assert len(scene.puppet.asked) > 11
+
+
+@contract(
+    "The timeout runs from the moment when a request has been received complete, "
+    "whether the queue has room for it or not.",
+    "still pending at the deadline | exception 0x06, server device busy | 503",
+)
+def test_http_requests_without_room_are_refused_in_order() -> None:
+    with stage(protocol="http", queue_size=1, timeout=1.05) as scene:
+        client = scene.hand()
+        scene.at(0, client.ask, *(b"GET /%d\n" % n for n in range(20)))
+        scene.run_to(5)
+        assert [told.at for told in client.heard] == [
+            *(at(SERVICE * (1 + n)) for n in range(10)),
+            *[at(1.05)] * 10,
+        ]
+        assert [told.body for told in client.heard] == [
+            *(b"told GET /%d\n" % n for n in range(10)),
+            b"\x00504",
+            *[b"\x00503"] * 9,
+        ]
+
+
+@contract(
+    "Its requests keep their deadlines: none is carried out later.",
+)
+def test_what_waits_for_a_client_that_does_not_read_is_not_carried_out_later() -> None:
+    with stage(queue_size=1000, timeout=50) as scene:
+        slow = scene.hand()
+        slow.link.narrow(1000)
+        slow.link.dialled.pause_reading()
+        reads = [read(1, 3, n, 100).body for n in range(400)]
+        scene.at(0, slow.ask, *reads)
+        scene.run_to(45)
+        scene.at(45, slow.ask, sets(1))
+        scene.run_to(100)
+        slow.link.dialled.resume_reading()
+        scene.run_to(200)
+        assert len(slow.heard) == 401
+        assert slow.heard[-1].body == excuse(sets(1), BUSY)
+        assert sets(1) not in [asked.body for asked in scene.puppet.asked]
 
 
 @contract(
@@ -921,6 +1019,18 @@ def test_refusals_that_a_client_asks_for_again_are_delayed(
         scene.run_to(0.35)
         assert told == [at(0), at(0.101), at(0.202), at(0.303)]
         assert [heard.at for heard in other.heard] == [at(0.12), at(0.22)]
+
+
+@contract("is told so 100 ms later, unless its deadline comes earlier")
+def test_a_refusal_is_not_delayed_beyond_the_deadline() -> None:
+    with stage(queue_size=1, timeout=1) as scene:
+        scene.puppet.manners = says_nothing
+        client, other = scene.hand(), scene.hand()
+        scene.at(0, client.ask, asks(1), asks(2), asks(3))
+        scene.at(0.01, other.ask, asks(6))
+        scene.at(0.05, client.ask, asks(4), asks(5))
+        scene.run_to(5)
+        assert [told.at for told in client.heard] == [at(1)] * 3 + [at(1.05)] * 2
 
 
 @contract("while 64 refusals wait, it is read no further.")

@@ -31,7 +31,8 @@ from .flags import Parser, add_flags, flag_of, make_settings
 from .report import report
 
 PROGRAM = "tcp-multiplexer"
-_GC_THRESHOLD = 50_000
+_GC_THRESHOLD = 5_000
+"""Objects until the collector looks for cycles: some 200 connections, each one cycle."""
 LOGGER = logging.getLogger(__name__)
 
 STOP_SECONDS = 1.5
@@ -92,7 +93,7 @@ def _server(given: argparse.Namespace) -> int:
         settings = make_settings(given)
         level = _configure_logging(given)
         # Serving requests makes no reference cycles, so the collector would only scan
-        # what was imported, over and over.
+        # what was imported, over and over. Closed connections are cycles, of asyncio's.
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD)
         asyncio.run(_serve(settings, level))

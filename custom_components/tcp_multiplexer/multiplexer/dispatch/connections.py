@@ -11,6 +11,7 @@ it is draining, which means that it is closed as soon as nothing is in flight on
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ..protocols.base import Failure
 from .closing_habit import SECONDS, ClosingHabit
 from .exchange import CloseReason
 
@@ -57,6 +58,11 @@ class Connections:
     def __iter__(self) -> Iterator[Upstream]:
         """Iterate over a copy: connections may open and close meanwhile."""
         return iter(tuple(self.open))
+
+    @property
+    def never_sent(self) -> Failure:
+        """Why a request fails whose deadline comes before it could be sent."""
+        return Failure.BUSY if self.open else Failure.NO_CONNECTION
 
     def best(self) -> Upstream | None:
         """Return the ready connection with the fewest requests; those on trial last."""

@@ -195,11 +195,15 @@ class Dispatcher(UpstreamOwner):
             if failure is not None:
                 self.unanswered.fail(exchange, failure, self._loop.time())
                 return
+        if exchange.deadline < self._timer.covers:
+            now = self._loop.time()
+            if exchange.deadline <= now:  # it was kept waiting for room in the queue
+                self.unanswered.fail(exchange, self.connections.never_sent, now)
+                return
+            self._timer.cover(exchange.deadline)
         self._queue.put(exchange)
         if key is not None:
             self._coalescer.leaders[key] = exchange
-        if exchange.deadline < self._timer.covers:
-            self._timer.cover(exchange.deadline)
 
     def leave(self, requester: Requester) -> list[Exchange]:
         """Drop the pending requests of a requester that has left; return them.

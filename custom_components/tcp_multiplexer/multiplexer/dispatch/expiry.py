@@ -84,7 +84,7 @@ class Expiry:
         """Do what is due: fail exchanges, release units and connections."""
         self._units.release(now)
         self._cache.sweep(now)
-        never_sent = Failure.BUSY if self._connections.open else Failure.NO_CONNECTION
+        never_sent = self._connections.never_sent
         # first of all: none of these may succeed what it has joined
         self._unanswered.fail_followers(now, never_sent)
         self._fail_hopeless(now, never_sent)

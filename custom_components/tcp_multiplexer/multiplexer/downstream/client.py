@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast, override
 from ..clock import clock_of
 from ..dispatch.exchange import Exchange, Repetition, Result
 from ..protocols.base import Close, Failure, Ignored, Progress, Reply, Request
+from .arrivals import Arrivals
 from .connection import ClientConnection
 from .memory import SMALL
 from .ordered_replies import OrderedReplies, Then
@@ -37,6 +38,7 @@ class Client(ClientConnection):
     """One accepted connection, with what it asks and is answered."""
 
     __slots__ = (
+        "_arrivals",
         "_beginning",
         "_codec",
         "_dispatcher",
@@ -73,6 +75,7 @@ class Client(ClientConnection):
         self._stalled = False
         """There may be messages received that are not taken yet, room or not."""
         self._refusals = Refusals(self._loop)
+        self._arrivals = Arrivals()
 
     @override
     def __repr__(self) -> str:
@@ -130,14 +133,14 @@ class Client(ClientConnection):
             request = self._codec.fast_request(data)
             if request is not None:
                 now = self._time()
-                self._ask(request, now)
+                self._ask(request, now, now)
                 self._dispatcher.dispatch(now)
                 return
         self._codec.receive_data(data)
         if self._beginning is not None and not self._may_begin(data):
             return
         if self.blocked or self.held or self._stalled:
-            self._pause_if_full()
+            self._wait(self._time())
         else:
             self._read()
 
@@ -164,10 +167,10 @@ class Client(ClientConnection):
         while buffered:
             if (self.pending or self.joined) and not self._queue.has_room(self):
                 self._queue.block(self)
-                self._pause_if_full()
+                self._wait(now)
                 break
             if not left or self._must_wait():
-                self._stall()
+                self._stall(now)
                 break
             left -= 1
             event = codec.next_event()
@@ -177,7 +180,7 @@ class Client(ClientConnection):
             if isinstance(event, Request):
                 if len(event.payload) > SMALL:
                     self._memory.occupy(len(event.payload))
-                self._ask(event, now)
+                self._ask(event, now, self._completed(now))
                 asked = True
             elif not self._take(event):
                 break
@@ -202,10 +205,10 @@ class Client(ClientConnection):
         unsettled = len(self.pending) + len(self.joined) + self.in_flight
         return line.own >= limits.own_replies or len(line) - unsettled >= limits.settled
 
-    def _stall(self) -> None:
+    def _stall(self, now: float) -> None:
         """Take no more messages for now; `_go_on` does, in another turn."""
         self._stalled = True
-        self._pause_if_full()
+        self._wait(now)
         if not self._must_wait():
             self._loop.call_soon(self._go_on)
 
@@ -213,12 +216,18 @@ class Client(ClientConnection):
         if self._stalled and not self._must_wait():
             self.read_on()
 
-    def _ask(self, request: Request, now: float) -> None:
+    def _completed(self, now: float) -> float:
+        """Return when the message had come that was just taken from the codec."""
+        if not self._arrivals:
+            return now
+        return self._arrivals.when(self.bytes_in - self._codec.buffered, now)
+
+    def _ask(self, request: Request, now: float, completed: float) -> None:
         before = self.requests
         self.requests = before + 1
         self.last_request = now
-        timeout = self._listener.settings.timeout
-        exchange = Exchange(request, self, now, now + timeout)
+        deadline = completed + self._listener.settings.timeout
+        exchange = Exchange(request, self, now, deadline)
         if self._ordered:
             self._line.append(exchange)
         elif before != self.told:
@@ -261,6 +270,12 @@ class Client(ClientConnection):
         self._say()
         return not isinstance(event, Close)
 
+    def _wait(self, now: float) -> None:
+        """Take nothing of what has come by `now`; read on only if there is room."""
+        received = self.bytes_in
+        self._arrivals.note(received, received - self._codec.buffered, now)
+        self._pause_if_full()
+
     def _pause_if_full(self) -> None:
         room = self._listener.protocol.read_while_held - self._codec.buffered
         if room < self._read_at_once:
@@ -299,7 +314,8 @@ class Client(ClientConnection):
             if isinstance(event, Close):
                 break
             if isinstance(event, Request) and event.writes is not None:
-                self._ask(event, self._loop.time())
+                now = self._time()
+                self._ask(event, now, self._completed(now))
 
     def _close_if_done(self) -> None:
         """Close after a half-close, once nothing is left to be said."""

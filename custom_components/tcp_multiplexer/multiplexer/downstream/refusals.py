@@ -48,6 +48,8 @@ class Refusals:
         """
         if now - exchange.arrived >= REFUSAL_DELAY:
             return False
+        if now + REFUSAL_DELAY > exchange.deadline:
+            return False  # its time is over before
         if self._delayed:
             return True
         again = self._served == served and (
