@@ -358,7 +358,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             vol.Optional(CONF_HOST, description=nothing): async_host_selector(
                 self.hass
             ),
-            vol.Required(CONF_PORT, default=DEFAULTS[CONF_PORT]): PORT,
+            vol.Optional(CONF_PORT): PORT,
             vol.Required(
                 CONF_LISTEN_PORT,
                 default=values[CONF_LISTEN_PORT]

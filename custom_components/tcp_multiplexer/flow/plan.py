@@ -49,7 +49,7 @@ from ..multiplexer import (
 )
 from ..shared_connection import async_name_in_use
 from .certificates import Uploads
-from .fields import TLS, FieldError, worth_storing
+from .fields import DEFAULTS, TLS, FieldError, worth_storing
 from .forms import DIAL_IN, SERIAL_LINE, UPSTREAM_TLS, Sections
 from .local_ports import ListenAddress
 
@@ -70,6 +70,8 @@ _LISTENING: Final = {CONF_LISTEN_HOST, CONF_LISTEN_PORT}
 _UNNAMED: Final = {CONF_UPSTREAM: UPSTREAM_TCP, CONF_LOGGER_SERIAL: 0, CONF_TLS: None}
 """What it means that an entry lacks one of these."""
 
+_USUAL_PORTS: Final = {UPSTREAM_SOLARMAN: 8899}
+"""Where devices listen that do not listen where others do."""
 _FRAMINGS: Final = {
     UPSTREAM_RTU: Framing.RTU,
     UPSTREAM_SOLARMAN: Framing.SOLARMAN,
@@ -210,7 +212,8 @@ def _place(typed: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
         host, port = parse_endpoint(typed.get(CONF_HOST, ""))
     except ValueError:
         raise FieldError(CONF_HOST, "invalid_host") from None
-    place = {CONF_HOST: host, CONF_PORT: port or typed[CONF_PORT]}
+    usual = _USUAL_PORTS.get(upstream, DEFAULTS[CONF_PORT])
+    place = {CONF_HOST: host, CONF_PORT: port or typed.get(CONF_PORT, usual)}
     if serial := typed.get(CONF_LOGGER_SERIAL):
         place[CONF_LOGGER_SERIAL] = serial
     return place
