@@ -15,10 +15,11 @@ from homeassistant.exceptions import (
 )
 from homeassistant.helpers import config_validation as cv, device_registry as dr
 from homeassistant.helpers.typing import ConfigType
+from homeassistant.requirements import RequirementsNotFound
 
 from . import issues
 from .addresses import host_for_home_assistant
-from .const import DOMAIN
+from .const import CONF_UPSTREAM, DOMAIN, SHARED_UPSTREAMS
 from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
 from .entry_settings import settings_from_entry
 from .local_sockets import which_failed
@@ -74,9 +75,12 @@ async def async_setup_entry(
             },
         ) from err
     except HomeAssistantError as err:
+        missing = isinstance(err, RequirementsNotFound)
         raise ConfigEntryNotReady(
             translation_domain=DOMAIN,
-            translation_key="shared_connection_in_use",
+            translation_key=(
+                "modbus_not_installed" if missing else "shared_connection_in_use"
+            ),
             translation_placeholders={"error": str(err)},
         ) from err
     entry.runtime_data = coordinator
@@ -105,7 +109,10 @@ async def _async_update(hass: HomeAssistant, entry: TcpMultiplexerConfigEntry) -
     dr.async_get(hass).async_get_or_create(
         config_entry_id=entry.entry_id, **coordinator.device_info
     )
-    if not await coordinator.multiplexer.apply(settings_from_entry(entry)):
+    shares = entry.data.get(CONF_UPSTREAM) in SHARED_UPSTREAMS
+    if shares == coordinator.owns_connection or not await coordinator.multiplexer.apply(
+        settings_from_entry(entry)
+    ):
         hass.config_entries.async_schedule_reload(entry.entry_id)
 
 

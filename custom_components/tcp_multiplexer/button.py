@@ -1,4 +1,7 @@
-"""Button to reconnect: closes the upstream connection and opens it again."""
+"""Button to reconnect: closes the upstream connection and opens it again.
+
+There is none where the connection is Home Assistant's.
+"""
 
 from typing import Final, override
 
@@ -7,12 +10,12 @@ from homeassistant.components.button import (
     ButtonEntity,
     ButtonEntityDescription,
 )
-from homeassistant.const import EntityCategory
+from homeassistant.const import EntityCategory, Platform
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
 from .coordinator import TcpMultiplexerConfigEntry
-from .entity import TcpMultiplexerEntity
+from .entity import TcpMultiplexerEntity, async_forget
 
 PARALLEL_UPDATES = 1
 
@@ -30,7 +33,11 @@ async def async_setup_entry(
     async_add_entities: AddConfigEntryEntitiesCallback,
 ) -> None:
     """Add the button of an entry."""
-    async_add_entities([ReconnectButton(entry.runtime_data, RECONNECT)])
+    coordinator = entry.runtime_data
+    if coordinator.owns_connection:
+        async_add_entities([ReconnectButton(coordinator, RECONNECT)])
+    else:
+        async_forget(coordinator, Platform.BUTTON, RECONNECT)
 
 
 class ReconnectButton(TcpMultiplexerEntity, ButtonEntity):

@@ -23,13 +23,13 @@ from homeassistant.config_entries import (
     ConfigFlowResult,
 )
 from homeassistant.const import (
-    CONF_DEVICE,
     CONF_HOST,
     CONF_NAME,
     CONF_PORT,
     CONF_PROTOCOL,
 )
 from homeassistant.core import callback
+from homeassistant.data_entry_flow import AbortFlow
 from homeassistant.helpers.selector import TextSelector
 import voluptuous as vol
 
@@ -40,7 +40,6 @@ from .addresses import (
     host_for_home_assistant,
 )
 from .const import (
-    CONF_DIAL_IN_PORT,
     CONF_IDENTITY,
     CONF_LISTEN_PORT,
     CONF_LOGGER_SERIAL,
@@ -53,6 +52,7 @@ from .const import (
 from .coordinator import TcpMultiplexerConfigEntry
 from .entry_settings import GENERIC
 from .flow.certificates import Uploads
+from .flow.endpoint import is_taken
 from .flow.fields import (
     DEFAULTS,
     FIELDS,
@@ -67,7 +67,7 @@ from .flow.fields import (
 )
 from .flow.forms import ADD, RECONFIGURE, Sections, show_form
 from .flow.identify import Identity
-from .flow.local_ports import async_free_port
+from .flow.local_ports import async_free_port, async_other_entries
 from .flow.options import TcpMultiplexerOptionsFlow
 from .flow.plan import DEVICE, Plan, async_plan, checked_settings
 from .flow.probe import DeviceError, DeviceProblem, ProbeResult
@@ -172,12 +172,13 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         self._uploads = self._uploads or Uploads(self.hass)
         try:
             plan = self._plan = await async_plan(
+                self.hass,
                 {**self._typed, **(self._logger or {})},
                 self._sections,
                 self._uploads,
                 self._entry,
             )
-            self._async_abort_if_shared(plan)
+            await self._async_abort_if_shared(plan)
             if plan.settings.framing is Framing.SOLARMAN and self._logger is None:
                 return await self.async_step_logger()
             async with async_try(self.hass, self._entry, plan) as result:
@@ -287,6 +288,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     async_step_wrong_serial = _async_step_no_answer
     async_step_not_understood = _async_step_no_answer
     async_step_other_settings = _async_step_no_answer
+    async_step_not_installed = _async_step_no_answer
     async_step_no_tls = _async_step_no_answer
     async_step_not_trusted = _async_step_no_answer
     async_step_in_use_here = _async_step_no_answer
@@ -304,7 +306,9 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     ) -> ConfigFlowResult:
         """Create the entry, with the addresses for clients; or update it."""
         plan = self._plan
-        self._async_abort_if_shared(plan)  # another dialog may have added one meanwhile
+        await self._async_abort_if_shared(
+            plan
+        )  # another dialog may have added one meanwhile
         if (entry := self._entry) is not None:
             # The identity that is stored may be another device's.
             gone = {*DEVICE, CONF_IDENTITY} if plan.to_try.dial else {CONF_TLS}
@@ -354,7 +358,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             vol.Optional(CONF_HOST, description=nothing): async_host_selector(
                 self.hass
             ),
-            vol.Required(CONF_PORT, default=DEFAULTS[CONF_PORT]): PORT,
+            vol.Optional(CONF_PORT): PORT,
             vol.Required(
                 CONF_LISTEN_PORT,
                 default=values[CONF_LISTEN_PORT]
@@ -369,16 +373,13 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         step_id = "reconfigure" if self._entry else "user"
         return show_form(self, step_id, fields, self._sections, values, error)
 
-    @callback
-    def _async_abort_if_shared(self, plan: Plan) -> None:
+    async def _async_abort_if_shared(self, plan: Plan) -> None:
         """Abort if another entry shares this device."""
-        self._async_abort_entries_match(
-            {
-                key: plan.data[key]
-                for key in (CONF_HOST, CONF_PORT, CONF_DEVICE, CONF_DIAL_IN_PORT)
-                if key in plan.data
-            }
-        )
+        others = async_other_entries(self.hass, self._entry)
+        if await self.hass.async_add_executor_job(
+            is_taken, plan.data, [other.data for other in others]
+        ):
+            raise AbortFlow("already_configured")
 
     # What is tried
 

@@ -9,6 +9,7 @@ import logging
 from typing import Final
 
 DOMAIN: Final = "tcp_multiplexer"
+MODBUS_DOMAIN: Final = "modbus"
 LOGGER: Final = logging.getLogger(__package__)
 
 # entry.data, beside Home Assistant's CONF_HOST, CONF_PORT and CONF_PROTOCOL
@@ -57,6 +58,20 @@ UPSTREAM_DIAL_IN: Final = "dial_in"
 UPSTREAM_DIAL_IN_RTU: Final = "dial_in_rtu"
 """The same with Modbus RTU frames, as serial servers in client mode do."""
 UPSTREAM_HOME_ASSISTANT: Final = "home_assistant"
-"""The Modbus connection that Home Assistant shares among integrations."""
+"""The Modbus/TCP connection that Home Assistant shares among integrations."""
+UPSTREAM_HOME_ASSISTANT_RTU: Final = "home_assistant_rtu"
+"""The same with Modbus RTU frames over TCP."""
+UPSTREAM_HOME_ASSISTANT_SERIAL: Final = "home_assistant_serial"
+"""The serial port that Home Assistant shares among integrations."""
+SHARED_UPSTREAMS: Final = frozenset(
+    {
+        UPSTREAM_HOME_ASSISTANT,
+        UPSTREAM_HOME_ASSISTANT_RTU,
+        UPSTREAM_HOME_ASSISTANT_SERIAL,
+    }
+)
+"""Home Assistant opens and closes these connections."""
+SERIAL_UPSTREAMS: Final = frozenset({UPSTREAM_SERIAL, UPSTREAM_HOME_ASSISTANT_SERIAL})
+"""The device is on a serial port."""
 
 DEFAULT_UPDATE_INTERVAL: Final = 10

@@ -38,7 +38,7 @@ from .const import (
     DEFAULT_UPDATE_INTERVAL,
     DOMAIN,
     LOGGER,
-    UPSTREAM_HOME_ASSISTANT,
+    SHARED_UPSTREAMS,
 )
 from .entry_settings import settings_from_entry
 from .multiplexer import PROTOCOLS, Event, EventType, Multiplexer, Snapshot, __version__
@@ -88,14 +88,15 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
             SettingsError: the entry holds a value that is out of its bounds.
 
         """
-        self._units: Units | None = None
+        settings = settings_from_entry(entry)
+        self.units: Units | None = None
         """Its units on Home Assistant's own connection, if that is the upstream."""
-        if entry.data.get(CONF_UPSTREAM) == UPSTREAM_HOME_ASSISTANT:
-            self._units = Units(hass, entry)
+        if entry.data.get(CONF_UPSTREAM) in SHARED_UPSTREAMS:
+            self.units = Units(hass, entry, settings)
         self.multiplexer = Multiplexer(
-            settings_from_entry(entry),
-            paused=entry.data.get(CONF_PAUSED, False),
-            make_upstream=make_upstream(self._units) if self._units else None,
+            settings,
+            paused=self.owns_connection and entry.data.get(CONF_PAUSED, False),
+            make_upstream=make_upstream(self.units) if self.units else None,
         )
         # From here on, whatever happens next, the entry calls `async_shutdown`.
         super().__init__(hass, LOGGER, config_entry=entry, name=entry.title)
@@ -118,18 +119,24 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
 
         Raises:
             OSError: the local port cannot be bound.
+            RequirementsNotFound: Home Assistant's connection cannot be used here.
             HomeAssistantError: Home Assistant's connection to the device is already
                 used with other link settings.
 
         """
         if self.multiplexer.settings.serial is not None:
             await async_prepare_serial(self.hass)
-        if self._units is not None:
+        if self.units is not None:
             await async_prepare(self.hass)
-            self._units.get(self.multiplexer.settings.unit_id)
+            self.units.get(self.multiplexer.settings.unit_id)
         await self.multiplexer.start()
         self.data = self.counters = self.multiplexer.snapshot()
         self.async_options_changed()
+
+    @property
+    def owns_connection(self) -> bool:
+        """Whether reconnecting and pausing do something: not to Home Assistant's."""
+        return self.units is None
 
     @override
     async def async_shutdown(self) -> None:
@@ -189,9 +196,16 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
         """Close the upstream connection and open a new one.
 
         Raises:
-            ServiceValidationError: the multiplexer is paused.
+            ServiceValidationError: the multiplexer is paused, or the connection is
+                Home Assistant's.
 
         """
+        if not self.owns_connection:
+            raise ServiceValidationError(
+                translation_domain=DOMAIN,
+                translation_key="not_own_connection",
+                translation_placeholders={"title": self.config_entry.title},
+            )
         if self.multiplexer.paused:
             raise ServiceValidationError(
                 translation_domain=DOMAIN,

@@ -66,6 +66,7 @@ async def async_get_config_entry_diagnostics(
     multiplexer = coordinator.multiplexer
     snapshot = multiplexer.snapshot()
     clients = _Clients(coordinator)
+    units = coordinator.units
     options = {
         **entry.options,
         CONF_CLIENT_NAMES: [
@@ -73,8 +74,10 @@ async def async_get_config_entry_diagnostics(
             for address in entry.options.get(CONF_CLIENT_NAMES, {})
         ],
     }
+    shared = {"shared_connection": units.diagnostics} if units else {}
     return async_redact_data(
         {
+            **shared,
             "entry": {**entry.as_dict(), "options": options},
             "snapshot": {
                 **asdict(snapshot),

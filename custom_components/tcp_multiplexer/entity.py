@@ -10,10 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import override
 
+from homeassistant.const import Platform
 from homeassistant.core import callback
+from homeassistant.helpers import entity_registry as er
 from homeassistant.helpers.entity import EntityDescription
 from homeassistant.helpers.update_coordinator import CoordinatorEntity
 
+from .const import DOMAIN
 from .coordinator import TcpMultiplexerCoordinator
 from .multiplexer import Snapshot
 
@@ -28,14 +31,32 @@ class TcpMultiplexerEntity(CoordinatorEntity[TcpMultiplexerCoordinator]):
     ) -> None:
         super().__init__(coordinator)
         self.entity_description = description
-        entry = coordinator.config_entry
-        self._attr_unique_id = f"{entry.entry_id}-{description.key}"
+        self._attr_unique_id = _unique_id(coordinator, description)
         self._attr_device_info = coordinator.device_info
 
     @callback
     @override
     def _handle_coordinator_update(self) -> None:
         """Do nothing: the state of this entity does not come from a snapshot."""
+
+
+def _unique_id(
+    coordinator: TcpMultiplexerCoordinator, description: EntityDescription
+) -> str:
+    return f"{coordinator.config_entry.entry_id}-{description.key}"
+
+
+@callback
+def async_forget(
+    coordinator: TcpMultiplexerCoordinator,
+    platform: Platform,
+    description: EntityDescription,
+) -> None:
+    """Remove an entity that this multiplexer had before it was reconfigured."""
+    registry = er.async_get(coordinator.hass)
+    unique_id = _unique_id(coordinator, description)
+    if entity_id := registry.async_get_entity_id(platform, DOMAIN, unique_id):
+        registry.async_remove(entity_id)
 
 
 @dataclass(frozen=True, kw_only=True)

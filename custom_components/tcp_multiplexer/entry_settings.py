@@ -23,9 +23,12 @@ from .const import (
     CONF_STOPBITS,
     CONF_TLS,
     CONF_UPSTREAM,
+    SERIAL_UPSTREAMS,
     UPSTREAM_DIAL_IN,
     UPSTREAM_DIAL_IN_RTU,
     UPSTREAM_HOME_ASSISTANT,
+    UPSTREAM_HOME_ASSISTANT_RTU,
+    UPSTREAM_HOME_ASSISTANT_SERIAL,
     UPSTREAM_RTU,
     UPSTREAM_SERIAL,
     UPSTREAM_SOLARMAN,
@@ -46,6 +49,16 @@ GENERIC: Final = "generic"
 
 _ONE_LINE: Final = {"max_in_flight": 1, "max_connections": 1}
 _RTU: Final = {"framing": "rtu", **_ONE_LINE}
+# The connection and all of its timing are Home Assistant's.
+_SHARED: Final = {
+    "matching": "strict",
+    **_ONE_LINE,
+    "connect_delay": 0.0,
+    "request_delay": 0.0,
+    "idle_timeout": 0.0,
+    "max_lifetime": 0.0,
+    CONF_TLS: None,
+}
 _BY_UPSTREAM: Final[dict[str, dict[str, Any]]] = {
     UPSTREAM_TCP: {},
     UPSTREAM_RTU: _RTU,
@@ -53,18 +66,9 @@ _BY_UPSTREAM: Final[dict[str, dict[str, Any]]] = {
     UPSTREAM_SERIAL: _RTU,
     UPSTREAM_DIAL_IN: {"max_connections": 1},
     UPSTREAM_DIAL_IN_RTU: _RTU,
-    # Its connection and all of its timing are Home Assistant's.
-    UPSTREAM_HOME_ASSISTANT: {
-        "framing": "tcp",
-        "matching": "strict",
-        "max_connections": 1,
-        "max_in_flight": 1,
-        "connect_delay": 0.0,
-        "request_delay": 0.0,
-        "idle_timeout": 0.0,
-        "max_lifetime": 0.0,
-        CONF_TLS: None,
-    },
+    UPSTREAM_HOME_ASSISTANT: {"framing": "tcp", **_SHARED},
+    UPSTREAM_HOME_ASSISTANT_RTU: {"framing": "rtu", **_SHARED},
+    UPSTREAM_HOME_ASSISTANT_SERIAL: {"framing": "rtu", **_SHARED},
 }
 """What follows from how the device is reached, whatever else was chosen."""
 
@@ -121,7 +125,7 @@ def settings_from(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settin
 
 
 def _serial_line(data: Mapping[str, Any]) -> SerialLine | None:
-    if data.get(CONF_UPSTREAM) != UPSTREAM_SERIAL:
+    if data.get(CONF_UPSTREAM) not in SERIAL_UPSTREAMS:
         return None
     return SerialLine(
         device=data[CONF_DEVICE],

@@ -34,7 +34,7 @@ from homeassistant.setup import EventComponentLoaded
 from homeassistant.util import dt as dt_util
 
 from .addresses import host_for_home_assistant
-from .const import CONF_UPSTREAM, DOMAIN, UPSTREAM_HOME_ASSISTANT
+from .const import DOMAIN, MODBUS_DOMAIN
 from .coordinator import TcpMultiplexerConfigEntry
 from .multiplexer import (
     PROTOCOLS,
@@ -45,7 +45,7 @@ from .multiplexer import (
     Health,
     Mismatch,
 )
-from .neighbours import MODBUS_DOMAIN, Neighbour, async_who_dials
+from .neighbours import Neighbour, async_who_dials
 
 CANNOT_LISTEN: Final = "cannot_listen"
 DIRECT_CONNECTION: Final = "direct_connection"
@@ -174,7 +174,7 @@ class _NeighbourWatch:
         self._hass = hass
         self._entry = entry
         self._multiplexer = entry.runtime_data.multiplexer
-        self._shares = entry.data.get(CONF_UPSTREAM) == UPSTREAM_HOME_ASSISTANT
+        self._shares = not entry.runtime_data.owns_connection
         """Our upstream is the connection that the neighbours share."""
         self._prefix = f"{DIRECT_CONNECTION}_{entry.entry_id}"
         entry.async_on_unload(
@@ -228,7 +228,7 @@ class _NeighbourWatch:
         settings = self._multiplexer.settings
         return (
             PROTOCOLS[settings.protocol].has_units
-            and settings.framing is Framing.TCP
+            and settings.framing is not Framing.SOLARMAN
             and settings.tls is None
         )
 

@@ -14,9 +14,8 @@ from homeassistant.const import CONF_HOST, CONF_PORT
 from homeassistant.core import HomeAssistant, callback
 from yarl import URL
 
-from .const import DOMAIN
-
-MODBUS_DOMAIN = "modbus"
+from .const import DOMAIN, MODBUS_DOMAIN
+from .shared_connection import async_shared_connections
 
 
 class Neighbour(NamedTuple):
@@ -98,15 +97,7 @@ def _yaml_hubs(hass: HomeAssistant) -> Iterator[Neighbour]:
 
 def _shared_connections(hass: HomeAssistant) -> Iterator[Neighbour]:
     """Yield the entries that share a connection of the Modbus integration."""
-    if MODBUS_DOMAIN not in hass.config.components:
-        return
-    try:  # Not in 2026.9, and only imported where it is needed
-        from homeassistant.components.modbus.connection import (  # noqa: PLC0415
-            async_get_connection_info,
-        )
-    except ImportError:
-        return
-    for connection in async_get_connection_info(hass):
+    for connection in async_shared_connections(hass):
         endpoint = _tcp(connection.endpoint)
         for entry_id in connection.units if endpoint else ():
             entry = hass.config_entries.async_get_entry(entry_id)

@@ -1,8 +1,9 @@
-"""An upstream over the Modbus connection that Home Assistant shares.
+"""An upstream over the Modbus connections that Home Assistant shares.
 
-Integrations that use `modbus.async_get_unit` share one connection per device. With
-this kind of upstream the multiplexer is one of them: external clients and those
-integrations use the same connection, and none needs another address.
+Integrations that use `modbus.async_get_unit` share one connection per device: over
+TCP, over a serial port, or with RTU frames over TCP. With this kind of upstream the
+multiplexer is one of them: external clients and those integrations use the same
+connection, and none needs another address.
 
 `shared_unit.py` translates frames into calls. The connection is Home Assistant's: it is
 never closed, and its timing is never changed from here.
@@ -12,15 +13,36 @@ that no other entry pays for it.
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, override
+from collections.abc import Callable, Iterable
+import logging
+import os
+from typing import Any, Final, cast, override
 
 from homeassistant.config_entries import ConfigEntry
-from homeassistant.core import HomeAssistant
+from homeassistant.core import HomeAssistant, callback
+from homeassistant.exceptions import HomeAssistantError
 from homeassistant.requirements import async_get_integration_with_requirements
 
-from .multiplexer import CloseReason, Exchange, Failure, Upstream, UpstreamOwner
-from .shared_unit import ILLEGAL_VALUE, SERVER_FAILURE, Unit, ask, refusal
+from .addresses import format_endpoint
+from .const import LOGGER, MODBUS_DOMAIN
+from .multiplexer import (
+    CloseReason,
+    Exchange,
+    Failure,
+    Framing,
+    Request,
+    Settings,
+    Upstream,
+    UpstreamOwner,
+)
+from .shared_unit import Unit, ask
+
+_SOCKET_BAUDRATE: Final = 115200
+"""What integrations give for RTU over TCP, where it means nothing: all of them must
+give the same."""
+
+type Params = Any
+"""A `modbus_connection.ModbusTcpParams` or `ModbusSerialParams`."""
 
 
 async def async_prepare(hass: HomeAssistant) -> None:
@@ -30,7 +52,7 @@ async def async_prepare(hass: HomeAssistant) -> None:
         RequirementsNotFound: its requirements cannot be installed.
 
     """
-    await async_get_integration_with_requirements(hass, "modbus")
+    await async_get_integration_with_requirements(hass, MODBUS_DOMAIN)
     await hass.async_add_import_executor_job(import_connection)
 
 
@@ -41,19 +63,78 @@ def import_connection() -> Any:
     return connection
 
 
+def link(settings: Settings) -> Params:
+    """Return what Home Assistant knows the connection to this device by.
+
+    `async_prepare` must have been awaited before.
+    """
+    from modbus_connection import ModbusSerialParams, ModbusTcpParams  # noqa: PLC0415
+
+    if (line := settings.serial) is not None:
+        return ModbusSerialParams(
+            device=line.device,
+            baudrate=line.baudrate,
+            parity=cast(Any, line.parity.value[0].upper()),
+            stopbits=cast(Any, line.stopbits),
+        )
+    if settings.framing is Framing.RTU:
+        # Names of ports are compared as they are written; integrations write hosts so.
+        address, percent, scope = settings.host.partition("%")
+        host = address.lower() + percent + scope
+        return ModbusSerialParams(
+            device=f"socket://{format_endpoint(host, settings.port)}",
+            baudrate=_SOCKET_BAUDRATE,
+        )
+    return ModbusTcpParams(host=settings.host, port=settings.port)
+
+
+@callback
+def async_shared_connections(hass: HomeAssistant) -> Iterable[Any]:
+    """Return the connections that are shared: endpoint, units by entry, connected.
+
+    Home Assistant 2026.9 does not tell.
+    """
+    if MODBUS_DOMAIN not in hass.config.components:
+        return ()
+    tell = getattr(import_connection(), "async_get_connection_info", None)
+    return tell(hass) if tell else ()
+
+
+async def async_name_in_use(hass: HomeAssistant, device: str) -> str:
+    """Return the name by which Home Assistant already shares this serial port.
+
+    A port has several names, and Home Assistant would open it once for each.
+    """
+    names = [
+        each.endpoint[1]
+        for each in async_shared_connections(hass)
+        if each.endpoint[0] == "serial"
+    ]
+    return await hass.async_add_executor_job(_same_port, device, names)
+
+
+def _same_port(device: str, names: Iterable[str]) -> str:
+    port = os.path.realpath(device)
+    return next((name for name in names if os.path.realpath(name) == port), device)
+
+
 class Units:
     """The units of one device that an entry holds on the shared connection.
 
     `async_prepare` must have been awaited before `get`.
     """
 
-    def __init__(self, hass: HomeAssistant, entry: ConfigEntry[Any]) -> None:
+    def __init__(
+        self, hass: HomeAssistant, entry: ConfigEntry[Any], settings: Settings
+    ) -> None:
         self._hass = hass
         self._entry = entry
+        self._settings = settings
         self._units: dict[int, Unit] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         """Requests in flight. They outlive an upstream that gave them up: cancelling
         one could cost the other integrations their connection."""
+        self._surprised = False
 
     def get(self, number: int) -> Unit:
         """Return a unit, held until the entry is unloaded.
@@ -64,14 +145,34 @@ class Units:
         """
         unit = self._units.get(number)
         if unit is None:
-            from modbus_connection import ModbusTcpParams  # noqa: PLC0415
-
-            data = self._entry.data
-            params = ModbusTcpParams(host=data["host"], port=data["port"])
             unit = self._units[number] = import_connection().async_get_unit(
-                self._hass, self._entry, params, number
+                self._hass, self._entry, link(self._settings), number
             )
         return unit
+
+    def surprised(self) -> None:
+        """Log an unknown failure; the first one so that people see it."""
+        level = logging.DEBUG if self._surprised else logging.ERROR
+        self._surprised = True
+        LOGGER.log(level, "Home Assistant's Modbus connection failed", exc_info=True)
+
+    @property
+    def diagnostics(self) -> dict[str, Any]:
+        """Which units are held, whether they are connected, and who else holds some."""
+        endpoint = link(self._settings).endpoint
+        holders = [
+            self._hass.config_entries.async_get_entry(entry_id)
+            for each in async_shared_connections(self._hass)
+            if each.endpoint == endpoint
+            for entry_id in each.units
+        ]
+        return {
+            "connected": any(unit.connected for unit in self._units.values()),
+            "units": sorted(self._units),
+            "shared_with": sorted(
+                entry.domain for entry in holders if entry and entry != self._entry
+            ),
+        }
 
 
 class SharedConnectionUpstream(Upstream):
@@ -100,37 +201,47 @@ class SharedConnectionUpstream(Upstream):
         task.add_done_callback(self._units.tasks.discard)
 
     async def _carry(self, exchange: Exchange) -> None:
+        outcome: bytes | Failure = Failure.NO_RESPONSE
+        try:
+            outcome = await self._ask(exchange.request)
+        finally:  # whatever happens, a cancellation too: its client is told at once
+            self._end(exchange, outcome)
+
+    async def _ask(self, request: Request) -> bytes | Failure:
+        """Return the response, or why there is none."""
         from modbus_connection import (  # noqa: PLC0415
             ModbusConnectionError,
             ModbusError,
-            ModbusExceptionError,
         )
 
-        payload = exchange.request.payload
-        failure = None
-        response = b""
+        payload = request.payload
         try:
-            response = await ask(self._units.get(payload[0]), payload)
-        except ModbusExceptionError as err:
-            response = refusal(payload, err.exception_code or SERVER_FAILURE)
-        except ValueError:
-            response = refusal(payload, ILLEGAL_VALUE)
+            return await ask(self._units.get(payload[0]), payload)
         except ModbusConnectionError:
-            failure = Failure.NO_CONNECTION
             self.draining = self.draining or CloseReason.RESET
+            # Nothing tells whether it was sent; only reads may be asked again.
+            safe = request.retry_safe
+            return Failure.NO_CONNECTION if safe else Failure.CONNECTION_LOST
         except ModbusError, TimeoutError:
-            failure = Failure.NO_RESPONSE
+            return Failure.NO_RESPONSE
+        except HomeAssistantError:  # other link settings by now; it was not sent
+            return Failure.NO_CONNECTION
+        except Exception:  # noqa: BLE001 - whatever the library has not foreseen
+            self._units.surprised()
+            return Failure.NO_RESPONSE
+
+    def _end(self, exchange: Exchange, outcome: bytes | Failure) -> None:
         if self._closed or self.in_flight.pop(exchange.request, None) is None:
             return  # no longer awaited
-        if failure is not None:
-            self.owner.unanswerable(self, exchange, failure)
+        if isinstance(outcome, Failure):
+            self.owner.unanswerable(self, exchange, outcome)
             return
         self.received = True
         self.responses += 1
         self.timeouts_in_a_row = 0
         self.last_received = self._loop.time()
-        self.owner.statistics.bytes_from_upstream += len(response)
-        self.owner.answered(self, exchange, response)
+        self.owner.statistics.bytes_from_upstream += len(outcome)
+        self.owner.answered(self, exchange, outcome)
 
     @override
     def begun(self, exchange: Exchange) -> bool:

@@ -1,14 +1,18 @@
-"""Switch to pause: leaves the device alone, so that a vendor's app can use its slot."""
+"""Switch to pause: leaves the device alone, so that a vendor's app can use its slot.
+
+There is none where the connection is Home Assistant's: its integrations hold the slot.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Final, override
 
 from homeassistant.components.switch import SwitchEntity, SwitchEntityDescription
+from homeassistant.const import Platform
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
 from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
-from .entity import ShownValue, SnapshotEntity
+from .entity import ShownValue, SnapshotEntity, async_forget
 from .multiplexer import Health
 
 # One at a time: pausing takes as long as the exchanges in flight.
@@ -34,7 +38,11 @@ async def async_setup_entry(
     async_add_entities: AddConfigEntryEntitiesCallback,
 ) -> None:
     """Add the switch of an entry."""
-    async_add_entities([PauseSwitch(entry.runtime_data)])
+    coordinator = entry.runtime_data
+    if coordinator.owns_connection:
+        async_add_entities([PauseSwitch(coordinator)])
+    else:
+        async_forget(coordinator, Platform.SWITCH, PAUSE)
 
 
 class PauseSwitch(SnapshotEntity[bool], SwitchEntity):

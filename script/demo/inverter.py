@@ -35,8 +35,8 @@ LIMIT_PERCENT = CONTROLS + 3
 LIMIT_ENABLED = CONTROLS + 7
 
 _NOT_IMPLEMENTED = 0x8000
-_IDENTITY = ("Sunny Side Up", "SSU 8000", "1.4.2", "0042")
-"""Maker, model, version and serial number."""
+_IDENTITY = ("Sunny Side Up", "SSU 8000", "1.4.2")
+"""Maker, model and version."""
 
 
 def _text(text: str, registers: int) -> list[int]:
@@ -48,9 +48,9 @@ def _signed(value: float) -> int:
     return round(value) & 0xFFFF
 
 
-def _map() -> list[int]:
+def _map(serial: str) -> list[int]:
     """Give the registers from `BASE` on, as they are before the sun comes up."""
-    maker, model, version, serial = _IDENTITY
+    maker, model, version = _IDENTITY
     registers = [
         *_text("SunS", 2),
         *(1, 65),
@@ -177,6 +177,15 @@ def port_of(server: OneConnectionServer) -> int:
     return port
 
 
+def make(serial: str) -> SimDevice:
+    """Make an inverter with this serial number, for a server of pymodbus."""
+    return SimDevice(
+        id=0,  # it does not mind which unit it is addressed as
+        simdata=[SimData(BASE, values=_map(serial), datatype=DataType.UINT16)],
+        action=Inverter().access,
+    )
+
+
 async def start(host: str, port: int) -> OneConnectionServer:
     """Serve an inverter; `shutdown` of what is returned ends it.
 
@@ -184,7 +193,7 @@ async def start(host: str, port: int) -> OneConnectionServer:
         RuntimeError: the port cannot be had.
 
     """
-    maker, model, version, _ = _IDENTITY
+    maker, model, version = _IDENTITY
     identity = ModbusDeviceIdentification(
         info_name={
             "VendorName": maker,
@@ -194,12 +203,7 @@ async def start(host: str, port: int) -> OneConnectionServer:
             "ModelName": model,
         }
     )
-    device = SimDevice(
-        id=0,  # it does not mind which unit it is addressed as
-        simdata=[SimData(BASE, values=_map(), datatype=DataType.UINT16)],
-        action=Inverter().access,
-    )
-    server = OneConnectionServer(device, identity=identity, address=(host, port))
+    server = OneConnectionServer(make("0042"), identity=identity, address=(host, port))
     await server.serve_forever(background=True)
     return server
 

@@ -158,11 +158,16 @@ async def pty_line(folder: Path, baudrate: int = 9600) -> AsyncGenerator[PtyLine
 
 
 @asynccontextmanager
-async def device_on(line: PtyLine) -> AsyncGenerator[ModbusSerialServer]:
-    """Have pymodbus' serial server at the far end; registers hold their address."""
+async def device_on(
+    line: PtyLine, device: SimDevice | None = None
+) -> AsyncGenerator[ModbusSerialServer]:
+    """Have pymodbus' serial server at the far end.
+
+    Without a device of your own, registers hold their address.
+    """
     registers = SimData(0, values=list(range(1000)), datatype=DataType.UINT16)
     server = ModbusSerialServer(
-        SimDevice(1, simdata=[registers]),
+        device or SimDevice(1, simdata=[registers]),
         framer=FramerType.RTU,
         port=line.far.path,
         baudrate=9600,

@@ -24,6 +24,7 @@ from tests.waiting import until
 from .devices import port_of
 from .pty_line import PtyLine, device_on, pty_line
 from .serial_line import with_crc
+from .serial_server import serial_server
 from .test_cli import program
 
 READ = b"\x01\x03\x00\x10\x00\x02"
@@ -73,6 +74,32 @@ async def test_reads_and_writes(line: PtyLine, share: Share) -> None:
         assert await mux.request(WRITE) == WRITE
         assert await mux.request(b"\x01\x03\x00\x05\x00\x01") == b"\x01\x03\x02\x12\x34"
         assert mux.snapshot().unsolicited_responses == 0
+
+
+@pytest.mark.parametrize("scheme", ["rfc2217", "socket"])
+async def test_a_port_that_a_server_offers(
+    line: PtyLine, share: Share, scheme: str
+) -> None:
+    negotiates = scheme == "rfc2217"
+    async with (
+        device_on(line),
+        serial_server(line.path, negotiates=negotiates) as (tcp_port, port),
+    ):
+        url = f"{scheme}://127.0.0.1:{tcp_port}"
+        mux = await share(serial=SerialLine(device=url, baudrate=4800, stopbits=2))
+        assert await mux.request(READ) == READ_ANSWER
+        assert await mux.request(WRITE) == WRITE
+        if negotiates:
+            assert (port.baudrate, port.stopbits) == (4800, 2)
+        await mux.reconnect()
+        assert await mux.request(READ) == READ_ANSWER
+        await mux.stop()
+
+
+async def test_a_server_that_is_away(share: Share) -> None:
+    url = "rfc2217://127.0.0.1:1"
+    mux = await share(serial=SerialLine(device=url))
+    await until(lambda: mux.health is Health.UNREACHABLE)
 
 
 async def test_a_frame_comes_after_three_and_a_half_characters_of_silence(

@@ -29,6 +29,8 @@ ROOT = Path(__file__).parents[2]
 SET_UP_SECONDS = 600
 """With everything fetched from the internet."""
 STOP_SECONDS = 60
+BAUDRATE = 115_200
+"""Of a line on which an integration asks for much."""
 
 ENTRIES = "/api/config/config_entries/entry"
 FIXES = "/api/repairs/issues/fix"
@@ -111,6 +113,17 @@ async def devices() -> AsyncGenerator[list[inverter.OneConnectionServer]]:
 async def line(tmp_path: Path) -> AsyncGenerator[PtyLine]:
     """Return a serial line with a device on it."""
     async with pty_line(tmp_path) as line, device_on(line):
+        yield line
+
+
+@pytest.fixture
+async def line_of_inverter(tmp_path: Path) -> AsyncGenerator[PtyLine]:
+    """Return a serial line with an inverter on it."""
+    (folder := tmp_path / "inverter").mkdir()
+    async with (
+        pty_line(folder, BAUDRATE) as line,
+        device_on(line, inverter.make("0043")),
+    ):
         yield line
 
 
@@ -375,11 +388,33 @@ async def share_serial_port(api: Api, line: PtyLine) -> AsyncModbusTcpClient:
     return client
 
 
+async def share_serial_port_of_core_integration(
+    api: Api, line: PtyLine
+) -> AsyncModbusTcpClient:
+    """Share a serial port that a core integration holds; returns a connected client."""
+    where = {"device": str(line.path), "baudrate": BAUDRATE}
+    step = await api.post(FLOWS, {"handler": "solaredge_modbus"})
+    step = await api.post(f"{FLOWS}/{step['flow_id']}", {"next_step_id": "serial"})
+    step = await fill_in(api, step, where)
+    assert step["result"]["state"] == "loaded"
+
+    port = free_port()
+    shared = {"upstream": "home_assistant_serial", "name": "Line"}
+    await add_entry(api, **where, **shared, listen_port=port)
+    client = client_of(port)
+    await client.connect()
+    for _ in range(3):
+        await read_power(client)
+    assert float(await api.state("sensor.solaredge_ssu_8000_power_2")) > 0
+    return client
+
+
 async def test_life_of_a_real_home_assistant(
     demo: Demo,
     api: Api,
     devices: list[inverter.OneConnectionServer],
     line: PtyLine,
+    line_of_inverter: PtyLine,
     *,
     has_solaredge_modbus: bool,
 ) -> None:
@@ -388,6 +423,9 @@ async def test_life_of_a_real_home_assistant(
     clients = [await share(api, devices[0]), await share_serial_port(api, line)]
     if has_solaredge_modbus:
         clients.append(await share_beside_core_integration(api, devices[1]))
+        clients.append(
+            await share_serial_port_of_core_integration(api, line_of_inverter)
+        )
     await stop(demo)  # with clients connected
     for client in clients:
         client.close()

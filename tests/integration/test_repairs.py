@@ -8,7 +8,6 @@ from importlib.util import find_spec
 import json
 from pathlib import Path
 import socket
-import sys
 from typing import Any, override
 from unittest.mock import AsyncMock
 
@@ -347,7 +346,7 @@ async def test_neighbours_are_found_where_shared_connections_cannot_be_listed(
 ) -> None:
     """Home Assistant 2026.9 has no such list."""
     assert await async_setup_component(hass, "modbus", {})
-    monkeypatch.setitem(sys.modules, "homeassistant.components.modbus.connection", None)
+    monkeypatch.delattr(connection, "async_get_connection_info", raising=False)
     add_neighbour(hass, host="127.0.0.1", port=device.port)
     assert issues(hass)
 
@@ -534,6 +533,8 @@ async def test_multiplexer_is_led_to_the_connection_that_its_neighbour_shares(
     dialog.page = {"flow_id": step["next_flow"][1]}
     await dialog.look_again()
     page = await dialog.send(upstream="home_assistant")
+    assert page["step_id"] == "identified"
+    page = await dialog.send()
     assert page["reason"] == "reconfigure_successful"
     await hass.async_block_till_done()
     assert not issues(hass)

@@ -24,6 +24,7 @@ from custom_components.tcp_multiplexer.const import (
     DOMAIN,
 )
 from custom_components.tcp_multiplexer.flow import probe_shared
+from custom_components.tcp_multiplexer.flow.identify import Identity
 from custom_components.tcp_multiplexer.flow.probe import DeviceError, DeviceProblem
 from custom_components.tcp_multiplexer.flow.probe_shared import async_ask_shared
 from custom_components.tcp_multiplexer.multiplexer import Settings
@@ -139,7 +140,7 @@ async def test_every_function_gives_what_the_device_gives(
     ("request_pdu", "answer"),
     [
         (b"\x41\0\0", b"\xc1\1"),  # a vendor's own function
-        (b"\x07", b"\x87\1"),
+        (b"\x15\x12" + 2 * (b"\6\0\4\0\7\0\1\0\0"), b"\x95\1"),  # two records
         (b"\x03\0\0\0\x7e", b"\x83\3"),  # more than Modbus allows
         (b"\x03\0\0", b"\x83\3"),  # cut short
         (b"\x05\0\0\x12\x34", b"\x85\3"),  # neither on nor off
@@ -250,7 +251,7 @@ async def test_a_device_that_refuses_has_answered(
     result = await async_ask_shared(hass, Settings(host="127.0.0.1", port=device.port))
     assert result.answer is not None
     assert "illegal data address" in result.answer
-    assert result.identity is None
+    assert result.identity == Identity(unit=1)
 
 
 async def test_a_device_that_is_away_is_unreachable(

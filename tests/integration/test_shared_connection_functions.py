@@ -5,12 +5,15 @@ gets through the registers and coils of the shared connection's interface must b
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
+from types import MappingProxyType
 from typing import override
+from unittest.mock import patch
 
 from homeassistant.const import CONF_HOST, CONF_PORT, CONF_PROTOCOL
 from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import FlowResultType
+from homeassistant.exceptions import HomeAssistantError
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
@@ -35,12 +38,13 @@ class ScriptedDevice(ModbusDevice):
 
     response: bytes | None = None
     """The PDU that it answers; None: as other devices do."""
+    script: Mapping[int, bytes] = MappingProxyType({})
+    """PDUs that it answers, by function code."""
 
     @override
     def answer(self, request: bytes) -> bytes:
-        if self.response is None:
-            return super().answer(request)
-        return request[:1] + self.response
+        response = self.script.get(request[1], self.response)
+        return super().answer(request) if response is None else request[:1] + response
 
 
 @pytest.fixture
@@ -80,6 +84,14 @@ async def entry(hass: HomeAssistant, device: ScriptedDevice) -> MockConfigEntry:
         ("05 0001 FF00", "05 0001 FF00"),
         ("05 0001 0000", "05 0001 0000"),
         ("0F 0000 000A 02 5501", "0F 0000 000A"),
+        ("07", "07 6D"),
+        ("08 0000 A537", "08 0000 A537"),
+        ("08 0002 0000", "08 0002 0003"),
+        ("0B", "0B FFFF 0108"),
+        ("11", "11 02 0B FF"),
+        ("14 07 06 0004 0001 0002", "14 06 05 06 0DFE 0020"),
+        ("15 09 06 0004 0007 0001 06AF", "15 09 06 0004 0007 0001 06AF"),
+        ("15 09 06 0004 0007 0001 06AF", "95 02"),
         ("18 0004", "18 0006 0002 0007 0008"),
         ("18 0004", "98 03"),
     ],
@@ -91,6 +103,86 @@ async def test_requests_and_responses_pass_unchanged(
     async with ModbusClient(entry.data[CONF_LISTEN_PORT]) as client:
         assert await client.ask(bytes.fromhex(request_pdu)) == device.response
     assert device.requests == [b"\x01" + bytes.fromhex(request_pdu)]
+
+
+async def test_event_log(device: ScriptedDevice, entry: MockConfigEntry) -> None:
+    """Status and counts are those of the device, each asked for (6.10)."""
+    answers = {
+        0x0C: "0C 08 FFFF 0108 0121 2000",
+        0x0B: "0B 0000 0109",
+        0x08: "08 000B 0124",
+    }
+    device.script = {code: bytes.fromhex(pdu) for code, pdu in answers.items()}
+    async with ModbusClient(entry.data[CONF_LISTEN_PORT]) as client:
+        log = await client.ask(b"\x0c")
+    assert log == bytes.fromhex("0C 08 0000 0109 0124 2000")
+    assert {request[1] for request in device.requests} == set(answers)
+
+
+async def test_device_identification(
+    device: ScriptedDevice, entry: MockConfigEntry
+) -> None:
+    """The device has more than the basic objects, and the API has those."""
+    device.response = bytes.fromhex("2B 0E 01 83 00 00 03 00 01 41 01 01 42 02 01 43")
+    async with ModbusClient(entry.data[CONF_LISTEN_PORT]) as client:
+        regular = await client.ask(b"\x2b\x0e\2\0")
+        assert regular[:7] == bytes.fromhex("2B 0E 02 81 00 00 03")
+        assert regular[7:] == device.response[7:]
+        one = await client.ask(b"\x2b\x0e\4\1")
+        assert one == bytes.fromhex("2B 0E 04 81 00 00 01 01 01 42")
+        assert await client.ask(b"\x2b\x0e\4\5") == b"\xab\2"
+
+
+WRITE = b"\6\0\1\0\2"
+
+
+@pytest.mark.parametrize(
+    ("request_pdu", "answer"),
+    [
+        pytest.param(read(), b"\x83\x0a", id="a read may be asked again"),
+        pytest.param(WRITE, b"\x86\x0b", id="a write may have been carried out"),
+    ],
+)
+async def test_connection_is_lost_while_the_device_thinks(
+    device: ScriptedDevice, entry: MockConfigEntry, request_pdu: bytes, answer: bytes
+) -> None:
+    device.silent = True
+    async with ModbusClient(entry.data[CONF_LISTEN_PORT]) as client, asyncio.timeout(2):
+        asked = asyncio.create_task(client.ask(request_pdu))
+        await until(lambda: device.requests)
+        await device.stop()
+        assert await asked == answer
+
+
+@pytest.mark.parametrize(
+    "failure", [RuntimeError("of a kind nobody knows"), asyncio.CancelledError()]
+)
+async def test_unknown_failures_are_told_at_once(
+    device: ScriptedDevice,
+    entry: MockConfigEntry,
+    caplog: pytest.LogCaptureFixture,
+    failure: BaseException,
+) -> None:
+    units = entry.runtime_data.units
+    with patch.object(type(units.get(1)), "write_register", side_effect=failure):
+        async with (
+            ModbusClient(entry.data[CONF_LISTEN_PORT]) as client,
+            asyncio.timeout(2),
+        ):
+            assert await client.ask(WRITE) == b"\x86\x0b"
+            assert await client.ask(WRITE) == b"\x86\x0b"
+            assert await client.ask(read()) == values()
+    logged = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert len(logged) == isinstance(failure, Exception)
+
+
+async def test_other_settings_since_the_start_are_no_connection(
+    entry: MockConfigEntry,
+) -> None:
+    """Home Assistant closes all connections when it stops: others may have opened."""
+    with patch.object(entry.runtime_data.units, "get", side_effect=HomeAssistantError):
+        async with ModbusClient(entry.data[CONF_LISTEN_PORT]) as client:
+            assert await client.ask(WRITE) == b"\x86\x0a"
 
 
 @pytest.mark.parametrize("response", ["03 03 000000", "06 0000 0000"])

@@ -80,6 +80,22 @@ async def add(hass: HomeAssistant, stick: LoggerStick) -> Dialog:
     return dialog
 
 
+@pytest.mark.usefixtures("silence")
+@pytest.mark.parametrize(
+    ("host", "endpoint"),
+    [("127.0.0.1", "127.0.0.1:8899"), ("127.0.0.1:502", "127.0.0.1:502")],
+)
+async def test_port_that_is_usual_for_sticks(
+    hass: HomeAssistant, host: str, endpoint: str
+) -> None:
+    dialog = Dialog(hass)
+    await dialog.start()
+    assert dialog.values["port"] is None
+    page = await dialog.send(host=host, listen_port=free_port(), upstream="solarman")
+    assert page["description_placeholders"]["endpoint"] == endpoint
+    dialog.abandon()
+
+
 async def read_by_v5(port: int, serial: int = SERIAL) -> list[int]:
     """Read two registers by pysolarmanv5."""
     client = PySolarmanV5Async("127.0.0.1", serial, port=port, socket_timeout=5)

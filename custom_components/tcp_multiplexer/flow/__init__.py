@@ -7,6 +7,7 @@ for by name.
 * `forms`: which fields stand in which form and section
 * `plan`: the entry that a form describes, and what must be tried before it is saved
 * `trial`: trying that
+* `endpoint`: whether two entries share one device
 * `probe`, `probe_shared`, `identify`: whether the device answers, and what it is
 * `local_ports`: whether a local port is free, and not promised to another entry
 * `certificates`: uploaded files

@@ -16,7 +16,7 @@ from homeassistant.const import (
     CONF_PORT,
     CONF_PROTOCOL,
 )
-from homeassistant.core import callback
+from homeassistant.core import HomeAssistant, callback
 
 from ..addresses import parse_endpoint
 from ..const import (
@@ -27,9 +27,12 @@ from ..const import (
     CONF_PROFILE,
     CONF_TLS,
     CONF_UPSTREAM,
+    SERIAL_UPSTREAMS,
+    SHARED_UPSTREAMS,
     UPSTREAM_DIAL_IN,
     UPSTREAM_DIAL_IN_RTU,
-    UPSTREAM_HOME_ASSISTANT,
+    UPSTREAM_HOME_ASSISTANT_RTU,
+    UPSTREAM_HOME_ASSISTANT_SERIAL,
     UPSTREAM_RTU,
     UPSTREAM_SERIAL,
     UPSTREAM_SOLARMAN,
@@ -44,8 +47,9 @@ from ..multiplexer import (
     SettingsError,
     make_protocol,
 )
+from ..shared_connection import async_name_in_use
 from .certificates import Uploads
-from .fields import TLS, FieldError, worth_storing
+from .fields import DEFAULTS, TLS, FieldError, worth_storing
 from .forms import DIAL_IN, SERIAL_LINE, UPSTREAM_TLS, Sections
 from .local_ports import ListenAddress
 
@@ -66,11 +70,15 @@ _LISTENING: Final = {CONF_LISTEN_HOST, CONF_LISTEN_PORT}
 _UNNAMED: Final = {CONF_UPSTREAM: UPSTREAM_TCP, CONF_LOGGER_SERIAL: 0, CONF_TLS: None}
 """What it means that an entry lacks one of these."""
 
+_USUAL_PORTS: Final = {UPSTREAM_SOLARMAN: 8899}
+"""Where devices listen that do not listen where others do."""
 _FRAMINGS: Final = {
     UPSTREAM_RTU: Framing.RTU,
     UPSTREAM_SOLARMAN: Framing.SOLARMAN,
     UPSTREAM_SERIAL: Framing.RTU,
     UPSTREAM_DIAL_IN_RTU: Framing.RTU,
+    UPSTREAM_HOME_ASSISTANT_RTU: Framing.RTU,
+    UPSTREAM_HOME_ASSISTANT_SERIAL: Framing.RTU,
 }
 """What a protocol must know in order to be spoken in these ways."""
 
@@ -142,6 +150,7 @@ def _can_be_reached(protocol: str, upstream: str) -> bool:
 
 
 async def async_plan(
+    hass: HomeAssistant,
     typed: Mapping[str, Any],
     sections: Sections,
     uploads: Uploads,
@@ -163,13 +172,15 @@ async def async_plan(
         CONF_PROFILE: typed[CONF_PROFILE],
         CONF_UPSTREAM: typed[CONF_UPSTREAM],
     }
+    if data[CONF_UPSTREAM] == UPSTREAM_HOME_ASSISTANT_SERIAL:
+        data[CONF_DEVICE] = await async_name_in_use(hass, data[CONF_DEVICE])
     if not _can_be_reached(data[CONF_PROTOCOL], data[CONF_UPSTREAM]):
         raise FieldError(CONF_UPSTREAM, "only_modbus")
     tls = await uploads.async_upstream(
         tls_fields, entry.data.get(CONF_TLS) if entry else None
     )
     if tls is not None:
-        if data[CONF_UPSTREAM] == UPSTREAM_HOME_ASSISTANT:
+        if data[CONF_UPSTREAM] in SHARED_UPSTREAMS:
             raise FieldError(TLS, "tls_not_shared")
         if CONF_HOST not in data:
             raise FieldError(TLS, "tls_not_available")
@@ -191,7 +202,7 @@ def _place(typed: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     line = {field: values.pop(field) for field in SERIAL_LINE}
     dial_in = {field: values.pop(field) for field in DIAL_IN}
     upstream = typed[CONF_UPSTREAM]
-    if upstream == UPSTREAM_SERIAL:
+    if upstream in SERIAL_UPSTREAMS:
         if not line[CONF_DEVICE]:
             raise FieldError(CONF_DEVICE, "serial_port_missing")
         return line
@@ -201,7 +212,8 @@ def _place(typed: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
         host, port = parse_endpoint(typed.get(CONF_HOST, ""))
     except ValueError:
         raise FieldError(CONF_HOST, "invalid_host") from None
-    place = {CONF_HOST: host, CONF_PORT: port or typed[CONF_PORT]}
+    usual = _USUAL_PORTS.get(upstream, DEFAULTS[CONF_PORT])
+    place = {CONF_HOST: host, CONF_PORT: port or typed.get(CONF_PORT, usual)}
     if serial := typed.get(CONF_LOGGER_SERIAL):
         place[CONF_LOGGER_SERIAL] = serial
     return place

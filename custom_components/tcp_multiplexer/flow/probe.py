@@ -64,6 +64,8 @@ class DeviceProblem(enum.StrEnum):
     """The answer is not one of the protocol."""
     OTHER_SETTINGS = "other_settings"
     """Home Assistant's own connection to it uses other link settings."""
+    NOT_INSTALLED = "not_installed"
+    """Home Assistant's own connection lacks its libraries."""
     NO_TLS = "no_tls"
     """The TLS handshake failed."""
     NOT_TRUSTED = "not_trusted"

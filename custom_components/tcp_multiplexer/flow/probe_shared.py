@@ -4,21 +4,25 @@ The counterpart of `probe.py`, for an entry that will have no connection of its 
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from homeassistant.core import HomeAssistant
 from homeassistant.exceptions import HomeAssistantError
+from homeassistant.requirements import RequirementsNotFound
 
 from ..multiplexer import Settings, make_protocol
-from ..shared_connection import async_prepare, import_connection
-from ..shared_unit import SERVER_FAILURE, ask, refusal
-from .identify import identify
+from ..shared_connection import async_prepare, import_connection, link
+from ..shared_unit import ask
+from .identify import Identity, identify
 from .probe import (
     ANSWER_SECONDS,
     DeviceError,
     DeviceProblem,
     ProbeResult,
 )
+
+type _Ask = Callable[[bytes], Awaitable[bytes]]
 
 
 async def async_ask_shared(hass: HomeAssistant, settings: Settings) -> ProbeResult:
@@ -28,41 +32,42 @@ async def async_ask_shared(hass: HomeAssistant, settings: Settings) -> ProbeResu
         DeviceError: it did not answer, or is already used with other link settings.
 
     """
-    await async_prepare(hass)
-    from modbus_connection import (  # noqa: PLC0415
-        ModbusConnectionError,
-        ModbusError,
-        ModbusExceptionError,
-        ModbusTcpParams,
-    )
-
     protocol = make_protocol(settings)
     request = protocol.probe(None)
     if request is None:
         raise DeviceError(DeviceProblem.NOT_UNDERSTOOD)
     payload = request.payload
-    params = ModbusTcpParams(host=settings.host, port=settings.port)
-    identity = None
     try:
-        async with (
-            asyncio.timeout(ANSWER_SECONDS),
-            import_connection().async_get_temporary_unit(
-                hass, params, payload[0]
-            ) as unit,
-        ):
-            response = await ask(unit, payload)
-
-            async def again(payload: bytes) -> bytes | None:
-                return await ask(unit, payload)
-
-            with suppress(ModbusError, ValueError):
-                identity = await identify(again, payload[:1])
-    except ModbusExceptionError as err:
-        response = refusal(payload, err.exception_code or SERVER_FAILURE)
+        await async_prepare(hass)
+        from modbus_connection import (  # noqa: PLC0415
+            ModbusConnectionError,
+            ModbusError,
+        )
+    except RequirementsNotFound as err:
+        raise DeviceError(DeviceProblem.NOT_INSTALLED, str(err)) from err
+    try:
+        async with import_connection().async_get_temporary_unit(
+            hass, link(settings), payload[0]
+        ) as unit:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                response = await ask(unit, payload)
+            identity = await _identify(lambda payload: ask(unit, payload), payload[:1])
     except ModbusConnectionError as err:
-        raise DeviceError(DeviceProblem.UNREACHABLE) from err
+        serial = settings.serial is not None
+        problem = DeviceProblem.NO_PORT if serial else DeviceProblem.UNREACHABLE
+        raise DeviceError(problem, str(err)) from err
     except (ModbusError, TimeoutError) as err:
         raise DeviceError(DeviceProblem.SILENT) from err
     except HomeAssistantError as err:
-        raise DeviceError(DeviceProblem.OTHER_SETTINGS) from err
+        raise DeviceError(DeviceProblem.OTHER_SETTINGS, str(err)) from err
     return ProbeResult(protocol.describe(payload, response), identity)
+
+
+async def _identify(ask: _Ask, units: bytes) -> Identity | None:
+    """Identify a device that has answered: what it does not answer now is no fault."""
+    from modbus_connection import ModbusError  # noqa: PLC0415
+
+    with suppress(ModbusError, TimeoutError):
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await identify(ask, units)
+    return None

@@ -15,7 +15,7 @@ from ..const import (
     CONF_DIAL_IN_PORT,
     CONF_PROFILE,
     CONF_UPSTREAM,
-    UPSTREAM_HOME_ASSISTANT,
+    SHARED_UPSTREAMS,
 )
 from ..coordinator import TcpMultiplexerConfigEntry
 from ..entry_settings import GENERIC
@@ -115,7 +115,7 @@ async def _async_ask_device(
         return await ask_running(entry.runtime_data.multiplexer, profile.units)
     if not plan.to_try.dial:
         return ProbeResult()
-    if plan.data[CONF_UPSTREAM] == UPSTREAM_HOME_ASSISTANT:
+    if plan.data[CONF_UPSTREAM] in SHARED_UPSTREAMS:
         return await async_ask_shared(hass, plan.settings)
     if plan.settings.serial is not None:
         await async_prepare_serial(hass)
