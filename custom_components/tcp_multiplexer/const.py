@@ -41,6 +41,10 @@ CONF_UPDATE_INTERVAL: Final = "update_interval"
 """Seconds between two updates of the counter sensors."""
 CONF_CLIENT_NAMES: Final = "client_names"
 """Client names that the user chose: address to name."""
+CONF_WRITE_RULES: Final = "write_rules"
+"""The owner's rules for writes: lists of `clients` (networks, or client names), `units`
+and `functions`, the first and last of the `registers`, and the `action`; a condition
+that is missing fits all."""
 CONF_ALLOW_SEND_REQUEST: Final = "allow_send_request"
 CONF_MORE_LISTENERS: Final = "more_listeners"
 """Each with the fields of `ListenerSettings`; `tls` those of `TlsListener`, or None."""
@@ -58,5 +62,8 @@ UPSTREAM_DIAL_IN_RTU: Final = "dial_in_rtu"
 """The same with Modbus RTU frames, as serial servers in client mode do."""
 UPSTREAM_HOME_ASSISTANT: Final = "home_assistant"
 """The Modbus connection that Home Assistant shares among integrations."""
+
+HOME_ASSISTANT: Final = "Home Assistant"
+"""What a client on this machine is called, unless the user gave it another name."""
 
 DEFAULT_UPDATE_INTERVAL: Final = 10

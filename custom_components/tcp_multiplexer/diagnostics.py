@@ -19,6 +19,7 @@ from .const import (
     CONF_DIAL_IN_DEVICE,
     CONF_LISTEN_HOST,
     CONF_LOGGER_SERIAL,
+    CONF_WRITE_RULES,
 )
 from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
 from .multiplexer import ClientSnapshot, Outline, TraceRecord
@@ -71,6 +72,15 @@ async def async_get_config_entry_diagnostics(
         CONF_CLIENT_NAMES: [
             clients.describe(address)
             for address in entry.options.get(CONF_CLIENT_NAMES, {})
+        ],
+        CONF_WRITE_RULES: [
+            {
+                condition: [_ADDRESS.sub(REDACTED, client) for client in value]
+                if condition == "clients"
+                else value
+                for condition, value in rule.items()
+            }
+            for rule in entry.options.get(CONF_WRITE_RULES, ())
         ],
     }
     return async_redact_data(
