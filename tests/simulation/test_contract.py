@@ -2628,6 +2628,28 @@ def test_a_write_is_sent_again_after_another(between: bytes) -> None:
             assert bodies == [sets(1), asks(9), between, sets(1)]
 
 
+@contract("another write to it or a broadcast came")
+def test_a_repeated_write_stays_behind_one_that_waits() -> None:
+    with stage(repeated_write_ttl=60, request_delay=0.5) as scene:
+        client, other = scene.hand(), scene.hand()
+        scene.at(0, client.ask, sets(1))
+        scene.at(0.05, other.ask, sets(2))
+        scene.at(0.3, client.ask, sets(1))
+        scene.run_to(4)
+        bodies = [asked.body for asked in scene.puppet.asked]
+        assert bodies == [sets(1), sets(2), sets(1)]
+
+
+@contract("It is sent if anything else may have changed the unit since")
+def test_a_broadcast_is_never_confirmed_by_another() -> None:
+    with stage(repeated_write_ttl=60, framing="rtu") as scene:
+        client = scene.hand()
+        for moment in (0, 1):
+            scene.at(moment, client.ask, sets(1, unit=0))
+        scene.run_to(4)
+        assert len(scene.puppet.asked) == 2
+
+
 @contract("It is sent if anything else may have changed the unit since")
 def test_a_write_that_was_refused_or_acknowledged_is_no_other_write() -> None:
     rules = (rule("deny", registers=(2, 2)), rule("acknowledge", registers=(3, 3)))
@@ -2720,6 +2742,17 @@ def test_only_writes_with_a_known_confirmation_are_kept() -> None:
         assert asked == {**dict.fromkeys(bodies, 1), bodies[-1]: 2}
         assert client.heard[1].body == client.heard[0].body
         assert client.heard[5].body == bodies[2][:6]
+
+
+@contract("and such a request shares no response.")
+def test_a_write_of_an_identifier_in_use_is_sent() -> None:
+    with stage(repeated_write_ttl=60) as scene:
+        client = scene.hand()
+        scene.at(0, ask_as, 7, client, sets(1))
+        scene.at(1, ask_as, 7, client, asks(1), sets(1))
+        scene.run_to(4)
+        bodies = [asked.body for asked in scene.puppet.asked]
+        assert bodies == [sets(1), asks(1), sets(1)]
 
 
 @contract("Nothing is cleared from the cache.")
