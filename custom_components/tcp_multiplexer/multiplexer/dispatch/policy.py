@@ -13,8 +13,9 @@ from ..write_rules import WriteAction
 
 if TYPE_CHECKING:
     from ..networks import Address
-    from ..protocols.base import Protocol, Request
+    from ..protocols.base import Protocol, Request, Written
     from ..settings import Settings
+    from ..write_rules import WriteRule
 
 
 class Verdict(enum.Enum):
@@ -52,15 +53,18 @@ class Policy:
         written = request.written
         for rule in self._write_rules:
             if rule.matches(written, address):
-                break
-        else:
-            return Verdict.PASS
-        if rule.action is WriteAction.ALLOW:
-            return Verdict.PASS
-        if rule.action is WriteAction.ACKNOWLEDGE and rule.contains(written):
-            return Verdict.ACKNOWLEDGE
-        return Verdict.REFUSE
+                return _verdict(rule, written)
+        return Verdict.PASS
 
     def permits(self, request: Request) -> bool:
         """Return whether the program itself may send a request, such as a probe."""
         return self.judge(request, HOST_ADDRESS) is Verdict.PASS
+
+
+def _verdict(rule: WriteRule, written: Written) -> Verdict:
+    """Return what a rule decides about a write that matches it."""
+    if rule.action is WriteAction.ALLOW:
+        return Verdict.PASS
+    if rule.action is WriteAction.ACKNOWLEDGE and rule.contains(written):
+        return Verdict.ACKNOWLEDGE
+    return Verdict.REFUSE
