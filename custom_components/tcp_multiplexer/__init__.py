@@ -23,6 +23,7 @@ from .const import CONF_UPSTREAM, DOMAIN, SHARED_UPSTREAMS
 from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
 from .entry_settings import settings_from_entry
 from .local_sockets import which_failed
+from .migration import async_migrate
 from .multiplexer import SettingsError, TlsError
 from .services import async_setup_services
 
@@ -41,6 +42,13 @@ async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
     """Register the actions."""
     async_setup_services(hass)
     return True
+
+
+async def async_migrate_entry(
+    hass: HomeAssistant, entry: TcpMultiplexerConfigEntry
+) -> bool:
+    """Bring an entry of an older version up to date."""
+    return await async_migrate(hass, entry)
 
 
 async def async_setup_entry(

@@ -92,7 +92,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     """Adds and reconfigures multiplexers."""
 
     VERSION = 1
-    MINOR_VERSION = 1
+    MINOR_VERSION = 2
 
     _typed: Mapping[str, Any] = MappingProxyType({})
     """The form as it was last submitted."""

@@ -42,6 +42,10 @@ CONF_UPDATE_INTERVAL: Final = "update_interval"
 """Seconds between two updates of the counter sensors."""
 CONF_CLIENT_NAMES: Final = "client_names"
 """Client names that the user chose: address to name."""
+CONF_WRITE_RULES: Final = "write_rules"
+"""The owner's rules for writes: lists of `clients` (networks, or client names), `units`
+and `functions`, the first and last of the `registers`, and the `action`; a condition
+that is missing fits all."""
 CONF_ALLOW_SEND_REQUEST: Final = "allow_send_request"
 CONF_MORE_LISTENERS: Final = "more_listeners"
 """Each with the fields of `ListenerSettings`; `tls` those of `TlsListener`, or None."""
@@ -73,5 +77,8 @@ SHARED_UPSTREAMS: Final = frozenset(
 """Home Assistant opens and closes these connections."""
 SERIAL_UPSTREAMS: Final = frozenset({UPSTREAM_SERIAL, UPSTREAM_HOME_ASSISTANT_SERIAL})
 """The device is on a serial port."""
+
+HOME_ASSISTANT: Final = "Home Assistant"
+"""What a client on this machine is called, unless the user gave it another name."""
 
 DEFAULT_UPDATE_INTERVAL: Final = 10

@@ -37,6 +37,7 @@ from .const import (
     CONF_UPSTREAM,
     DEFAULT_UPDATE_INTERVAL,
     DOMAIN,
+    HOME_ASSISTANT,
     LOGGER,
     SHARED_UPSTREAMS,
 )
@@ -251,7 +252,7 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
             return name
         with suppress(ValueError):
             if ip_address(address).is_loopback:
-                return "Home Assistant"
+                return HOME_ASSISTANT
         return None
 
     # What is shown

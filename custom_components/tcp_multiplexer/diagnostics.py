@@ -19,6 +19,7 @@ from .const import (
     CONF_DIAL_IN_DEVICE,
     CONF_LISTEN_HOST,
     CONF_LOGGER_SERIAL,
+    CONF_WRITE_RULES,
 )
 from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
 from .multiplexer import ClientSnapshot, Outline, TraceRecord
@@ -73,8 +74,19 @@ async def async_get_config_entry_diagnostics(
             clients.describe(address)
             for address in entry.options.get(CONF_CLIENT_NAMES, {})
         ],
+        CONF_WRITE_RULES: [
+            {
+                condition: [_ADDRESS.sub(REDACTED, client) for client in value]
+                if condition == "clients"
+                else value
+                for condition, value in rule.items()
+            }
+            for rule in entry.options.get(CONF_WRITE_RULES, ())
+        ],
     }
-    shared = {"shared_connection": units.diagnostics} if units else {}
+    shared: dict[str, Any] = {}
+    if units:
+        shared["shared_connection"] = units.diagnostics
     return async_redact_data(
         {
             **shared,

@@ -15,6 +15,7 @@ from homeassistant.const import CONF_DEVICE
 
 from .const import (
     CONF_BAUDRATE,
+    CONF_CLIENT_NAMES,
     CONF_DIAL_IN_DEVICE,
     CONF_DIAL_IN_PORT,
     CONF_LISTEN_HOST,
@@ -23,6 +24,8 @@ from .const import (
     CONF_STOPBITS,
     CONF_TLS,
     CONF_UPSTREAM,
+    CONF_WRITE_RULES,
+    HOME_ASSISTANT,
     SERIAL_UPSTREAMS,
     UPSTREAM_DIAL_IN,
     UPSTREAM_DIAL_IN_RTU,
@@ -41,8 +44,10 @@ from .multiplexer import (
     Network,
     SerialLine,
     Settings,
+    SettingsError,
     TlsListener,
     TlsUpstream,
+    WriteRule,
 )
 
 GENERIC: Final = "generic"
@@ -71,6 +76,8 @@ _BY_UPSTREAM: Final[dict[str, dict[str, Any]]] = {
     UPSTREAM_HOME_ASSISTANT_SERIAL: {"framing": "rtu", **_SHARED},
 }
 """What follows from how the device is reached, whatever else was chosen."""
+
+_THIS_MACHINE: Final = (ip_network("127.0.0.0/8"), ip_network("::1"))
 
 _DECODERS_BY_TYPE: Final[dict[Any, Callable[[Any], Any]]] = {
     bytes: bytes.fromhex,
@@ -116,12 +123,50 @@ def settings_from(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settin
             for key, value in {
                 **profile_settings(data),
                 **options,
+                CONF_WRITE_RULES: _write_rules(options),
                 **data,
                 **_BY_UPSTREAM[data.get(CONF_UPSTREAM, UPSTREAM_TCP)],
             }.items()
             if key in _DECODERS
         },
     )
+
+
+def _write_rules(options: Mapping[str, Any]) -> tuple[WriteRule, ...]:
+    """Return the rules for writes, with the addresses of clients for their names."""
+    names = options.get(CONF_CLIENT_NAMES, {})
+    return tuple(
+        WriteRule(
+            action=row["action"],
+            networks=tuple(
+                network
+                for client in row.get("clients", ())
+                for network in networks_of(client, names)
+            ),
+            units=tuple(row.get("units", ())),
+            functions=tuple(row.get("functions", ())),
+            registers=tuple(row["registers"]) if "registers" in row else None,
+        )
+        for row in options.get(CONF_WRITE_RULES, ())
+    )
+
+
+def networks_of(client: str, names: Mapping[str, str]) -> tuple[Network, ...]:
+    """Return where a client is: by its name in `names`, or as a network.
+
+    Raises:
+        SettingsError: it is neither.
+
+    """
+    if called := [ip_network(address) for address in names if names[address] == client]:
+        return tuple(called)
+    if client == HOME_ASSISTANT:
+        return _THIS_MACHINE
+    try:
+        return (ip_network(client),)
+    except ValueError:
+        message = f"{client!r} is neither a network nor the name of a client"
+        raise SettingsError(CONF_WRITE_RULES, message) from None
 
 
 def _serial_line(data: Mapping[str, Any]) -> SerialLine | None:

@@ -171,7 +171,16 @@ SENSORS: Final = (
         value_fn=lambda snapshot: (
             snapshot.writes_refused + snapshot.writes_acknowledged
         ),
-        setting="write_policy",
+        setting="write_rules",
+    ),
+    TcpMultiplexerSensorEntityDescription(
+        key="writes_repeated",
+        translation_key="writes_repeated",
+        entity_category=EntityCategory.DIAGNOSTIC,
+        entity_registry_enabled_default=False,
+        state_class=SensorStateClass.TOTAL_INCREASING,
+        value_fn=lambda snapshot: snapshot.writes_repeated,
+        setting="repeated_write_ttl",
     ),
     TcpMultiplexerSensorEntityDescription(
         key="upstream_connections",

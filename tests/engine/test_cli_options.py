@@ -18,6 +18,7 @@ from custom_components.tcp_multiplexer.multiplexer import (
     Settings,
     TlsListener,
     TlsUpstream,
+    WriteRule,
 )
 from custom_components.tcp_multiplexer.multiplexer.command_line import main as cli
 from custom_components.tcp_multiplexer.multiplexer.command_line.flags import (
@@ -30,10 +31,12 @@ from custom_components.tcp_multiplexer.multiplexer.command_line.values import (
     duration,
     listen_address,
     target,
+    write_rule,
 )
 from custom_components.tcp_multiplexer.multiplexer.profiles import PROFILES
 from custom_components.tcp_multiplexer.multiplexer.protocols import PROTOCOLS
 from custom_components.tcp_multiplexer.multiplexer.protocols.options import Framing
+from tests.rules import rule
 
 FIELDS = {field.name: field.default for field in dataclasses.fields(Settings)}
 
@@ -82,11 +85,11 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
     "share_reads": ([*MODBUS, "--no-share-reads"], False),
     "cache_ttl": ([*MODBUS, "--cache-ttl", "1s"], 1.0),
     "writes_first": ([*MODBUS, "--no-writes-first"], False),
-    "write_policy": ([*MODBUS, "--write-policy", "deny"], "deny"),
-    "write_networks": (
-        [*MODBUS, "--write-networks", "192.0.2.1,2001:db8::/32"],
-        (ip_network("192.0.2.1"), ip_network("2001:db8::/32")),
+    "write_rules": (
+        [*MODBUS, "--write-rule", "deny unit=1", "--write-rule", "allow ::1"],
+        (rule("deny", units=(1,)), rule("allow", "::1")),
     ),
+    "repeated_write_ttl": ([*MODBUS, "--repeated-write-ttl", "10s"], 10.0),
     "allowed_functions": ([*MODBUS, "--allowed-functions", "3,0x04"], (3, 4)),
     "allowed_units": ([*MODBUS, "--allowed-units", "1,2"], (1, 2)),
     "max_read_registers": ([*MODBUS, "--max-read-registers", "25"], 25),
@@ -123,6 +126,48 @@ def parser() -> Parser:
     parser = Parser(prog="tcp-multiplexer server")
     add_flags(parser)
     return parser
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("acknowledge", rule("acknowledge")),
+        (
+            "deny 192.168.1.0/24 unit=1 function=6,16 registers=100-200",
+            rule(
+                "deny",
+                "192.168.1.0/24",
+                units=(1,),
+                functions=(6, 16),
+                registers=(100, 200),
+            ),
+        ),
+        (
+            "allow  ::1,10.0.0.1 units=1 function=0x10 unit=2 10.1.0.0/16",
+            rule(
+                "allow",
+                "::1",
+                "10.0.0.1",
+                "10.1.0.0/16",
+                units=(1, 2),
+                functions=(16,),
+            ),
+        ),
+        ("deny register=0x64", rule("deny", registers=(100, 100))),
+    ],
+)
+def test_a_rule_for_writes_in_one_line(text: str, expected: WriteRule) -> None:
+    assert write_rule(text) == expected
+
+
+def test_short_forms_are_rules_behind_all_others(parser: Parser) -> None:
+    flags = ["--write-policy", "deny", "--write-networks", "::1,10.0.0.0/8"]
+    given = parser.parse_args([*MODBUS, *flags, "--write-rule", "deny unit=9"])
+    assert make_settings(given).write_rules == (
+        rule("deny", units=(9,)),
+        rule("allow", "::1", "10.0.0.0/8"),
+        rule("deny"),
+    )
 
 
 def test_without_flags_it_is_what_the_go_program_was(parser: Parser) -> None:
@@ -379,7 +424,45 @@ def test_what_is_no_target(text: str) -> None:
         (["server", "--allowed-networks", "lan"], "write 192.168.1.0/24"),
         (
             ["server", *MODBUS, "--write-policy", "maybe"],
-            "must be allow or deny or acknowledge",
+            "--write-policy: must be allow or deny or acknowledge",
+        ),
+        (
+            ["server", *MODBUS, "--write-rule", "forbid unit=1"],
+            "'forbid unit=1': must be allow or deny or acknowledge, is 'forbid'; write",
+        ),
+        (
+            ["server", *MODBUS, "--write-rule", ""],
+            "'': must be allow or deny or acknowledge, is ''; write allow, deny or",
+        ),
+        (
+            ["server", *MODBUS, "--write-rule", "deny units=1,256"],
+            "'deny units=1,256': unit must be between 0 and 255, is 256; write",
+        ),
+        (
+            ["server", *MODBUS, "--write-rule", "deny color=red"],
+            "'color=red' is no condition; write allow, deny or acknowledge, then what",
+        ),
+        (
+            ["server", *MODBUS, "--write-rule", "deny 10.0.0.0/8 lan"],
+            "'lan' is no condition",
+        ),
+        (
+            ["server", *MODBUS, "--write-rule", "deny function=six"],
+            "'function=six' is no condition",
+        ),
+        (
+            ["server", *MODBUS, "--write-rule", "deny registers=200-100"],
+            "registers must be the first and the last of one range; write",
+        ),
+        (
+            ["server", *MODBUS, "--write-rule", "deny registers=1 registers=5"],
+            "registers must be the first and the last of one range; write",
+        ),
+        (["server", "--write-rule", "deny"], "--write-rule: has no effect with echo"),
+        (["server", "--write-policy", "deny"], "--write-policy: has no effect with"),
+        (
+            ["server", "-p", "http", "--write-networks", "::1"],
+            "--write-networks: has no effect with http; use it with modbus",
         ),
         (
             ["server", "--framing", "rtu"],

@@ -25,6 +25,7 @@ from custom_components.tcp_multiplexer.multiplexer import (
 )
 from custom_components.tcp_multiplexer.multiplexer.limits import LIMITS, Limits
 from custom_components.tcp_multiplexer.multiplexer.upstream import socket_upstream
+from tests.rules import DENIED, rule
 from tests.waiting import PATIENCE, until
 from tests.wire import Frame, exception, read, values, write
 
@@ -847,8 +848,8 @@ async def test_each_of_these_can_change_while_it_runs(
         "share_reads": False,
         "cache_ttl": 0.001,
         "writes_first": False,
-        "write_policy": "deny",
-        "write_networks": (ip_network("127.0.0.2/32"),),
+        "write_rules": (rule("allow", "127.0.0.2/32"), *DENIED),
+        "repeated_write_ttl": 5.0,
         "allowed_functions": (3,),
         "allowed_units": (1,),
         "max_read_registers": 10,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from custom_components.tcp_multiplexer.multiplexer import Settings
+from custom_components.tcp_multiplexer.multiplexer import Settings, WriteRule
 from custom_components.tcp_multiplexer.multiplexer.dispatch.policy import (
     Policy,
     Verdict,
@@ -18,6 +18,7 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.protocol imp
     ModbusProtocol,
 )
 from custom_components.tcp_multiplexer.multiplexer.settings import make_protocol
+from tests.rules import rule
 from tests.wire import read, write
 
 from .streams import options
@@ -70,26 +71,116 @@ def test_without_rules_everything_passes_unjudged() -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "verdict"),
+    ("action", "verdict"),
     [
         ("allow", Verdict.PASS),
         ("deny", Verdict.REFUSE),
         ("acknowledge", Verdict.ACKNOWLEDGE),
     ],
 )
-def test_write_policy_is_for_writes_from_elsewhere(
-    policy: str, verdict: Verdict
+def test_a_rule_without_conditions_is_for_all_writes_and_no_reads(
+    action: str, verdict: Verdict
 ) -> None:
-    rules: dict[str, Any] = {
-        "write_policy": policy,
-        "write_networks": (ip_network("192.0.2.128/25"), ip_network("::1/128")),
-    }
-    assert Policy(Settings(host="x", **rules), MODBUS).active is (policy != "allow")
+    rules: dict[str, Any] = {"write_rules": (rule(action),)}
+    assert Policy(Settings(host="x", **rules), MODBUS).active is (action != "allow")
     assert judged(b"\1" + write(1, 2), **rules) is verdict
-    assert judged(b"\1" + write(1, 2), "192.0.2.129", **rules) is Verdict.PASS
-    assert judged(b"\1" + write(1, 2), "::1", **rules) is Verdict.PASS
-    assert judged(b"\1" + read(), **rules) is Verdict.PASS
     assert judged(b"\1\x65", **rules) is verdict  # unknown: it may change something
+    assert judged(b"\1\x08\0\1\0\0", **rules) is verdict
+    assert judged(b"\1" + read(), **rules) is Verdict.PASS
+    assert judged(b"\1\x08\0\0\0\0", **rules) is Verdict.PASS
+
+
+def test_the_first_rule_that_matches_decides() -> None:
+    """What matches none is allowed."""
+    rules: dict[str, Any] = {
+        "write_rules": (
+            rule("deny", "192.0.2.129"),
+            rule("allow", "192.0.2.128/25", "::1"),
+            rule("acknowledge", "192.0.2.0/24"),
+        )
+    }
+    request = b"\1" + write(1, 2)
+    assert judged(request, "192.0.2.129", **rules) is Verdict.REFUSE
+    assert judged(request, "192.0.2.130", **rules) is Verdict.PASS
+    assert judged(request, "::1", **rules) is Verdict.PASS
+    assert judged(request, "192.0.2.7", **rules) is Verdict.ACKNOWLEDGE
+    assert judged(request, "198.51.100.1", **rules) is Verdict.PASS
+
+
+def test_a_rule_matches_what_fits_all_of_its_conditions() -> None:
+    rules: dict[str, Any] = {
+        "write_rules": (rule("deny", "192.0.2.7", units=(1, 5), functions=(6, 0x65)),)
+    }
+    assert judged(b"\1" + write(1, 2), **rules) is Verdict.REFUSE
+    assert judged(b"\5\x65", **rules) is Verdict.REFUSE
+    assert judged(b"\2" + write(1, 2), **rules) is Verdict.PASS
+    assert judged(b"\1\5\0\1\xff\0", **rules) is Verdict.PASS
+    assert judged(b"\1" + write(1, 2), "192.0.2.8", **rules) is Verdict.PASS
+
+
+WRITES_TO = {
+    "coil": (b"\1\5%c%c\xff\0", 1),
+    "register": (b"\1\6%c%c\0\1", 1),
+    "coils": (b"\1\x0f%c%c\0\3\1\7", 3),
+    "registers": (b"\1\x10%c%c\0\3\6abcdef", 3),
+    "mask": (b"\1\x16%c%c\0\1\0\1", 1),
+    # It reads from register 100, which no rule is about.
+    "read/write": (b"\1\x17\0\x64\0\1%c%c\0\3\6abcdef", 3),
+}
+
+
+@pytest.mark.parametrize("kind", WRITES_TO)
+def test_writes_are_to_a_range_of_registers(kind: str) -> None:
+    """Of what is partly inside, nothing is allowed, and nothing acknowledged."""
+    payload, count = WRITES_TO[kind]
+
+    def at(first: int, *rules: WriteRule) -> Verdict:
+        return judged(payload % (first >> 8, first & 0xFF), write_rules=rules)
+
+    def rules_for(action: str) -> tuple[WriteRule, ...]:
+        return (rule(action, registers=(1000, 1009)), rule("deny"))
+
+    first, last = 1000, 1009 - count + 1
+    for inside in (first, last):
+        assert at(inside, *rules_for("allow")) is Verdict.PASS
+        assert at(inside, rules_for("deny")[0]) is Verdict.REFUSE
+        assert at(inside, rules_for("acknowledge")[0]) is Verdict.ACKNOWLEDGE
+    for outside in (1000 - count, 1010):
+        assert at(outside, *rules_for("allow")) is Verdict.REFUSE
+        assert at(outside, rules_for("deny")[0]) is Verdict.PASS
+        assert at(outside, rules_for("acknowledge")[0]) is Verdict.PASS
+    for across in () if count == 1 else (first - 1, last + 1):
+        assert at(across, *rules_for("allow")) is Verdict.REFUSE
+        assert at(across, rules_for("deny")[0]) is Verdict.REFUSE
+        assert at(across, rules_for("acknowledge")[0]) is Verdict.REFUSE
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"\1\x15\7\6\0\1\0\1\0\1", b"\1\x65\0\1", b"\1\x2b\x0d", b"\1\x08\0\1\0\0"],
+    ids=["file record", "unknown", "encapsulated", "restart"],
+)
+def test_a_rule_with_registers_is_not_for_functions_without(payload: bytes) -> None:
+    everywhere = rule("deny", registers=(0, 0xFFFF))
+    assert judged(payload, write_rules=(everywhere,)) is Verdict.PASS
+    assert judged(payload, write_rules=(everywhere, rule("deny"))) is Verdict.REFUSE
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"\1\6\0\x64", b"\1\x10\xff\xff\0\2\4abcd"],
+    ids=["cut short", "beyond the last"],
+)
+def test_what_names_no_clear_registers_may_change_any(payload: bytes) -> None:
+    somewhere = rule("deny", registers=(7, 7))
+    assert judged(payload, write_rules=(somewhere,)) is Verdict.REFUSE
+    allowed = rule("allow", registers=(100, 0xFFFF))
+    assert judged(payload, write_rules=(allowed, rule("deny"))) is Verdict.REFUSE
+
+
+def test_only_a_protocol_with_writes_says_what_they_change() -> None:
+    with pytest.raises(NotImplementedError):
+        _ = Request(b"hello\n").written
 
 
 def test_only_named_functions_and_units_pass() -> None:
@@ -101,8 +192,8 @@ def test_only_named_functions_and_units_pass() -> None:
     assert judged(b"\0" + read(), **units) is Verdict.PASS
     assert judged(b"\xf7" + read(), **units) is Verdict.PASS
     assert judged(b"\1" + read(), **units) is Verdict.REFUSE
-    # A network that may write does not lift the other rules.
-    everybody: dict[str, Any] = {"write_networks": (ip_network("0.0.0.0/0"),)}
+    # Who may write is not spared by the other rules.
+    everybody: dict[str, Any] = {"write_rules": (rule("allow"),)}
     assert judged(b"\1" + write(1, 2), **units, **everybody) is Verdict.REFUSE
 
 

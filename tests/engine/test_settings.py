@@ -13,6 +13,8 @@ from custom_components.tcp_multiplexer.multiplexer import (
     ListenerSettings,
     Settings,
     SettingsError,
+    WriteAction,
+    WriteRule,
 )
 from custom_components.tcp_multiplexer.multiplexer.networks import is_in
 from custom_components.tcp_multiplexer.multiplexer.protocols.options import (
@@ -20,7 +22,7 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.options import (
     Matching,
     OnFailure,
 )
-from custom_components.tcp_multiplexer.multiplexer.settings import ROWS, WritePolicy
+from custom_components.tcp_multiplexer.multiplexer.settings import ROWS
 
 NO_MATCHING: dict[str, Any] = {"matching": "no"}
 NUMBERS = [field.name for field in fields(Settings) if field.type in {int, float}]
@@ -72,13 +74,13 @@ def test_choices_come_by_their_names_as_entries_hold_them() -> None:
         "framing": "rtu",
         "matching": "lenient",
         "on_failure": "close",
-        "write_policy": "deny",
     }
     settings = Settings(host="x", **stored)
     assert settings.framing is Framing.RTU
     assert settings.matching is Matching.LENIENT
     assert settings.on_failure is OnFailure.CLOSE
-    assert settings.write_policy is WritePolicy.DENY
+    action: Any = "deny"
+    assert WriteRule(action=action).action is WriteAction.DENY
 
 
 def test_only_these_need_a_restart() -> None:
@@ -126,7 +128,6 @@ def test_what_a_protocol_names_are_settings() -> None:
         ({"on_failure": "shrug"}, "on_failure"),
         ({"framing": "ascii"}, "framing"),
         ({"matching": "never"}, "matching"),
-        ({"write_policy": "perhaps"}, "write_policy"),
         ({"framing": "rtu", "max_in_flight": 2}, "max_in_flight"),
         ({"framing": "rtu", "max_connections": 2}, "max_connections"),
         ({"matching": "lenient", "max_in_flight": 2}, "max_in_flight"),

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from ipaddress import ip_network
 from itertools import pairwise
 import time
 from typing import Any
@@ -21,6 +20,7 @@ from custom_components.tcp_multiplexer.multiplexer import (
     Multiplexer,
 )
 from custom_components.tcp_multiplexer.multiplexer.limits import Limits
+from tests.rules import ACKNOWLEDGED, DENIED, rule
 from tests.waiting import PATIENCE, until
 from tests.wire import Frame, exception, read, values, write
 
@@ -1163,7 +1163,7 @@ async def test_full_queue_goes_on_after_reads_that_followed(
 async def test_refused_write_is_told_with_who_what_and_where(
     device: Device, multiplex: Multiplex, connect: Connect
 ) -> None:
-    multiplexer = await multiplex(write_policy="deny")
+    multiplexer = await multiplex(write_rules=DENIED)
     client = await connect(multiplexer)
     await until(lambda: multiplexer.health is Health.HEALTHY)
     events: list[Event] = []
@@ -1190,7 +1190,7 @@ async def test_refused_write_is_told_with_who_what_and_where(
 async def test_acknowledged_write_looks_carried_out_and_is_not(
     device: Device, multiplex: Multiplex, connect: Connect
 ) -> None:
-    multiplexer = await multiplex(write_policy="acknowledge")
+    multiplexer = await multiplex(write_rules=ACKNOWLEDGED)
     client = await connect(multiplexer)
     await until(lambda: multiplexer.health is Health.HEALTHY)
     events: list[Event] = []
@@ -1214,13 +1214,13 @@ async def test_acknowledged_write_looks_carried_out_and_is_not(
 async def test_rules_can_change_and_spare_who_may_write(
     device: Device, multiplex: Multiplex, connect: Connect
 ) -> None:
-    multiplexer = await multiplex(write_policy="deny", max_read_registers=10)
+    multiplexer = await multiplex(write_rules=DENIED, max_read_registers=10)
     client = await connect(multiplexer)
     assert await client.ask(write(1, 2)) == exception(6, 0x01)
     assert await client.ask(read(0, 11)) == exception(3, 0x03)
     settings = replace(
         multiplexer.settings,
-        write_networks=(ip_network("127.0.0.0/8"),),
+        write_rules=(rule("allow", "127.0.0.0/8"), *DENIED),
         max_read_registers=11,
     )
     assert await multiplexer.apply(settings)

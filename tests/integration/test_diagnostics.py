@@ -43,7 +43,11 @@ async def test_diagnostics(
         options={
             CONF_CLIENT_NAMES: {"192.168.7.7": "wallbox", "127.0.0.1": "evcc"},
             "allowed_networks": ["127.0.0.0/8", "192.168.7.0/24"],
-            "write_networks": ["127.0.0.1/32"],
+            "write_rules": [
+                {"action": "allow", "clients": ["127.0.0.1/32", "wallbox"]},
+                {"action": "acknowledge", "units": [7]},
+            ],
+            "write_networks": ["127.0.0.1/32"],  # of an older version
         },
     )
     await hass.async_block_till_done()
@@ -61,6 +65,11 @@ async def test_diagnostics(
         {"client": 1, "name": "wallbox"},
         {"client": 2, "name": "evcc"},
     ]
+    assert entry["options"]["write_rules"] == [
+        {"action": "allow", "clients": [f"{REDACTED}/32", "wallbox"]},
+        {"action": "acknowledge", "units": [7]},
+    ]
+    assert entry["options"]["write_networks"] == REDACTED
     assert entry["data"]["protocol"] == "modbus"
 
     assert told["snapshot"]["health"] == "healthy"

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from typing import Any
 
 from homeassistant.components.switch.const import DOMAIN as SWITCH_DOMAIN
 from homeassistant.config_entries import ConfigEntryState
@@ -134,15 +135,24 @@ async def test_port_in_use_is_retried_and_reported(
     assert not [issue for domain, issue in issue_registry.issues if domain == DOMAIN]
 
 
-async def test_settings_out_of_bounds_are_not_retried(
-    hass: HomeAssistant, entry: MockConfigEntry
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("timeout", -1),
+        # Whom it is about is not known: it must not be about everybody, or nobody.
+        ("write_rules", [{"action": "deny", "clients": ["Nobody"]}]),
+        ("write_rules", [{"action": "deny", "units": [256]}]),
+    ],
+)
+async def test_settings_that_cannot_be_are_not_retried(
+    hass: HomeAssistant, entry: MockConfigEntry, field: str, value: Any
 ) -> None:
-    hass.config_entries.async_update_entry(entry, options={"timeout": -1})
+    hass.config_entries.async_update_entry(entry, options={field: value})
     assert not await hass.config_entries.async_setup(entry.entry_id)
     assert entry.state is ConfigEntryState.SETUP_ERROR
     assert entry.error_reason_translation_key == "invalid_settings"
     assert entry.error_reason_translation_placeholders
-    assert entry.error_reason_translation_placeholders["field"] == "timeout"
+    assert entry.error_reason_translation_placeholders["field"] == field
 
 
 async def test_unload_frees_port_clients_and_device(

@@ -1,5 +1,6 @@
 """Changing preferences, through the flow manager, of an entry that runs."""
 
+from ipaddress import ip_network
 from typing import Any
 
 from homeassistant.config_entries import ConfigEntryState
@@ -19,7 +20,8 @@ from custom_components.tcp_multiplexer.const import (
     DOMAIN,
 )
 from custom_components.tcp_multiplexer.multiplexer import DEFAULT_NETWORKS
-from tests.wire import read, values
+from tests.rules import rule
+from tests.wire import read, values, write
 
 from .dialogs import Dialog
 from .peers import ModbusClient, ModbusDevice
@@ -88,8 +90,8 @@ async def test_the_form_shows_defaults_and_saving_them_stores_nothing(
         "share_reads": True,
         "cache_ttl": 0,
         "writes_first": True,
-        "write_policy": "allow",
-        "write_networks": [],
+        "write_rules": [],
+        "repeated_write_ttl": 0,
         "allowed_functions": "",
         "allowed_units": "",
         "max_read_registers": 125,
@@ -112,22 +114,20 @@ async def test_the_form_shows_defaults_and_saving_them_stores_nothing(
 
 async def test_modbus_in_depth(hass: HomeAssistant, device: ModbusDevice) -> None:
     """What is typed as text is kept as numbers, obeyed, and shown again."""
-    entry = await running_entry(hass, device, "modbus", write_policy="deny")
+    entry = await running_entry(hass, device, "modbus")
     dialog = await open_options(hass, entry)
     page = await dialog.send(
         allowed_functions="3, 0x10 6",
         allowed_units="1, 10",
         unit_map="2=10",
-        write_networks=["127.0.0.1/32"],
-        write_policy="acknowledge",
+        repeated_write_ttl=5,
     )
     assert page["type"] is CREATE_ENTRY
     assert entry.options == {
         "allowed_functions": [3, 16, 6],
         "allowed_units": [1, 10],
         "unit_map": [[2, 10]],
-        "write_networks": ["127.0.0.1/32"],
-        "write_policy": "acknowledge",
+        "repeated_write_ttl": 5,
     }
     await hass.async_block_till_done()
     settings = entry.runtime_data.multiplexer.settings
@@ -147,7 +147,6 @@ async def test_modbus_in_depth(hass: HomeAssistant, device: ModbusDevice) -> Non
         ("unit_map", "1=2=3"),
         ("unit_map", "1=2, 1=3"),
         ("unit_map", "1=300"),
-        ("write_networks", ["here"]),
     ],
 )
 async def test_modbus_in_depth_says_what_is_wrong(
@@ -159,8 +158,130 @@ async def test_modbus_in_depth_says_what_is_wrong(
     assert page["type"] is FORM
     assert page["errors"] == {"modbus": f"invalid_{field}"}
     assert dialog.values[field] == typed
-    page = await dialog.send(**{field: [] if isinstance(typed, list) else ""})
+    page = await dialog.send(**{field: ""})
     assert page["type"] is CREATE_ENTRY
+
+
+async def test_rules_for_writes_are_a_list(
+    hass: HomeAssistant, device: ModbusDevice
+) -> None:
+    """They are obeyed in order, shown again, and follow who has a name."""
+    entry = await running_entry(hass, device, "modbus")
+    dialog = await open_options(hass, entry)
+    rows = [
+        {
+            "action": "deny",
+            "clients": [" 192.168.1.7/24", "Wallbox", "fd00::5", ""],
+            "units": "1, 0x2",
+            "functions": "6 16",
+            "registers": "100-0x6e",
+        },
+        {"action": "allow", "clients": ["Home Assistant"], "registers": "7"},
+        {"action": "acknowledge", "clients": [], "units": "", "registers": ""},
+    ]
+    page = await dialog.send(
+        write_rules=rows, client_names=[{"address": "192.0.2.9", "name": "Wallbox"}]
+    )
+    assert page["type"] is CREATE_ENTRY
+    assert entry.options["write_rules"] == [
+        {
+            "action": "deny",
+            "clients": ["192.168.1.0/24", "Wallbox", "fd00::5/128"],
+            "units": [1, 2],
+            "functions": [6, 16],
+            "registers": [100, 110],
+        },
+        {"action": "allow", "clients": ["Home Assistant"], "registers": [7, 7]},
+        {"action": "acknowledge"},
+    ]
+    await hass.async_block_till_done()
+    multiplexer = entry.runtime_data.multiplexer
+    conditions = {"units": (1, 2), "functions": (6, 16), "registers": (100, 110)}
+    loopback = rule("allow", "127.0.0.0/8", "::1", registers=(7, 7))
+    assert multiplexer.settings.write_rules == (
+        rule("deny", "192.168.1.0/24", "192.0.2.9", "fd00::5", **conditions),
+        loopback,
+        rule("acknowledge"),
+    )
+    async with ModbusClient(entry.data[CONF_LISTEN_PORT]) as client:
+        for register in (7, 8):
+            assert await client.ask(write(register, 1)) == write(register, 1)
+    asked = [request[1:] for request in device.requests]
+    assert [pdu for pdu in asked if pdu[0] == 6] == [write(7, 1)]
+
+    dialog = await open_options(hass, entry)
+    shown = dialog.values["write_rules"]
+    assert shown == [
+        {
+            "action": "deny",
+            "clients": ["192.168.1.0/24", "Wallbox", "fd00::5/128"],
+            "units": "1, 2",
+            "functions": "6, 16",
+            "registers": "100-110",
+        },
+        {"action": "allow", "clients": ["Home Assistant"], "registers": "7-7"},
+        {"action": "acknowledge"},
+    ]
+    # A client's new address, and another order
+    await dialog.send(
+        write_rules=[shown[1], shown[0]],
+        client_names=[{"address": "192.0.2.10", "name": "Wallbox"}],
+    )
+    await hass.async_block_till_done()
+    assert multiplexer.settings.write_rules == (
+        loopback,
+        rule("deny", "192.168.1.0/24", "192.0.2.10", "fd00::5", **conditions),
+    )
+    dialog = await open_options(hass, entry)
+    await dialog.send(write_rules=[])
+    assert "write_rules" not in entry.options
+
+
+@pytest.mark.parametrize(
+    ("condition", "typed", "shown"),
+    [
+        ("clients", ["10.0.0.0/8", "Walbox"], "Walbox"),
+        ("units", "1, 256", "1, 256"),
+        ("units", "one", "one"),
+        ("functions", "0", "0"),
+        ("functions", "6, sixteen", "6, sixteen"),
+        ("registers", "200-100", "200-100"),
+        ("registers", "65536", "65536"),
+        ("registers", "1-2-3", "1-2-3"),
+        ("registers", "100 200", "100 200"),
+    ],
+)
+async def test_a_rule_for_writes_says_which_row_is_wrong(
+    hass: HomeAssistant, device: ModbusDevice, condition: str, typed: Any, shown: str
+) -> None:
+    entry = await running_entry(hass, device, "modbus")
+    dialog = await open_options(hass, entry)
+    rows = [{"action": "allow"}, {"action": "deny", condition: typed}]
+    names = [{"address": "192.0.2.1", "name": "Wallbox"}]
+    page = await dialog.send(write_rules=rows, client_names=names)
+    assert page["type"] is FORM
+    assert page["errors"] == {"modbus": f"invalid_rule_{condition}"}
+    assert page["description_placeholders"] == {"row": "2", "value": shown}
+    assert dialog.opened == ["modbus"]
+    assert dialog.values["write_rules"] == rows
+    assert entry.options == {}
+
+
+async def test_a_name_that_a_rule_needs_is_kept(
+    hass: HomeAssistant, device: ModbusDevice
+) -> None:
+    entry = await running_entry(
+        hass,
+        device,
+        "modbus",
+        write_rules=[{"action": "deny", "clients": ["Wallbox"]}],
+        client_names={"192.0.2.1": "Wallbox", "192.0.2.2": "Wallbox"},
+    )
+    networks = entry.runtime_data.multiplexer.settings.write_rules[0].networks
+    assert networks == (ip_network("192.0.2.1"), ip_network("192.0.2.2"))
+    dialog = await open_options(hass, entry)
+    page = await dialog.send(client_names=[])
+    assert page["errors"] == {"modbus": "invalid_rule_clients"}
 
 
 async def test_a_profile_sets_defaults_and_can_be_overridden(

@@ -13,7 +13,7 @@ from functools import partial
 from random import Random
 from typing import Protocol, override
 
-from .dialects import Dialect, ModbusDialect, Verdict
+from .dialects import Ask, Dialect, ModbusDialect, Verdict
 from .faces import Face
 from .invariants import Watch
 from .network import Endpoint, Link, Network
@@ -55,6 +55,8 @@ class Temper:
     """All its requests have the same identifier."""
     rtu: bool = False
     """It speaks RTU."""
+    repeats: float = 0.0
+    """The share of its requests that repeat its last write, if that was confirmed."""
 
 
 class SimulatedClient(asyncio.Protocol):
@@ -79,6 +81,8 @@ class SimulatedClient(asyncio.Protocol):
         self._connections = 0
         self._excused = False
         """The multiplexer excused itself last."""
+        self._confirmed: Ask | None = None
+        """Its last write, once that was confirmed."""
         self._tid = 0
         self._buffer = bytearray()
 
@@ -160,7 +164,10 @@ class SimulatedClient(asyncio.Protocol):
     def ask(self) -> Question:
         """Ask something."""
         face = self.face
-        ask = face.ask(self.rng)
+        ask = self._confirmed if self.temper.repeats > self.rng.random() else None
+        ask = ask or face.ask(self.rng)
+        if ask.writes is not None:
+            self._confirmed = None
         self._tid = 1 if self.temper.constant else self._tid + 1
         tid = self._tid if face.correlated else 0
         data = face.pack(tid, ask.body)
@@ -186,6 +193,8 @@ class SimulatedClient(asyncio.Protocol):
                 question = self._order.popleft()
                 del self.open[next(iter(self.open))]
             self.answers += 1
+            if question.ask.writes is not None and question.verdict is Verdict.RIGHT:
+                self._confirmed = question.ask
             self.answered(question)
 
     def answered(self, question: Question) -> None:

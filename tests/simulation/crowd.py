@@ -70,4 +70,5 @@ def _draw_temper(rng: Random, kind: type[SimulatedClient], *, rtu: bool) -> Temp
         think=rng.choice(((0.0, 0.0), (0.0, 0.02), (0.05, 0.3))),
         constant=kind is SimulatedClient and depth == 1 and rng.random() < 0.2,
         rtu=rtu,
+        repeats=rng.choice((0.0, 0.0, 0.2)),
     )

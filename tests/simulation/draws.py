@@ -1,14 +1,13 @@
 """What a life may be like: settings of the multiplexer, manners of the device."""
 
-from ipaddress import ip_network
 from random import Random
 from typing import Any, Final
 
 from custom_components.tcp_multiplexer.multiplexer import Framing, ListenerSettings
 from custom_components.tcp_multiplexer.multiplexer.limits import MOST_FREE_DESCRIPTORS
-from custom_components.tcp_multiplexer.multiplexer.settings import WritePolicy
+from tests.rules import ACKNOWLEDGED, DENIED, rule
 
-from .dialects import UNITS
+from .dialects import CELLS, UNITS
 from .faults import LENIENT_FAULTS, MODBUS_FAULTS, PLAIN_FAULTS, RTU_FAULTS
 from .manners import UNLIMITED, Gateway, Habit, Manners, Order, Slots
 from .network import Conditions
@@ -21,6 +20,20 @@ _FAULTS = {"modbus": MODBUS_FAULTS, "rtu": RTU_FAULTS, "lenient": LENIENT_FAULTS
 _QUIET = (0.3, 1.0)
 DESCRIPTORS: Final = (0, 0, 0, MOST_FREE_DESCRIPTORS + 8)
 """Limits of the program's sockets, mostly none."""
+_SOME = (CELLS + 1, CELLS + 8)
+"""Three of the cells that clients write, and a half of two more."""
+_WRITE_RULES = (
+    (),
+    (rule("allow", "192.168.1.2"), *DENIED),
+    (rule("allow", "192.168.1.2"), *ACKNOWLEDGED),
+    (
+        rule("deny", "192.168.1.3", functions=(0x06, 0x10, 0x17)),
+        rule("acknowledge", units=(2,), registers=_SOME),
+        rule("allow", "192.168.1.0/30", registers=_SOME),
+        rule("deny", units=(1, 2), registers=(0, CELLS + 15)),
+        rule("deny", functions=(0x41,)),
+    ),
+)
 
 
 def kind_of(seed: int) -> str:
@@ -129,8 +142,8 @@ class Draw:
             "unit_map": rng.choice(((), (), ((101, 1), (102, 2)))),
             "on_failure": rng.choice(("exception", "exception", "close")),
             "cache_ttl": rng.choice((0.0, 0.0, 0.1, 1.0)),
-            "write_policy": rng.choice((WritePolicy.ALLOW, *WritePolicy)),
-            "write_networks": (ip_network("192.168.1.2"),),
+            "write_rules": rng.choice(_WRITE_RULES),
+            "repeated_write_ttl": rng.choice((0.0, 0.3, 5.0)),
             "max_read_registers": rng.choice((125, 125, 20)),
             "allowed_units": rng.choice(((), (), (), (1, 2))),
             "allowed_functions": rng.choice(((), (), (), (1, 3, 4, 6, 16))),

@@ -24,6 +24,7 @@ from custom_components.tcp_multiplexer.multiplexer.limits import (
 )
 
 from .bounds import Bounds
+from .confirmed import LastWrites
 from .dialects import Ask, Dialect, Verdict
 from .network import Link, Network, ProgramEndpoint
 from .questions import Asker, Question, Violation
@@ -135,6 +136,7 @@ class Watch:
         """A read may be answered without having been sent."""
         self.max_clients = settings.max_clients
         self.rules = Rules(settings)
+        self.last_writes = LastWrites(settings)
         on_line = settings.framing == "rtu"
         self._line_sent = {}
         self._own: deque[Exchange] = deque(maxlen=64)
@@ -166,6 +168,7 @@ class Watch:
             for question in asker.waiting:
                 if question.arrived is not None and not question.admitted:
                     self._await(question, question.arrived)
+        self.last_writes.applied(settings)
 
     # Clients
 
@@ -266,6 +269,7 @@ class Watch:
         question.delayed = now < asker.refused_at + _REFUSAL_DELAY + self.slack
         self.bounds.arrived(question)
         question.barred = barred = self.rules.bars(question)
+        question.confirmable = self.last_writes.may_confirm(question)
         if not barred:
             self._pending[question] = None
         same = self._open.setdefault(question.ask.body, [])
@@ -332,6 +336,7 @@ class Watch:
             or question.alike
             or verdict is Verdict.RULE
             or (self.remembers and question.ask.retry_safe)
+            or (question.confirmable and verdict is Verdict.RIGHT)
         ):
             raise Violation(f"{question} was answered, but never sent")
         if verdict is Verdict.EXCEPTION:
@@ -481,6 +486,7 @@ class Watch:
                 self._said[link].extend(data)
 
         def gone() -> None:
+            self.last_writes.lost()
             tid = int.from_bytes(heard[:2]) if len(heard) > 1 else -1
             for question in self._flying[link]:
                 # (On a line there are no identifiers; elsewhere none is 0.)
@@ -544,6 +550,7 @@ class Watch:
         else:
             self._writes_at_most += 1
             self._check_write(question)
+            self.last_writes.sent(question, now)
         if (
             self.dialect.drops_reads
             and question.ask.writes is None
@@ -734,6 +741,7 @@ class Watch:
                 and other.arrived_turn < latest
                 and (other.arrived or 0.0) <= self.chosen
                 and not (other.alike or other.handed or other.delayed)
+                and not other.confirmable
                 and other.asker.sure
                 and other is self._first_unsent(other.asker)
                 and not self._write_waits(other)
@@ -790,7 +798,11 @@ class Watch:
                     # It may have ended just now: its task learns that in the next turn.
                     when = self.loop.time() + self.slack
                     self.loop.post(when, self._must_be_over, question, other)
-                elif other.admitted and other.gone_turn is None and not other.delayed:
+                elif (
+                    other.admitted
+                    and other.gone_turn is None
+                    and not (other.delayed or other.confirmable)
+                ):
                     raise Violation(f"{question} was sent before the older {other}")
             else:
                 self._must_end.append((f"{question} was sent beside", [other], 0))

@@ -80,9 +80,30 @@ MUTATIONS = (
     Mutation(
         "lets writes pass that are denied",
         "dispatch/policy.py",
-        "            or request.writes is None\n",
-        "            or request.writes is not None\n",
+        "        if not self._write_rules or request.writes is None:\n",
+        "        if not self._write_rules or request.writes is not None:\n",
         ("modbus",),
+    ),
+    Mutation(
+        "allows writes that lie partly outside of what is allowed",
+        "write_rules.py",
+        "            return self.contains(written)\n        return (",
+        "            pass\n        return (",
+        ("modbus", "rtu", "lenient"),
+    ),
+    Mutation(
+        "confirms what was written before something else",
+        "dispatch/coalescing.py",
+        "                self.last_writes.forget(scope)\n",
+        "                pass\n",
+        ("modbus", "rtu", "lenient"),
+    ),
+    Mutation(
+        "confirms what was written before the connection was lost",
+        "dispatch/dispatcher.py",
+        "        self._last_writes.clear()\n",
+        "",
+        ("modbus", "rtu", "lenient"),
     ),
     Mutation(
         "goes on with rules that were changed",

@@ -511,6 +511,9 @@ class Descriptor:
 class ProgramEndpoint(Endpoint):
     """One end of a link on the program's side: it acts in the loop's turns."""
 
+    _extra: dict[str, object]
+    """What `get_extra_info` tells (`asyncio.BaseTransport`)."""
+
     def __init__(self, network: Network, name: object, peer: object) -> None:
         """Be nobody's yet."""
         super().__init__(network, name, peer)

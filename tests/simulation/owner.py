@@ -11,7 +11,6 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from custom_components.tcp_multiplexer.multiplexer import RequestError, Settings
-from custom_components.tcp_multiplexer.multiplexer.settings import WritePolicy
 
 from .questions import Violation
 
@@ -117,7 +116,8 @@ class Owner:
         return replace(
             settings,
             cache_ttl=rng.choice((first.cache_ttl, 0.0, 0.3)),
-            write_policy=rng.choice((first.write_policy, WritePolicy.ALLOW)),
+            write_rules=rng.choice((first.write_rules, ())),
+            repeated_write_ttl=rng.choice((first.repeated_write_ttl, 0.0)),
             max_read_registers=rng.choice((first.max_read_registers, 125)),
         )
 

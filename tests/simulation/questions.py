@@ -27,6 +27,7 @@ class Question:
         "barred",
         "begun",
         "beside",
+        "confirmable",
         "delayed",
         "due",
         "ended",
@@ -71,6 +72,9 @@ class Question:
         self.delayed = False
         """It may be refused at once, and that be told later: its client asks again
         what was refused just before."""
+        self.confirmable = False
+        """It repeats the last write to its unit, and may be confirmed without being
+        sent."""
         self.alike = False
         """Another asks the very same: whose is whose cannot be told upstream."""
         self.handed = False

@@ -7,7 +7,7 @@ is applied; for a question not taken yet, each that was in force meanwhile may.
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from custom_components.tcp_multiplexer.multiplexer.settings import WritePolicy
+from custom_components.tcp_multiplexer.multiplexer import WriteAction, WriteRule
 
 if TYPE_CHECKING:
     from custom_components.tcp_multiplexer.multiplexer import Settings
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 _ACKNOWLEDGED = {0x05: 256, 0x06: 256, 0x15: 256, 0x16: 256, 0x0F: 6, 0x10: 6}
 """Up to where the success response repeats the question."""
 _REGISTERS = frozenset((3, 4, 0x17))
+_SINGLE = frozenset((0x05, 0x06, 0x16))
+"""What writes to one register, or coil."""
+_SEVERAL = frozenset((0x0F, 0x10, 0x17))
+"""What writes to several, and says to how many."""
 ILLEGAL_FUNCTION = 0x01
 ILLEGAL_VALUE = 0x03
 
@@ -51,7 +55,7 @@ class Rules:
 
 def _forbids(settings: Settings) -> bool:
     return bool(
-        settings.write_policy is not WritePolicy.ALLOW
+        settings.write_rules
         or settings.allowed_functions
         or settings.allowed_units
         or settings.max_read_registers < 125
@@ -68,13 +72,41 @@ def _said(settings: Settings, question: Question) -> bytes | None:
     registers = int.from_bytes(body[4:6]) if body[1] in _REGISTERS else 0
     if registers > settings.max_read_registers:
         return _refusal(body, ILLEGAL_VALUE)
-    policy = settings.write_policy
-    if question.ask.writes is None or policy is WritePolicy.ALLOW:
+    if question.ask.writes is None:
         return None
     address = ip_address(question.asker.address)
-    if any(address in network for network in settings.write_networks):
+    for rule in settings.write_rules:
+        networks = rule.networks
+        if networks and not any(address in network for network in networks):
+            continue
+        if rule.units and body[0] not in rule.units:
+            continue
+        if rule.functions and body[1] not in rule.functions:
+            continue
+        inside = _inside(rule, body)
+        if any(inside) and (all(inside) or rule.action is not WriteAction.ALLOW):
+            return _told(rule.action, body, whole=all(inside))
+    return None
+
+
+def _inside(rule: WriteRule, body: bytes) -> list[bool]:
+    """Tell of each register of a write whether a rule is about it."""
+    if rule.registers is None:
+        return [True]
+    first, last = rule.registers
+    at = 6 if body[1] == 0x17 else 2
+    begin = int.from_bytes(body[at : at + 2])
+    count = int.from_bytes(body[at + 2 : at + 4]) if body[1] in _SEVERAL else 1
+    if body[1] not in _SEVERAL | _SINGLE:
+        return [False]
+    return [first <= register <= last for register in range(begin, begin + count)]
+
+
+def _told(action: WriteAction, body: bytes, *, whole: bool) -> bytes | None:
+    """Give what a write is told by the rule that decides about it."""
+    if action is WriteAction.ALLOW:
         return None
-    if policy is WritePolicy.ACKNOWLEDGE and body[1] in _ACKNOWLEDGED:
+    if action is WriteAction.ACKNOWLEDGE and whole and body[1] in _ACKNOWLEDGED:
         return body[: _ACKNOWLEDGED[body[1]]]
     return _refusal(body, ILLEGAL_FUNCTION)
 

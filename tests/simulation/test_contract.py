@@ -24,6 +24,7 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.rtu import (
 )
 from custom_components.tcp_multiplexer.multiplexer.protocols.options import Framing
 from tests.engine.serial_line import with_crc
+from tests.rules import ACKNOWLEDGED, DENIED, rule
 from tests.solarman import SERIAL, asking, heartbeat, telling
 
 from .contract import contract, unquoted
@@ -978,7 +979,7 @@ def test_an_rtu_client_that_leaves_is_let_go_of_once_it_is_owed_nothing() -> Non
     "or 64 KiB",
 )
 def test_a_client_whose_refusals_wait_in_line_is_read_no_further() -> None:
-    with stage(timeout=60, write_policy="deny", **RTU_TOO) as scene:
+    with stage(timeout=60, write_rules=DENIED, **RTU_TOO) as scene:
         client = scene.hand(1)
         scene.puppet.script.append(answers(10))
         scene.at(0, client.send, with_crc(asks(1)))
@@ -1001,7 +1002,7 @@ def test_a_client_whose_refusals_wait_in_line_is_read_no_further() -> None:
 def test_refusals_that_a_client_asks_for_again_are_delayed(
     listener: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with stage(write_policy="deny", **RTU_TOO) as scene:
+    with stage(write_rules=DENIED, **RTU_TOO) as scene:
         stubborn, other = scene.hand(listener), scene.hand()
         told: list[float] = []
 
@@ -1035,7 +1036,7 @@ def test_a_refusal_is_not_delayed_beyond_the_deadline() -> None:
 
 @contract("while 64 refusals wait, it is read no further.")
 def test_a_client_that_asks_for_many_refusals_is_read_no_further() -> None:
-    with stage(write_policy="deny") as scene:
+    with stage(write_rules=DENIED) as scene:
         client = scene.hand()
         scene.at(0, client.ask, sets(1))
         for number in range(1000):
@@ -1052,7 +1053,7 @@ def test_a_client_that_asks_for_many_refusals_is_read_no_further() -> None:
     ("settings", "codec", "message"),
     [
         ({"protocol": "iso8583"}, FramedDownstream, b"\0\0"),
-        ({"write_policy": "deny", **RTU_TOO}, RtuDownstream, with_crc(sets(1))),
+        ({"write_rules": DENIED, **RTU_TOO}, RtuDownstream, with_crc(sets(1))),
     ],
     ids=["keepalives", "refused writes"],
 )
@@ -2295,14 +2296,14 @@ def test_a_request_of_an_identifier_in_use_shares_no_response() -> None:
         }
 
 
-@pytest.mark.parametrize("policy", ["deny", "acknowledge"])
+@pytest.mark.parametrize("rules", [DENIED, ACKNOWLEDGED], ids=["deny", "acknowledge"])
 @contract(
     "a reply goes to the client only after those to its earlier requests of the same "
     "identifier",
     "| replies that wait for an earlier one of the same identifier | 64 a client |",
 )
-def test_what_needs_no_device_waits_for_the_same_identifier(policy: str) -> None:
-    with stage(write_policy=policy) as scene:
+def test_what_needs_no_device_waits_for_the_same_identifier(rules: Any) -> None:
+    with stage(write_rules=rules) as scene:
         client = scene.hand()
         scene.puppet.script.append(answers(2))
         scene.at(0, ask_as, 7, client, asks(1))
@@ -2312,7 +2313,7 @@ def test_what_needs_no_device_waits_for_the_same_identifier(policy: str) -> None
         [seen] = scene.mux.snapshot().clients
         assert seen.requests == 1 + 64
         scene.run_to(4)
-        said = sets if policy == "acknowledge" else lambda n: excuse(sets(n), 1)
+        said = sets if rules is ACKNOWLEDGED else lambda n: excuse(sets(n), 1)
         bodies = [heard.body for heard in client.heard]
         assert bodies == [answer(scene, asks(1)), *map(said, range(100))]
 
@@ -2389,7 +2390,7 @@ def test_what_differs_in_identifier_bytes_or_client_is_no_repetition() -> None:
 @contract("Each of the two gets its reply.")
 def test_the_repetition_of_a_refused_request_is_refused() -> None:
     """Even while the refusal of the first is delayed: it is no longer under way."""
-    with stage(write_policy="deny", unit_map=((5, 6),)) as scene:
+    with stage(write_rules=DENIED, unit_map=((5, 6),)) as scene:
         client = scene.hand()
         for moment in (0, 0.02, 0.04):
             scene.at(moment, ask_as, 7, client, sets(1))
@@ -2606,3 +2607,292 @@ def test_a_read_does_not_wait_for_a_client_that_does_not_read() -> None:
                 assert [heard.body for heard in client.heard] == [
                     answer(scene, asks(2))
                 ]
+
+
+# ---- rules for writes -----------------------------------------------------------
+
+
+@contract(
+    "Of `write_rules`, the first that matches a write decides: `allow`, `deny` "
+    "(exception 0x01) or `acknowledge`: the success response is made up and nothing is "
+    "sent",
+    "A write that matches none is allowed. Reads are not looked at.",
+    "A rule matches by the client's network, the unit of the device, the function code "
+    "and a range of registers or coils; what it does not name fits.",
+)
+def test_the_first_rule_that_matches_a_write_decides() -> None:
+    rules = (
+        rule("deny", units=(1,), functions=(6,), registers=(10, 19)),
+        rule("allow", registers=(0, 20)),
+        rule("acknowledge", "192.168.1.0/24", units=(1,)),
+    )
+    with stage(write_rules=rules) as scene:
+        client = scene.hand()
+        bodies = [sets(10), sets(9), sets(20), sets(21), sets(21, unit=2), asks(10)]
+        for moment, body in enumerate(bodies):
+            scene.at(moment, client.ask, body)
+        scene.run_to(9)
+        sent = [bodies[1], bodies[2], bodies[4], bodies[5]]
+        assert [asked.body for asked in scene.puppet.asked] == sent
+        assert client.heard == [
+            (at(0), 1, excuse(sets(10), 1)),
+            (at(1.1), 2, sets(9)),
+            (at(2.1), 3, sets(20)),
+            (at(3), 4, sets(21)),
+            (at(4.1), 5, sets(21, unit=2)),
+            (at(5.1), 6, answer(scene, asks(10))),
+        ]
+
+
+@contract(
+    "Only the function codes 5, 6, 15, 16, 22 and 23 fit a range, by what they write.",
+    "No write is cut in two: a rule that allows matches only what lies in its range as "
+    "a whole, any other whatever touches it; what is to be acknowledged and lies partly "
+    "outside gets 0x01.",
+)
+@pytest.mark.parametrize(
+    ("action", "told"),
+    [("allow", (0, 1, 1, 1)), ("deny", (1, 1, 0, 0)), ("acknowledge", (2, 1, 0, 0))],
+)
+def test_no_write_is_cut_in_two(action: str, told: tuple[int, ...]) -> None:
+    """0: it reaches the device; 1: it is refused; 2: it is acknowledged."""
+    rules = (rule(action, registers=(10, 19)), *(DENIED if action == "allow" else ()))
+    with stage(write_rules=rules) as scene:
+        client = scene.hand()
+        two = b"\1\x10\0%c\0\2\4\1\2\3\4"
+        file = b"\1\x15\7\6\0\1\0\x0a\0\0"
+        for moment, body in enumerate((two % 18, two % 19, two % 20, file)):
+            scene.at(moment, client.ask, body)
+        scene.run_to(9)
+        sent = {asked.body for asked in scene.puppet.asked}
+        refused = {heard.tid for heard in client.heard if heard.body[1] & 0x80}
+        for tid, (body, what) in enumerate(
+            zip((two % 18, two % 19, two % 20, file), told, strict=True), start=1
+        ):
+            assert (body in sent) is (what == 0), tid
+            assert (tid in refused) is (what == 1 or body == file), tid
+
+
+# ---- repeated writes ------------------------------------------------------------
+
+
+@contract(
+    "With `repeated_write_ttl`, a write that repeats to the byte the last one to its "
+    "unit gets the same success response and is not sent, until that time has passed "
+    "since that response came.",
+    "So one in that time reaches the device",
+)
+def test_a_repeated_write_is_confirmed_without_being_sent() -> None:
+    with stage(repeated_write_ttl=2) as scene:
+        client, other = scene.hand(), scene.hand()
+        for moment in (0, 1, 2.09, 2.11, 4.2, 4.22):
+            scene.at(moment, client.ask, sets(1))
+        scene.at(1.5, other.ask, sets(1), sets(1, unit=2))
+        scene.run_to(6)
+        assert [(asked.at, asked.body) for asked in scene.puppet.asked] == [
+            (at(0), sets(1)),
+            (at(1.5), sets(1, unit=2)),
+            (at(2.11), sets(1)),
+            (at(4.22), sets(1)),
+        ]
+        heard = [0.1, 1, 2.09, 2.21, 4.2, 4.32]
+        assert client.heard == [
+            (at(moment), tid, sets(1)) for tid, moment in enumerate(heard, start=1)
+        ]
+        assert other.heard[0] == (at(1.5), 1, sets(1))
+        snapshot = scene.mux.snapshot()
+        assert (snapshot.writes_repeated, snapshot.responses) == (4, 8)
+
+
+@contract("Off by default.")
+def test_repeated_writes_are_sent_by_default() -> None:
+    with stage() as scene:
+        client = scene.hand()
+        for moment in (0, 1):
+            scene.at(moment, client.ask, sets(1))
+        scene.run_to(2)
+        assert len(scene.puppet.asked) == 2
+
+
+@contract(
+    "It is sent if anything else may have changed the unit since: another write to it "
+    "or a broadcast came, a request to it got no response, or a connection to the "
+    "device ended.",
+)
+@pytest.mark.parametrize(
+    "between",
+    [sets(2), sets(1, unit=0), b"\1\x65\1", b"\1\x17\0\7\0\2\x50\0\0\2\4abcd"],
+    ids=["write", "broadcast", "unknown function", "read and write"],
+)
+def test_a_write_is_sent_again_after_another(between: bytes) -> None:
+    """Even while that waits for its turn."""
+    for pause in (1, 0.01):
+        with stage(repeated_write_ttl=60) as scene:
+            client, other, busy = (scene.hand() for _ in range(3))
+            scene.at(0, client.ask, sets(1))
+            scene.at(0.95, busy.ask, asks(9))
+            scene.at(1, other.ask, between)
+            scene.at(1 + pause, client.ask, sets(1))
+            scene.run_to(4)
+            bodies = [asked.body for asked in scene.puppet.asked]
+            assert bodies == [sets(1), asks(9), between, sets(1)]
+
+
+@contract("another write to it or a broadcast came")
+def test_a_repeated_write_stays_behind_one_that_waits() -> None:
+    with stage(repeated_write_ttl=60, request_delay=0.5) as scene:
+        client, other = scene.hand(), scene.hand()
+        scene.at(0, client.ask, sets(1))
+        scene.at(0.05, other.ask, sets(2))
+        scene.at(0.3, client.ask, sets(1))
+        scene.run_to(4)
+        bodies = [asked.body for asked in scene.puppet.asked]
+        assert bodies == [sets(1), sets(2), sets(1)]
+
+
+@contract("It is sent if anything else may have changed the unit since")
+def test_a_broadcast_is_never_confirmed_by_another() -> None:
+    with stage(repeated_write_ttl=60, framing="rtu") as scene:
+        client = scene.hand()
+        for moment in (0, 1):
+            scene.at(moment, client.ask, sets(1, unit=0))
+        scene.run_to(4)
+        assert len(scene.puppet.asked) == 2
+
+
+@contract("It is sent if anything else may have changed the unit since")
+def test_a_write_that_was_refused_or_acknowledged_is_no_other_write() -> None:
+    rules = (rule("deny", registers=(2, 2)), rule("acknowledge", registers=(3, 3)))
+    with stage(repeated_write_ttl=60, write_rules=rules) as scene:
+        client = scene.hand()
+        for moment, number in enumerate((1, 2, 3, 1)):
+            scene.at(moment, client.ask, sets(number))
+        scene.at(4, client.ask, sets(5, unit=2), asks(6))
+        scene.at(5, client.ask, sets(1))
+        scene.run_to(9)
+        bodies = [asked.body for asked in scene.puppet.asked]
+        assert bodies == [sets(1), sets(5, unit=2), asks(6)]
+
+
+@contract("a request to it got no response, or a connection to the device ended.")
+@pytest.mark.parametrize("reason", ["no response", "end", "reconnect", "exception"])
+def test_a_write_is_sent_again_when_the_device_may_have_been_off(reason: str) -> None:
+
+    def refuses(line: Line, tid: int, body: bytes) -> None:
+        line.say(line.stage.pack(tid, excuse(body, 4)))
+
+    with stage(repeated_write_ttl=60, timeout=1) as scene:
+        client = scene.hand()
+        if reason == "exception":
+            scene.puppet.script.append(refuses)
+        scene.at(0, client.ask, sets(1))
+        if reason == "no response":
+            scene.at(1, scene.puppet.script.append, says_nothing)
+            scene.at(1, client.ask, asks(1))
+        elif reason == "end":
+            scene.at(1, scene.puppet.hang_up, 1)
+        elif reason == "reconnect":
+            scene.at(1, lambda: scene.loop.create_task(scene.mux.reconnect()))
+        scene.at(3, client.ask, sets(1))
+        scene.run_to(4)
+        asked = [asked.body for asked in scene.puppet.asked]
+        assert asked.count(sets(1)) == 2
+        assert client.heard[-1] == (at(3.1), len(client.heard), sets(1))
+
+
+@contract(
+    "So is the write of a client with another one unanswered, or that stays with its "
+    "connection.",
+)
+def test_a_repeated_write_keeps_its_place_behind_another() -> None:
+    with stage(repeated_write_ttl=60) as scene:
+        client, other = scene.hand(), scene.hand()
+        scene.at(0, client.ask, sets(1))
+        scene.at(1, client.ask, sets(2, unit=2), sets(1))
+        scene.at(1.01, other.ask, sets(1))
+        scene.run_to(4)
+        bodies = [asked.body for asked in scene.puppet.asked]
+        assert bodies == [sets(1), sets(2, unit=2), sets(1), sets(1)]
+
+
+@contract("So is the write of a client with another one unanswered, or that stays")
+def test_the_writes_of_who_may_have_logged_in_are_sent() -> None:
+    with stage(repeated_write_ttl=60) as scene:
+        plain, logged_in = scene.hand(), scene.hand()
+        scene.at(0, logged_in.ask, b"\1\x41\1\2")
+        scene.at(1, logged_in.ask, sets(1))
+        scene.at(2, logged_in.ask, sets(1))
+        scene.at(3, plain.ask, sets(1))
+        scene.at(4, logged_in.ask, sets(1))
+        scene.at(5, plain.ask, sets(1))
+        scene.run_to(9)
+        asked = [asked.at for asked in scene.puppet.asked[1:]]
+        assert asked == [at(1), at(2), at(3), at(4), at(5)]
+
+
+@contract(
+    "Only writes that `acknowledge` covers are kept, one for each unit.",
+    "| confirmed writes that are kept | one for each unit |",
+)
+def test_only_writes_with_a_known_confirmation_are_kept() -> None:
+    bodies = [
+        b"\1\5\0\1\xff\0",
+        b"\1\x0f\x30\0\0\x20\4abcd",
+        b"\1\x10\x80\0\0\2\4abcd",
+        b"\1\x16\0\1\1\1\1\1",
+        b"\1\x17\0\7\0\2\x50\0\0\2\4abcd",
+    ]
+    with stage(repeated_write_ttl=60) as scene:
+        client = scene.hand()
+        for moment, body in enumerate(bodies):
+            scene.at(moment, client.ask, body)
+            scene.at(moment + 0.5, client.ask, body)
+        scene.run_to(9)
+        asked = Counter(asked.body for asked in scene.puppet.asked)
+        assert asked == {**dict.fromkeys(bodies, 1), bodies[-1]: 2}
+        assert client.heard[1].body == client.heard[0].body
+        assert client.heard[5].body == bodies[2][:6]
+
+
+@contract("and such a request shares no response.")
+def test_a_write_of_an_identifier_in_use_is_sent() -> None:
+    with stage(repeated_write_ttl=60) as scene:
+        client = scene.hand()
+        scene.at(0, ask_as, 7, client, sets(1))
+        scene.at(1, ask_as, 7, client, asks(1), sets(1))
+        scene.run_to(4)
+        bodies = [asked.body for asked in scene.puppet.asked]
+        assert bodies == [sets(1), asks(1), sets(1)]
+
+
+@contract("Nothing is cleared from the cache.")
+def test_a_repeated_write_clears_nothing_from_the_cache() -> None:
+    with stage(repeated_write_ttl=60, cache_ttl=60) as scene:
+        client = scene.hand()
+        for moment, body in enumerate((sets(1), asks(1), sets(1), asks(1))):
+            scene.at(moment, client.ask, body)
+        scene.run_to(9)
+        assert [asked.body for asked in scene.puppet.asked] == [sets(1), asks(1)]
+
+
+@contract("With `repeated_write_ttl`, a write that repeats to the byte the last one")
+def test_no_write_is_confirmed_while_paused_or_once_that_is_turned_off() -> None:
+    with stage(repeated_write_ttl=60) as scene:
+        client, slow = scene.hand(), scene.hand()
+        scene.at(0, client.ask, sets(1))
+        scene.at(1, slow.ask, asks(1))
+        scene.at(1.01, lambda: scene.loop.create_task(scene.mux.pause()))
+        scene.at(1.05, client.ask, sets(1))
+        scene.run_to(2)
+        assert client.heard[-1] == (at(1.05), 2, excuse(sets(1), NO_PATH))
+    with stage(repeated_write_ttl=60) as scene:
+        client = scene.hand()
+        for moment in (0, 2, 4):
+            scene.at(moment, client.ask, sets(1))
+        scene.run_to(1)
+        off = replace(scene.settings, repeated_write_ttl=0.0)
+        assert scene.run(scene.mux.apply(off))
+        scene.run_to(3)
+        assert scene.run(scene.mux.apply(scene.settings))
+        scene.run_to(5)
+        assert [asked.at for asked in scene.puppet.asked] == [at(0), at(2), at(4)]

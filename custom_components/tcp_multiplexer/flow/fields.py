@@ -45,6 +45,7 @@ from ..const import (
     CONF_PARITY,
     CONF_STOPBITS,
     CONF_UPDATE_INTERVAL,
+    CONF_WRITE_RULES,
     DEFAULT_UPDATE_INTERVAL,
     UPSTREAM_DIAL_IN,
     UPSTREAM_DIAL_IN_RTU,
@@ -68,6 +69,14 @@ from ..multiplexer import (
     SerialLine,
     Settings,
     protocols_with,
+)
+from .numbers import numbers_from, numbers_to_text
+from .write_rules import (
+    WRITE_RULES,
+    RowError,
+    check_clients,
+    rules_to_show,
+    rules_to_store,
 )
 
 # Types of settings that are typed as text
@@ -230,6 +239,7 @@ FIELDS: Final[dict[str, Any]] = {
         )
     ),
     CONF_ALLOW_SEND_REQUEST: BooleanSelector(),
+    CONF_WRITE_RULES: WRITE_RULES,
 }
 
 
@@ -259,11 +269,6 @@ def _any_networks(texts: list[str]) -> list[str]:
     return [str(ip_network(text.strip(), strict=False)) for text in texts or ()]
 
 
-def _numbers(text: str) -> list[int]:
-    """Parse "3, 4, 0x10"."""
-    return [int(part, 0) for part in text.replace(",", " ").split()]
-
-
 def _pairs(text: str) -> list[list[int]]:
     """Parse "1=10, 2=11"."""
     pairs = [
@@ -278,7 +283,7 @@ def _pairs(text: str) -> list[list[int]]:
 _STORED_BY_TYPE: Final[dict[Any, Callable[[Any], Any]]] = {
     bytes: lambda text: bytes.fromhex(text).hex(),
     _NETWORKS: _any_networks,
-    _NUMBERS: _numbers,
+    _NUMBERS: numbers_from,
     _PAIRS: _pairs,
 }
 _TO_STORE: Final[dict[str, Callable[[Any], Any]]] = {
@@ -293,11 +298,12 @@ _TO_STORE: Final[dict[str, Callable[[Any], Any]]] = {
     CONF_DEVICE: str.strip,
     TLS_SERVER_NAME: str.strip,
     CONF_CLIENT_NAMES: _names_from_rows,
+    CONF_WRITE_RULES: lambda rows: rules_to_store(rows or ()),
 }
 """From what is typed to what is stored; a ValueError means that it is invalid."""
 
 _SHOWN_BY_TYPE: Final[dict[Any, Callable[[Any], Any]]] = {
-    _NUMBERS: lambda numbers: ", ".join(map(str, numbers)),
+    _NUMBERS: numbers_to_text,
     _PAIRS: lambda pairs: ", ".join(f"{ask}={device}" for ask, device in pairs),
 }
 _TO_SHOW: Final[dict[str, Callable[[Any], Any]]] = {
@@ -310,6 +316,7 @@ _TO_SHOW: Final[dict[str, Callable[[Any], Any]]] = {
     CONF_CLIENT_NAMES: lambda names: [
         {_ADDRESS: address, _NAME: name} for address, name in names.items()
     ],
+    CONF_WRITE_RULES: rules_to_show,
 }
 """From what is stored to what a form shows."""
 
@@ -405,5 +412,20 @@ def to_store(field: str, typed: Any) -> Any:
     convert = _TO_STORE.get(field)
     try:
         return convert(typed) if convert else typed
+    except RowError as err:
+        raise FieldError(field, err.key, **err.placeholders) from None
     except ValueError:
         raise FieldError(field, f"invalid_{field}") from None
+
+
+def check_rules(values: Mapping[str, Any]) -> None:
+    """Check that the rules for writes name only clients that there are.
+
+    Raises:
+        FieldError: one is unknown.
+
+    """
+    try:
+        check_clients(values.get(CONF_WRITE_RULES, ()), values[CONF_CLIENT_NAMES])
+    except RowError as err:
+        raise FieldError(CONF_WRITE_RULES, err.key, **err.placeholders) from None

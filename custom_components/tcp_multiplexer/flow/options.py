@@ -40,6 +40,7 @@ from .fields import (
     TLS_CLIENT_CA,
     TLS_KEY,
     FieldError,
+    check_rules,
     client_tls_to_show,
     settings_in,
     to_store,
@@ -124,6 +125,7 @@ class TcpMultiplexerOptionsFlow(OptionsFlow):
         if user_input is not None:
             try:
                 values = sections.to_store(user_input)
+                check_rules(values)
                 # What the form did not show stays as it is.
                 kept = {k: v for k, v in entry.options.items() if k not in values}
                 options = kept | worth_storing(values, profile)

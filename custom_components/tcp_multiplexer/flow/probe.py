@@ -131,8 +131,7 @@ async def ask_running(
 
     The units that have answered before are tried; if there are none, the one in the
     settings, `units`, and the usual ones. The result is empty if there is no answer
-    within `seconds`, or if the write policy or the allowed functions and units
-    refuse the requests.
+    within `seconds`, or if the allowed functions and units refuse the requests.
     """
     settings = multiplexer.settings
     answering = [

@@ -39,6 +39,8 @@ from .settings import (
     SerialLine,
     Settings,
     SettingsError,
+    WriteAction,
+    WriteRule,
     make_protocol,
 )
 from .tls import TlsError, TlsListener, TlsUpstream
@@ -59,6 +61,8 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Parity",
     "DialIn",
     "Network",
+    "WriteAction",
+    "WriteRule",
     "SettingsError",
     "TlsError",
     # For forms: defaults and bounds of settings, device profiles, protocols

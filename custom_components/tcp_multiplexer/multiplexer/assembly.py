@@ -8,6 +8,7 @@ from .dispatch.cache import Cache
 from .dispatch.coalescing import Coalescer
 from .dispatch.connections import Connections
 from .dispatch.dispatcher import Dispatcher
+from .dispatch.last_writes import LastWrites
 from .dispatch.misfits import Misfits
 from .dispatch.recorder import Recorder
 from .dispatch.units import Units
@@ -52,7 +53,11 @@ def make_dispatcher(  # noqa: PLR0917 - the parts that it connects
         protocol,
         queue,
         Connections(settings, queue, timer, units),
-        Coalescer(Cache(timer, settings.cache_ttl), share=settings.share_reads),
+        Coalescer(
+            Cache(timer, settings.cache_ttl),
+            LastWrites(settings.repeated_write_ttl),
+            share=settings.share_reads,
+        ),
         recorder,
         Misfits(statistics, events, name),
         units,

@@ -302,6 +302,7 @@ class Multiplexer:
             reads_cached=statistics.reads_cached,
             writes_refused=statistics.writes_refused,
             writes_acknowledged=statistics.writes_acknowledged,
+            writes_repeated=statistics.writes_repeated,
             late_responses=statistics.late_responses,
             unsolicited_responses=statistics.unsolicited_responses,
             would_match_leniently=statistics.would_match_leniently,

@@ -24,6 +24,7 @@ from .protocols.options import (
     SettingsError,
 )
 from .tls import TlsListener, TlsUpstream
+from .write_rules import WriteAction, WriteRule
 
 __all__ = [
     "ROWS",
@@ -35,19 +36,10 @@ __all__ = [
     "SerialLine",
     "Settings",
     "SettingsError",
-    "WritePolicy",
+    "WriteAction",
+    "WriteRule",
     "make_protocol",
 ]
-
-
-class WritePolicy(enum.StrEnum):
-    """What to do with a write."""
-
-    ALLOW = "allow"
-    DENY = "deny"
-    """Refuse it (Modbus: exception 0x01)."""
-    ACKNOWLEDGE = "acknowledge"
-    """Answer it as if it had been carried out, without sending it."""
 
 
 class Section(enum.StrEnum):
@@ -278,16 +270,21 @@ class Settings:
         True, Section.MODBUS, "serve writes before reads, within bounds", live=True
     )
     """Clients whose next request is a write are served before others."""
-    write_policy: WritePolicy = _row(
-        WritePolicy.ALLOW,
-        Section.MODBUS,
-        "what to do with writes; acknowledge answers them without sending",
-        live=True,
-    )
-    write_networks: tuple[Network, ...] = _row(
+    write_rules: tuple[WriteRule, ...] = _row(
         (),
         Section.MODBUS,
-        "clients that may write regardless of the policy (default: none)",
+        "what to do with some writes, such as 'deny 192.168.1.0/24 unit=1 "
+        "function=6,16 registers=100-200'; or allow, or acknowledge, which answers "
+        "without sending. The first rule that matches decides; what matches none is "
+        "allowed. May be repeated",
+        live=True,
+    )
+    repeated_write_ttl: float = _row(
+        0.0,
+        Section.MODBUS,
+        "confirm a write without sending it if it repeats the last one of its unit, "
+        "for this long after that was confirmed",
+        bounds=(0, 3600),
         live=True,
     )
     allowed_functions: tuple[int, ...] = _row(

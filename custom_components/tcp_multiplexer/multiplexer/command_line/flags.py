@@ -12,6 +12,7 @@ import dataclasses
 import enum
 from typing import Any, NoReturn, override
 
+from ..checks import chosen
 from ..networks import Network
 from ..profiles import PROFILES
 from ..protocols import PROTOCOLS, protocols_with
@@ -25,6 +26,8 @@ from ..settings import (
     SerialLine,
     Settings,
     SettingsError,
+    WriteAction,
+    WriteRule,
 )
 from ..tls import TlsListener, TlsUpstream
 from .values import (
@@ -36,6 +39,7 @@ from .values import (
     numbers,
     target,
     unit_pairs,
+    write_rule,
 )
 
 GO_DEFAULTS: dict[str, Any] = {
@@ -96,6 +100,11 @@ _FLAGS_BY_TYPE: dict[Any, dict[str, Any]] = {
     float: {"type": duration, "metavar": "DURATION"},
     int: {"type": int, "metavar": "N"},
     tuple[Network, ...]: {"type": networks, "metavar": "NETWORK,..."},
+    tuple[WriteRule, ...]: {
+        "type": write_rule,
+        "action": "append",
+        "metavar": "RULE",
+    },
     tuple[int, ...]: {"type": numbers, "metavar": "N,..."},
     tuple[tuple[int, int], ...]: {"type": unit_pairs, "metavar": "CLIENT:DEVICE,..."},
 }
@@ -104,6 +113,7 @@ _FLAGS_BY_TYPE: dict[Any, dict[str, Any]] = {
 _NAMES: dict[str, tuple[str, ...]] = {
     "connect_delay": ("--delay", "--connect-delay"),
     "quiet": ("--quiet-time",),
+    "write_rules": ("--write-rule",),
 }
 """Flags that are not named after their fields."""
 
@@ -132,6 +142,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         row = ROWS.get(field.name)
         if row is not None and row.section is not None:
             _add_setting(groups[row.section], field, row)
+    _add_short_rules(groups[Section.MODBUS])
     _add_tls(parser)
     group = _Group(parser, "logging")
     group.add(
@@ -152,6 +163,25 @@ def _add_setting(group: _Group, field: dataclasses.Field[Any], row: Row) -> None
         options = {**options, "metavar": "BYTES"}
     names = _NAMES.get(field.name) or (_flag(field.name),)
     group.add(*names, dest=field.name, help=row.help, **options)
+
+
+_SHORT_RULES = ("write_networks", "write_policy")
+"""Flags that stand for rules for writes, behind all others."""
+
+
+def _add_short_rules(group: _Group) -> None:
+    group.add(
+        "--write-networks",
+        type=networks,
+        metavar="NETWORK,...",
+        help="the same as --write-rule 'allow NETWORK,...', before --write-policy",
+    )
+    group.add(
+        "--write-policy",
+        metavar="|".join(WriteAction),
+        help="the same as --write-rule with this action alone, behind all other rules "
+        "(default allow)",
+    )
 
 
 def _add_addresses(parser: argparse.ArgumentParser) -> None:
@@ -300,6 +330,7 @@ def make_settings(given: argparse.Namespace) -> Settings:
     values["tls"] = _tls_upstream(values)
     values["more_listeners"] = _more_listeners(values)
     try:
+        values["write_rules"] = _write_rules(values)
         return Settings(**values)
     except SettingsError as err:
         message = f"{flag_of(err.field)}: {err.message}"
@@ -334,7 +365,8 @@ def _check_meaning(given: argparse.Namespace, protocol: str) -> None:
 
     """
     for field in vars(given):
-        protocols = protocols_with(field)
+        named = "write_rules" if field in _SHORT_RULES else field
+        protocols = protocols_with(named)
         if protocol in PROTOCOLS and protocol not in protocols:
             others = ", ".join(protocols)
             message = f"has no effect with {protocol}; use it with {others}"
@@ -346,6 +378,22 @@ def _take(values: dict[str, Any], prefix: str, names: Sequence[str]) -> dict[str
     return {
         name: values.pop(prefix + name) for name in names if prefix + name in values
     }
+
+
+def _write_rules(values: dict[str, Any]) -> tuple[WriteRule, ...]:
+    """Return the rules for writes, with those that the short forms stand for.
+
+    Raises:
+        SettingsError: there is no such policy.
+
+    """
+    rules: list[WriteRule] = values.pop("write_rules", [])
+    if allowed := values.pop("write_networks", ()):
+        rules = [*rules, WriteRule(action=WriteAction.ALLOW, networks=allowed)]
+    if policy := values.pop("write_policy", ""):
+        action = chosen("write_policy", WriteAction, policy)
+        rules = [*rules, WriteRule(action=action)]
+    return tuple(rules)
 
 
 def _tls_upstream(values: dict[str, Any]) -> TlsUpstream | None:

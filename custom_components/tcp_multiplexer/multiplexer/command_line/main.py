@@ -32,7 +32,7 @@ from .report import report
 
 PROGRAM = "tcp-multiplexer"
 _GC_THRESHOLD = 5_000
-"""Objects until the collector looks for cycles: some 200 connections, each one cycle."""
+"""Objects until the collector looks for cycles: some 200 connections make as many."""
 LOGGER = logging.getLogger(__name__)
 
 STOP_SECONDS = 1.5

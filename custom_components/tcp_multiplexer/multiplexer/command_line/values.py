@@ -5,16 +5,21 @@ to write instead.
 """
 
 import argparse
+from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 import re
 from typing import Any
 
 from ..networks import Network
-from ..settings import DialIn, SerialLine, SettingsError
+from ..settings import DialIn, SerialLine, SettingsError, WriteRule
 
 _SERIAL = "serial:"
 _DIAL_IN = "dial-in:"
+_RULE_EXAMPLE = (
+    "write allow, deny or acknowledge, then what it is about: networks, unit=1,2, "
+    "function=6,16, registers=100-200"
+)
 _LINE_EXAMPLE = "write serial:/dev/ttyUSB0?baudrate=9600&parity=even&stopbits=1"
 
 type _Address = tuple[str | None, int]
@@ -136,6 +141,42 @@ def unit_pairs(text: str) -> tuple[tuple[int, int], ...]:
             raise argparse.ArgumentTypeError(message)
         pairs.append((int(match[1]), int(match[2])))
     return tuple(pairs)
+
+
+def write_rule(text: str) -> WriteRule:
+    """Return a rule from an action, networks, and conditions such as `unit=1`."""
+    action, *others = text.split() or [""]
+    given: dict[str, Any] = {"action": action}
+    for word in others:
+        name, separator, value = word.partition("=")
+        try:
+            if separator:
+                field, parse = _CONDITIONS[name.removesuffix("s")]
+                given[field] = (*given.get(field, ()), *parse(value))
+            else:
+                given["networks"] = (*given.get("networks", ()), *networks(word))
+        except (KeyError, ValueError, argparse.ArgumentTypeError) as err:
+            message = f"{word!r} is no condition; {_RULE_EXAMPLE}"
+            raise argparse.ArgumentTypeError(message) from err
+    try:
+        return WriteRule(**given)
+    except SettingsError as err:
+        message = f"{text!r}: {err.message}; {_RULE_EXAMPLE}"
+        raise argparse.ArgumentTypeError(message) from err
+
+
+def _range(text: str) -> tuple[int, int]:
+    """Return the first and the last number of `100-200`, or of `100`."""
+    first, _, last = text.partition("-")
+    return int(first, 0), int(last or first, 0)
+
+
+_CONDITIONS: dict[str, tuple[str, Callable[[str], tuple[int, ...]]]] = {
+    "unit": ("units", numbers),
+    "function": ("functions", numbers),
+    "register": ("registers", _range),
+}
+"""By their names, which may also be in the plural: what they set."""
 
 
 def hex_bytes(text: str) -> bytes:

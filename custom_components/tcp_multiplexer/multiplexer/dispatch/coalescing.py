@@ -21,15 +21,20 @@ if TYPE_CHECKING:
     from ..protocols.base import Request, ShareKey
     from .cache import Cache
     from .exchange import Exchange
+    from .last_writes import LastWrites
 
 
 class Coalescer:
     """Which read leads the identical ones, and which response may be cached."""
 
-    def __init__(self, cache: Cache, *, share: bool) -> None:
-        """Join identical reads if `share`; keep responses in `cache`, if it is used."""
+    def __init__(self, cache: Cache, last_writes: LastWrites, *, share: bool) -> None:
+        """Join identical reads if `share`; keep responses in `cache`, if it is used.
+
+        `last_writes` learns of every write.
+        """
         self.share = share
         self.cache = cache
+        self.last_writes = last_writes
         self.leaders: dict[ShareKey, Exchange] = {}
         """Unanswered reads, except those that a write has made stale."""
 
@@ -59,8 +64,11 @@ class Coalescer:
         scope, everywhere = request.writes, not request.expects_reply
         if everywhere:
             self.cache.clear()
+            self.last_writes.clear()
         else:
             self.cache.clear_scope(scope)
+            if self.last_writes.ttl:
+                self.last_writes.forget(scope)
         for key, leader in tuple(self.leaders.items()):
             if leader.attempts and (everywhere or key[0] == scope):
                 del self.leaders[key]

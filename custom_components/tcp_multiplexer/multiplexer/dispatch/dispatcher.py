@@ -89,7 +89,8 @@ class Dispatcher(UpstreamOwner):
         self._queue = queue
         self._coalescer = coalescer
         self._cache = coalescer.cache
-        self._sharing = Sharing(coalescer, queue, recorder, timer)
+        self._last_writes = coalescer.last_writes
+        self._sharing = Sharing(protocol, coalescer, queue, recorder, timer)
         self.unanswered = Unanswered(self, queue, coalescer, self._sharing, recorder)
         self._units = units
         self.expiry = Expiry(self, queue, connections, units, misfits, coalescer.cache)
@@ -113,6 +114,7 @@ class Dispatcher(UpstreamOwner):
         self._update_guard()
         self._coalescer.share = settings.share_reads
         self._cache.apply(settings.cache_ttl)
+        self._last_writes.apply(settings.repeated_write_ttl)
         self._queue.shorten(self._loop.time() + settings.timeout)
 
     def _update_guard(self) -> None:
@@ -159,6 +161,13 @@ class Dispatcher(UpstreamOwner):
             ):
                 return
         elif request.writes is not None:
+            if (
+                self._last_writes.ttl
+                and not alone
+                and self.supply.willing
+                and self._sharing.confirm(exchange)
+            ):
+                return
             if exchange.requester.joined:
                 for read in self._sharing.part_reads(exchange.requester):
                     self.place(read, read.request.share_key)
@@ -308,6 +317,8 @@ class Dispatcher(UpstreamOwner):
             requester.writing -= 1
             self._coalescer.wrote(request)  # older values are stale from here on
             self._queue.ended(exchange)
+            if self._last_writes.ttl:
+                self._sharing.keep_write(exchange, response, now)
             if request.may_log_in and not self._protocol.is_exception(response):
                 pin(requester, upstream)
         if requester.counted:
@@ -375,6 +386,7 @@ class Dispatcher(UpstreamOwner):
     def lost(self, upstream: Upstream, reason: CloseReason, detail: str) -> None:
         now = self._loop.time()
         upstream.ready = False
+        self._last_writes.clear()
         dismissed = unpin(upstream, self._queue.requesters())
         unfinished = list(upstream.in_flight.values())
         if unfinished and upstream.quiet:

@@ -1,4 +1,4 @@
-"""Decides which requests may pass: by the write policy, and by the protocol's rules.
+"""Decides which requests may pass: by the rules for writes, and by the protocol's.
 
 The rules are the owner's. This module only applies them; counting, reporting and
 answering are up to its caller.
@@ -7,14 +7,15 @@ answering are up to its caller.
 import enum
 from typing import TYPE_CHECKING, Any
 
-from ..networks import HOST_ADDRESS, is_in
+from ..networks import HOST_ADDRESS
 from ..protocols.base import Failure
-from ..settings import WritePolicy
+from ..write_rules import WriteAction
 
 if TYPE_CHECKING:
     from ..networks import Address
-    from ..protocols.base import Protocol, Request
+    from ..protocols.base import Protocol, Request, Written
     from ..settings import Settings
+    from ..write_rules import WriteRule
 
 
 class Verdict(enum.Enum):
@@ -33,10 +34,11 @@ class Policy:
 
     def __init__(self, settings: Settings, protocol: Protocol[Any]) -> None:
         """Apply the rules in `settings`, including those that only `protocol` knows."""
-        self._writes = settings.write_policy
-        self._write_networks = settings.write_networks
+        self._write_rules = settings.write_rules
         self._rules = protocol.rules(settings)
-        self.active = self._rules is not None or self._writes is not WritePolicy.ALLOW
+        self.active = self._rules is not None or any(
+            rule.action is not WriteAction.ALLOW for rule in self._write_rules
+        )
         """Whether any rule could stop a request."""
 
     def judge(self, request: Request, address: Address) -> Verdict:
@@ -46,16 +48,23 @@ class Policy:
             if failure is not None:
                 too_large = failure is Failure.TOO_LARGE
                 return Verdict.REFUSE_SIZE if too_large else Verdict.REFUSE
-        if (
-            self._writes is WritePolicy.ALLOW
-            or request.writes is None
-            or is_in(address, self._write_networks)
-        ):
+        if not self._write_rules or request.writes is None:
             return Verdict.PASS
-        if self._writes is WritePolicy.ACKNOWLEDGE:
-            return Verdict.ACKNOWLEDGE
-        return Verdict.REFUSE
+        written = request.written
+        for rule in self._write_rules:
+            if rule.matches(written, address):
+                return _verdict(rule, written)
+        return Verdict.PASS
 
     def permits(self, request: Request) -> bool:
         """Return whether the program itself may send a request, such as a probe."""
         return self.judge(request, HOST_ADDRESS) is Verdict.PASS
+
+
+def _verdict(rule: WriteRule, written: Written) -> Verdict:
+    """Return what a rule decides about a write that matches it."""
+    if rule.action is WriteAction.ALLOW:
+        return Verdict.PASS
+    if rule.action is WriteAction.ACKNOWLEDGE and rule.contains(written):
+        return Verdict.ACKNOWLEDGE
+    return Verdict.REFUSE

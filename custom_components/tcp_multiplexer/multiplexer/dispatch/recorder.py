@@ -73,6 +73,12 @@ class Recorder:
         exchange.sent, exchange.attempts = now, 1
         self.answered(exchange, response, now)
 
+    def write_repeated(self, exchange: Exchange, response: Any, now: float) -> None:
+        """Count a write that the confirmation of the same one before it answers."""
+        self._statistics.writes_repeated += 1
+        exchange.sent, exchange.attempts = now, 1
+        self.answered(exchange, response, now)
+
     def failed(self, exchange: Exchange, failure: Failure, now: float) -> None:
         """Count a request that gets no response."""
         statistics = self._statistics

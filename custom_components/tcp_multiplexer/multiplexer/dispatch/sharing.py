@@ -1,9 +1,9 @@
 """Requests that are not sent: a response to an identical one answers them.
 
-That may be one in the cache. Else each follows its leader, a request that is pending or
-in flight, and counts as pending until that ends. It has a deadline of its own, and may
-part from its leader: to fail at that deadline, to be asked for itself, or because its
-client has left.
+That may be one in the cache, or the confirmation of the last write. Else each follows
+its leader, a request that is pending or in flight, and counts as pending until that
+ends. It has a deadline of its own, and may part from its leader: to fail at that
+deadline, to be asked for itself, or because its client has left.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from ..protocols.base import Failure
 from .exchange import NOBODY, Repetition
 
 if TYPE_CHECKING:
-    from ..protocols.base import ShareKey
+    from ..protocols.base import Protocol, ShareKey
     from .coalescing import Coalescer
     from .exchange import Exchange, Requester
     from .queue import RequestQueue
@@ -25,13 +25,16 @@ class Sharing:
 
     def __init__(
         self,
+        protocol: Protocol[Any],
         coalescer: Coalescer,
         queue: RequestQueue,
         recorder: Recorder,
         timer: Timer,
     ) -> None:
+        self._protocol = protocol
         self._coalescer = coalescer
         self._cache = coalescer.cache
+        self._last_writes = coalescer.last_writes
         self._queue = queue
         self._recorder = recorder
         self._timer = timer
@@ -53,6 +56,30 @@ class Sharing:
             return False
         self.join(exchange, leader)
         return True
+
+    def confirm(self, exchange: Exchange) -> bool:
+        """Confirm a write that repeats the last one of its unit, if that is allowed."""
+        requester, now = exchange.requester, exchange.arrived
+        if requester.writing or requester.pinned:
+            return False
+        response = self._last_writes.confirmation(exchange.request, now)
+        if response is None:
+            return False
+        self._recorder.write_repeated(exchange, response, now)
+        requester.answered(exchange, response)
+        return True
+
+    def keep_write(self, exchange: Exchange, response: Any, now: float) -> None:
+        """Keep a write that was confirmed, unless another one is on its way."""
+        request = exchange.request
+        if (
+            request.expects_reply
+            and not self._protocol.is_exception(response)
+            and self._protocol.acknowledge(request) is not None
+            and not exchange.requester.pinned
+            and not self._queue.writing(request.writes)
+        ):
+            self._last_writes.put(request, response, now)
 
     def repeat(self, exchange: Repetition, first: Exchange) -> Failure | None:
         """Let a request end as `first` does; return its failure if it has failed."""

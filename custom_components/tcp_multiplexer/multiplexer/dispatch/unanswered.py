@@ -69,6 +69,8 @@ class Unanswered:
         if exchange.request.writes is not None:
             requester.writing -= 1
             self._coalescer.wrote(exchange.request)
+        if exchange.attempts:  # the unit may have been off
+            self._coalescer.last_writes.forget(exchange.request.unit)
         requester.failed(exchange, failure)
         for follower in tuple(exchange.followers):
             if isinstance(follower, Repetition):

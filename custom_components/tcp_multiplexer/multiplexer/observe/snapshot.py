@@ -121,6 +121,8 @@ class Snapshot:
     """Writes refused by the owner's rules."""
     writes_acknowledged: int
     """Writes answered as if carried out, but not sent, by the owner's rules."""
+    writes_repeated: int
+    """Writes confirmed without being sent, since they repeated the last one."""
     late_responses: int
     unsolicited_responses: int
     would_match_leniently: int

@@ -176,6 +176,7 @@ class Statistics:
         self.reads_cached = 0
         self.writes_refused = 0
         self.writes_acknowledged = 0
+        self.writes_repeated = 0
         self.late_responses = 0
         self.unsolicited_responses = 0
         self.would_match_leniently = 0

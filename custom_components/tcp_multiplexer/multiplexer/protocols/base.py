@@ -60,6 +60,15 @@ type ShareKey = bytes
 """Identifies what a request reads; the first byte is the scope (`Request.writes`)."""
 
 
+class Written(NamedTuple):
+    """What a write changes, for the owner's rules."""
+
+    unit: int
+    function: int
+    registers: tuple[int, int] | None
+    """The first and the last register, or coil. None: it names none."""
+
+
 class Request:
     """One complete request, in a form that does not depend on the client."""
 
@@ -112,6 +121,16 @@ class Request:
     def subject(self) -> Hashable | None:
         """What of the unit is asked for: the same for all reads that begin alike."""
         return None
+
+    @property
+    def written(self) -> Written:
+        """What it changes; only asked of what `writes`.
+
+        Raises:
+            NotImplementedError: the protocol has no rules for writes.
+
+        """
+        raise NotImplementedError
 
 
 class Reply(NamedTuple):

@@ -6,7 +6,7 @@ PDU, as requests carry it; response payloads likewise.
 
 from typing import override
 
-from ..base import Failure, Request
+from ..base import Failure, Request, Written
 from ..outline import Outline
 from .quantities import MAX_REGISTERS, is_possible
 
@@ -30,6 +30,7 @@ _EXCEPTION_CODES = {
     Failure.TOO_LARGE: _ILLEGAL_DATA_VALUE,
 }
 
+_LAST_REGISTER = 0xFFFF
 _DIAGNOSTICS = 0x08
 _ENCAPSULATED = 0x2B
 _READ_DEVICE_IDENTIFICATION = 0x0E
@@ -102,6 +103,12 @@ class ModbusRequest(Request):
     def subject(self) -> bytes:
         return self.payload[:4]  # unit, function and address
 
+    @property
+    @override
+    def written(self) -> Written:
+        unit, function = self.payload[:2]
+        return Written(unit, function, registers_written(self.payload))
+
 
 class PlainRead(ModbusRequest):
     """A request of functions 1 to 4, as nearly all are: made in half the time."""
@@ -165,6 +172,26 @@ def registers_read(payload: bytes) -> int:
     if payload[1] not in _REGISTER_READS:
         return 0
     return int.from_bytes(payload[4:6])
+
+
+def registers_written(payload: bytes) -> tuple[int, int] | None:
+    """Return the first and the last register, or coil, that a write changes.
+
+    None if its function names none. What is cut short, or reaches beyond the last
+    register, may change any.
+    """
+    function = payload[1]
+    at = 6 if function == 0x17 else 2
+    count = 1
+    if function in {0x0F, 0x10, 0x17}:
+        count = int.from_bytes(payload[at + 2 : at + 4])
+    elif function not in {5, 6, 0x16}:
+        return None
+    first = int.from_bytes(payload[at : at + 2])
+    last = first + count - 1
+    if len(payload) < at + 4 or last > _LAST_REGISTER:
+        return 0, _LAST_REGISTER
+    return first, last
 
 
 def is_retry_safe(payload: bytes) -> bool:

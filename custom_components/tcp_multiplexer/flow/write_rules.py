@@ -1,0 +1,137 @@
+"""The list of rules for writes in the form: what may be typed, and how it is stored."""
+
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_network
+from typing import Any, Final
+
+from homeassistant.helpers.selector import (
+    ObjectSelector,
+    ObjectSelectorConfig,
+    ObjectSelectorField,
+)
+
+from ..const import CONF_WRITE_RULES
+from ..entry_settings import networks_of
+from ..multiplexer import SettingsError, WriteAction, WriteRule
+from .numbers import numbers_from, numbers_to_text, range_from
+
+_ACTION: Final = "action"
+_CLIENTS: Final = "clients"
+_UNITS: Final = "units"
+_FUNCTIONS: Final = "functions"
+_REGISTERS: Final = "registers"
+
+
+class RowError(ValueError):
+    """What was typed in a row cannot be used; `key` names the translated reason."""
+
+    def __init__(self, row: int, condition: str, value: str) -> None:
+        super().__init__(row, condition, value)
+        self.key = f"invalid_rule_{condition}"
+        self.placeholders = {"row": str(row), "value": value}
+
+
+def _text(before: str = "", *, several: bool = False) -> ObjectSelectorField:
+    """Return the field of a condition; `before` says in the list what it is."""
+    return ObjectSelectorField(
+        selector={"text": {"prefix": before, "multiple": several}}
+    )
+
+
+WRITE_RULES: Final = ObjectSelector(
+    ObjectSelectorConfig(
+        multiple=True,
+        translation_key=CONF_WRITE_RULES,
+        fields={
+            _ACTION: ObjectSelectorField(
+                # Rows show what is chosen as it is, so these words have no others.
+                selector={"select": {"options": [str(each) for each in WriteAction]}},
+                required=True,
+            ),
+            _CLIENTS: _text(several=True),
+            # These abbreviations are the same in every language.
+            _UNITS: _text("Unit "),
+            _FUNCTIONS: _text("FC "),
+            _REGISTERS: _text("Register "),
+        },
+    )
+)
+
+
+def _clients_from(texts: list[str]) -> list[str]:
+    """Parse networks; what is none is the name of a client."""
+    clients = []
+    for text in filter(None, map(str.strip, texts)):
+        try:
+            clients.append(str(ip_network(text, strict=False)))
+        except ValueError:
+            clients.append(text)
+    return clients
+
+
+_READERS: Final[dict[str, Callable[[Any], list[Any]]]] = {
+    _CLIENTS: _clients_from,
+    _UNITS: numbers_from,
+    _FUNCTIONS: numbers_from,
+    _REGISTERS: range_from,
+}
+"""From what is typed to what is stored, by condition."""
+
+
+def rules_to_store(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Convert what was typed to what is stored.
+
+    Raises:
+        RowError: a condition cannot be read.
+
+    """
+    return [_row_to_store(number, row) for number, row in enumerate(rows, 1)]
+
+
+def _row_to_store(number: int, row: Mapping[str, Any]) -> dict[str, Any]:
+    stored: dict[str, Any] = {_ACTION: row[_ACTION]}
+    for condition, read in _READERS.items():
+        if not (typed := row.get(condition)):
+            continue
+        try:
+            value = read(typed)
+            if condition != _CLIENTS:
+                WriteRule(action=WriteAction.DENY, **{condition: tuple(value)})
+        except ValueError:
+            raise RowError(number, condition, typed) from None
+        if value:
+            stored[condition] = value
+    return stored
+
+
+def check_clients(rules: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
+    """Check that every client of stored rules is a network, or has its name in `names`.
+
+    Raises:
+        RowError: one is neither.
+
+    """
+    for number, rule in enumerate(rules, 1):
+        for client in rule.get(_CLIENTS, ()):
+            try:
+                networks_of(client, names)
+            except SettingsError:
+                raise RowError(number, _CLIENTS, client) from None
+
+
+_SHOWN: Final[dict[str, Callable[[list[int]], str]]] = {
+    _UNITS: numbers_to_text,
+    _FUNCTIONS: numbers_to_text,
+    _REGISTERS: lambda range_: "-".join(map(str, range_)),
+}
+
+
+def rules_to_show(rules: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Convert what is stored to the rows of the form."""
+    return [
+        {
+            condition: show(value) if (show := _SHOWN.get(condition)) else value
+            for condition, value in rule.items()
+        }
+        for rule in rules
+    ]
