@@ -24,7 +24,7 @@ from custom_components.tcp_multiplexer.multiplexer.limits import (
 )
 
 from .bounds import Bounds
-from .dialects import Ask, Dialect, Verdict
+from .dialects import Ask, Dialect, Verdict, covers
 from .network import Link, Network, ProgramEndpoint
 from .questions import Asker, Question, Violation
 from .rules import Rules
@@ -133,6 +133,8 @@ class Watch:
         self.backoff = settings.reconnect_backoff
         self.remembers = settings.cache_ttl > 0
         """A read may be answered without having been sent."""
+        self.shares = settings.share_reads
+        """A read may be answered by the answer to another."""
         self.max_clients = settings.max_clients
         self.rules = Rules(settings)
         on_line = settings.framing == "rtu"
@@ -160,6 +162,7 @@ class Watch:
         self.request_delay = min(self.request_delay, settings.request_delay)
         self.backoff = min(self.backoff, settings.reconnect_backoff)
         self.remembers |= settings.cache_ttl > 0
+        self.shares |= settings.share_reads
         self.max_clients = settings.max_clients
         self.rules.applied(settings)
         for asker in self._askers:
@@ -273,6 +276,8 @@ class Watch:
         if len(same) > 1:
             for other in same:
                 other.alike = True
+        elif self.shares and any(covers(other, question.ask) for other in self._open):
+            question.alike = True
         if question.ask.writes is not None and not barred:
             self._writes.setdefault(question.ask.writes, {})[question] = None
         self._await(question, now)

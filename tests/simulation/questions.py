@@ -72,7 +72,8 @@ class Question:
         """It may be refused at once, and that be told later: its client asks again
         what was refused just before."""
         self.alike = False
-        """Another asks the very same: whose is whose cannot be told upstream."""
+        """Another asks the very same, or more: whose is whose cannot be told upstream.
+        """
         self.handed = False
         """It may have been handed to a connection that was lost before it went."""
         self.size = 0

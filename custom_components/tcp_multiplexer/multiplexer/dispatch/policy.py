@@ -56,6 +56,11 @@ class Policy:
             return Verdict.ACKNOWLEDGE
         return Verdict.REFUSE
 
+    def parts(self, request: Request) -> list[Request]:
+        """Return the requests in which a read is to be asked; none: as it is."""
+        return [] if self._rules is None else self._rules.parts(request)
+
     def permits(self, request: Request) -> bool:
         """Return whether the program itself may send a request, such as a probe."""
-        return self.judge(request, HOST_ADDRESS) is Verdict.PASS
+        passes = self.judge(request, HOST_ADDRESS) is Verdict.PASS
+        return passes and not self.parts(request)

@@ -8,6 +8,7 @@ from typing import override
 
 from ..base import Failure, Request
 from ..outline import Outline
+from .extent import ModbusExtent, extent_of
 from .quantities import MAX_REGISTERS, is_possible
 
 EXCEPTION_BIT = 0x80
@@ -101,6 +102,11 @@ class ModbusRequest(Request):
     @override
     def subject(self) -> bytes:
         return self.payload[:4]  # unit, function and address
+
+    @property
+    @override
+    def extent(self) -> ModbusExtent | None:
+        return extent_of(self.payload)
 
 
 class PlainRead(ModbusRequest):
