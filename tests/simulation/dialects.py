@@ -31,7 +31,7 @@ RARE_ON_LINES = _RARE[:5] + _RARE[6:8]
 """Those whose answers are as long as the function says."""
 _WRITES = frozenset({0x05, 0x06, 0x0F, 0x10, 0x16, 0x17, 0x41})
 _RETRY_SAFE = frozenset({0x01, 0x02, 0x03, 0x04, 0x07, 0x11, 0x2B})
-_PATTERN = 4096
+_PATTERN = 8192
 
 
 class Verdict(enum.IntEnum):

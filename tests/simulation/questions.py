@@ -35,6 +35,7 @@ class Question:
         "handed",
         "links",
         "number",
+        "parts",
         "passed",
         "said",
         "sent",
@@ -66,6 +67,8 @@ class Question:
         """Which of the owner's settings were in force when it arrived."""
         self.barred = False
         """A rule of the owner's answers it, not the device."""
+        self.parts: list[list[bytes]] = []
+        """In which parts it may be asked, if it is longer than the device takes."""
         self.beside = False
         """It was sent while another was overdue, and may be lost in a gateway."""
         self.delayed = False

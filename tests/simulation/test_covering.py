@@ -6,6 +6,7 @@ import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import Framing, ListenerSettings
 from tests.engine.serial_line import with_crc
+from tests.solarman import SERIAL
 
 from .clients import Temper
 from .contract import contract
@@ -209,7 +210,8 @@ def test_a_read_of_the_cache_is_not_known_to_be_answered() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"framing": "rtu"}, {"framing": "solarman", "logger_serial": 1}]
+    "settings",
+    [{}, {"framing": "rtu"}, {"framing": "solarman", "logger_serial": SERIAL}],
 )
 def test_it_does_not_matter_how_the_device_frames(settings: dict[str, Any]) -> None:
     with stage(**settings, cache_ttl=1) as scene:
