@@ -672,7 +672,7 @@ class Watch:
             or question.gone_turn is not None
             or question.links[-1].program.is_closing()
             # or at least a part of it has
-            or question.parts
+            or bool(question.parts)
             # a task awaits the end, which runs later
             or question.asker.host
             or question.asker.owes_before(question)

@@ -230,7 +230,7 @@ def test_it_does_not_matter_how_clients_frame() -> None:
     with stage(more_listeners=(rtu,)) as scene:
         first, second = scene.hand(), scene.hand(1)
         heard = bytearray()
-        second.data_received = heard.extend  # type: ignore[method-assign]
+        second.data_received = heard.extend  # type: ignore[method-assign, assignment]
         scene.at(0, first.ask, WHOLE)
         scene.at(0.02, second.send, with_crc(PIECE))
         scene.run_to(1)

@@ -10,7 +10,15 @@ from tests.solarman import SERIAL
 
 from .clients import Temper
 from .contract import contract
-from .dialects import CELLS_EACH, Ask, exception_of, read, read_cell, write_cell
+from .dialects import (
+    CELLS_EACH,
+    Ask,
+    ModbusDialect,
+    exception_of,
+    read,
+    read_cell,
+    write_cell,
+)
 from .manners import Manners, Order
 from .stage import (
     SERVICE,
@@ -112,8 +120,9 @@ def test_with_the_profile_for_growatt_long_reads_are_answered(count: int) -> Non
 )
 @pytest.mark.parametrize("request_delay", [0, 0.05])
 def test_only_a_write_goes_between_the_parts(request_delay: float) -> None:
-    settings = {"max_in_flight": 4, "request_delay": request_delay}
-    with stage(max_read_registers=25, **settings) as scene:
+    with stage(
+        max_read_registers=25, max_in_flight=4, request_delay=request_delay
+    ) as scene:
         reader, other, third, writer = (scene.hand() for _ in range(4))
         scene.at(0, reader.ask, LONG, asks(1))
         scene.at(0.02, other.ask, asks(2), asks(3))
@@ -441,6 +450,7 @@ def test_no_read_gives_what_a_write_has_replaced(
     with World(
         f"split {seed}", manners=manners, max_read_registers=10, **settings
     ) as world:
+        assert isinstance(world.dialect, ModbusDialect)
         world.dialect.atomic = False
         world.start()
         for number in range(1, 7):
