@@ -193,19 +193,20 @@ class SharedConnectionUpstream(Upstream):
 
     @override
     def send(self, exchange: Exchange) -> None:
-        self.in_flight[exchange.request] = exchange
+        self.in_flight[exchange.asked] = exchange
         self.sent += 1
-        self.owner.statistics.bytes_to_upstream += len(exchange.request.payload)
+        self.owner.statistics.bytes_to_upstream += len(exchange.asked.payload)
         task = self._loop.create_task(self._carry(exchange))
         self._units.tasks.add(task)
         task.add_done_callback(self._units.tasks.discard)
 
     async def _carry(self, exchange: Exchange) -> None:
+        request = exchange.asked
         outcome: bytes | Failure = Failure.NO_RESPONSE
         try:
-            outcome = await self._ask(exchange.request)
+            outcome = await self._ask(request)
         finally:  # whatever happens, a cancellation too: its client is told at once
-            self._end(exchange, outcome)
+            self._end(exchange, request, outcome)
 
     async def _ask(self, request: Request) -> bytes | Failure:
         """Return the response, or why there is none."""
@@ -230,8 +231,10 @@ class SharedConnectionUpstream(Upstream):
             self._units.surprised()
             return Failure.NO_RESPONSE
 
-    def _end(self, exchange: Exchange, outcome: bytes | Failure) -> None:
-        if self._closed or self.in_flight.pop(exchange.request, None) is None:
+    def _end(
+        self, exchange: Exchange, request: Request, outcome: bytes | Failure
+    ) -> None:
+        if self._closed or self.in_flight.pop(request, None) is None:
             return  # no longer awaited
         if isinstance(outcome, Failure):
             self.owner.unanswerable(self, exchange, outcome)
@@ -249,7 +252,7 @@ class SharedConnectionUpstream(Upstream):
 
     @override
     def expire(self, exchange: Exchange) -> bool:
-        del self.in_flight[exchange.request]
+        del self.in_flight[exchange.asked]
         return True
 
     @override

@@ -31,7 +31,7 @@ RARE_ON_LINES = _RARE[:5] + _RARE[6:8]
 """Those whose answers are as long as the function says."""
 _WRITES = frozenset({0x05, 0x06, 0x0F, 0x10, 0x16, 0x17, 0x41})
 _RETRY_SAFE = frozenset({0x01, 0x02, 0x03, 0x04, 0x07, 0x11, 0x2B})
-_PATTERN = 4096
+_PATTERN = 8192
 
 
 class Verdict(enum.IntEnum):
@@ -135,6 +135,18 @@ def fixed(unit: int, function: int, address: int, size: int) -> bytes:
     return pattern[start : start + size]
 
 
+@cache
+def _bits(unit: int, function: int) -> int:
+    """Give the fixed coils or inputs of a unit; of four in a row, one is set."""
+    return int.from_bytes(_pattern(unit, function), "little") | int("11" * _PATTERN, 16)
+
+
+def bits(unit: int, function: int, address: int, count: int) -> bytes:
+    """Give so many coils or inputs from an address on, packed."""
+    values = _bits(unit, function) >> address % (4 * _PATTERN) & ((1 << count) - 1)
+    return values.to_bytes((count + 7) // 8, "little")
+
+
 def unique(number: int, size: int) -> bytes:
     """Give a number's own value, none of whose bytes is 0."""
     digits = []
@@ -164,9 +176,18 @@ def read(unit: int, function: int, address: int, count: int) -> Ask:
     return Ask(bytes((unit, function)) + address.to_bytes(2) + count.to_bytes(2))
 
 
-def read_cell(unit: int, cell: int) -> Ask:
-    """Ask for what was last written into a cell."""
-    return read(unit, 3, CELLS + 2 * cell, 2)
+def covers(body: bytes, ask: Ask) -> bool:
+    """Tell whether a question reads all that another one reads, and more."""
+    if body[:2] != ask.body[:2] or body[1] > 4 or body == ask.body:
+        return False
+    first, count = _range(body)
+    other, others = _range(ask.body)
+    return first <= other and other + others <= first + count
+
+
+def read_cell(unit: int, cell: int, count: int = 1) -> Ask:
+    """Ask for what was last written into a cell, or into several in a row."""
+    return read(unit, 3, CELLS + 2 * cell, 2 * count)
 
 
 def write_cell(unit: int, cell: int, value: bytes) -> Ask:
@@ -187,6 +208,8 @@ class ModbusDialect(Dialect):
         """Start with cells that hold their fixed values."""
         self.rare: tuple[int, ...] = _RARE
         """Functions that are asked now and then."""
+        self.atomic = True
+        """A read shows cells as they were at one time."""
         self._asked = 0
         self._cells: dict[tuple[int, int], list[tuple[float, bytes]]] = {}
         """Per cell, since when it has held what."""
@@ -253,11 +276,14 @@ class ModbusDialect(Dialect):
         head = body[:2]
         match function:
             case 0x01 | 0x02:
-                data = _sized(unit, body, (int.from_bytes(body[4:6]) + 7) // 8)
+                packed = bits(unit, function, *_range(body))
+                data = bytes((len(packed),)) + packed
             case 0x03 | 0x04 if body[2] < CELLS >> 8:
                 data = _sized(unit, body, int.from_bytes(body[4:6]) * 2)
             case 0x03:
-                data = b"\4" + self._history(unit, int.from_bytes(body[2:4]))[-1][1]
+                cells = self._histories(body)
+                values = b"".join(history[-1][1] for history in cells)
+                data = bytes((len(values),)) + values
             case 0x05 | 0x06 | 0x16 | 0x41:
                 data = body[2:]
             case 0x0F | 0x10:
@@ -282,12 +308,17 @@ class ModbusDialect(Dialect):
             self._cells[unit, address] = history
         return history
 
+    def _histories(self, body: bytes) -> list[list[tuple[float, bytes]]]:
+        """Give what the cells have held that a question reads."""
+        first, count = _range(body)
+        return [self._history(body[0], first + at) for at in range(0, count, 2)]
+
     @override
     def judge(self, body: bytes, answer: bytes, since: float, now: float) -> Verdict:
         if answer[:2] == body[:2]:
             if body[1] == 3 and body[2] >= CELLS >> 8:
-                held = self._held(body, since, now)
-                right = answer[2:3] == b"\4" and answer[3:] in held
+                right = self._held_at_once(body, answer[3:], since, now)
+                right = right and answer[2] == len(answer) - 3
             else:
                 right = answer == self._expected(body)
             return Verdict.RIGHT if right else Verdict.WRONG
@@ -308,16 +339,27 @@ class ModbusDialect(Dialect):
             return body[:6]
         return self.execute(body, 0.0)
 
-    def _held(self, body: bytes, since: float, now: float) -> list[bytes]:
-        """Give what a cell held at any time from `since` to `now`."""
-        history = self._history(body[0], int.from_bytes(body[2:4]))
-        held = []
-        for start, value in reversed(history):
-            if start <= now:
-                held.append(value)
-            if start < since:
-                break
-        return held
+    def _held_at_once(
+        self, body: bytes, values: bytes, since: float, now: float
+    ) -> bool:
+        """Tell whether cells held these values at one time from `since` to `now`."""
+        histories = self._histories(body)
+        if len(values) != 4 * len(histories):
+            return False
+        first, last = since, now
+        for at, history in enumerate(histories):
+            value = values[4 * at : 4 * at + 4]
+            begins = [start for start, held in history if held == value]
+            if not begins:
+                return False
+            begin = max(begins[-1], since)
+            end = min(
+                (start for start, _ in history if start > begins[-1]), default=now
+            )
+            if begin > min(end, now):
+                return False
+            first, last = max(first, begin), min(last, end)
+        return first <= last or not self.atomic
 
     @override
     def unsolicited(self, rng: Random, size: int) -> bytes:
@@ -357,6 +399,11 @@ class ModbusDialect(Dialect):
                 data[2:6] = b"\0\0\0\1"
         data[7] &= 0x7F  # an exception is one whatever its header announces
         return bytes(data)
+
+
+def _range(body: bytes) -> tuple[int, int]:
+    """Give the first address that a question reads, and how many."""
+    return int.from_bytes(body[2:4]), int.from_bytes(body[4:6])
 
 
 def _sized(unit: int, body: bytes, size: int) -> bytes:

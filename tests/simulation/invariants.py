@@ -25,7 +25,7 @@ from custom_components.tcp_multiplexer.multiplexer.limits import (
 
 from .bounds import Bounds
 from .confirmed import LastWrites
-from .dialects import Ask, Dialect, Verdict
+from .dialects import Ask, Dialect, Verdict, covers, exception_of
 from .network import Link, Network, ProgramEndpoint
 from .questions import Asker, Question, Violation
 from .rules import Rules
@@ -134,6 +134,8 @@ class Watch:
         self.backoff = settings.reconnect_backoff
         self.remembers = settings.cache_ttl > 0
         """A read may be answered without having been sent."""
+        self.shares = settings.share_reads
+        """A read may be answered by the answer to another."""
         self.max_clients = settings.max_clients
         self.rules = Rules(settings)
         self.last_writes = LastWrites(settings)
@@ -162,6 +164,7 @@ class Watch:
         self.request_delay = min(self.request_delay, settings.request_delay)
         self.backoff = min(self.backoff, settings.reconnect_backoff)
         self.remembers |= settings.cache_ttl > 0
+        self.shares |= settings.share_reads
         self.max_clients = settings.max_clients
         self.rules.applied(settings)
         for asker in self._askers:
@@ -270,6 +273,7 @@ class Watch:
         self.bounds.arrived(question)
         question.barred = barred = self.rules.bars(question)
         question.confirmable = self.last_writes.may_confirm(question)
+        question.parts = self.rules.parts(question)
         if not barred:
             self._pending[question] = None
         same = self._open.setdefault(question.ask.body, [])
@@ -277,6 +281,8 @@ class Watch:
         if len(same) > 1:
             for other in same:
                 other.alike = True
+        elif self.shares and any(covers(other, question.ask) for other in self._open):
+            question.alike = True
         if question.ask.writes is not None and not barred:
             self._writes.setdefault(question.ask.writes, {})[question] = None
         self._await(question, now)
@@ -356,7 +362,11 @@ class Watch:
             return Verdict.RULE
         if None not in said:
             raise Violation(f"{question} got {body.hex(' ')}, but a rule forbids it")
-        return self.dialect.judge(question.ask.body, body, question.asked, now)
+        verdict = self.dialect.judge(question.ask.body, body, question.asked, now)
+        refusals = {exception_of(part) for parts in question.parts for part in parts}
+        if verdict is Verdict.WRONG and body[:3] in refusals and len(body) <= 4:
+            return Verdict.EXCEPTION
+        return verdict
 
     def _line_ended(self, question: Question, verdict: Verdict, body: bytes) -> None:
         """Note what the end of an exchange on a line means for its unit."""
@@ -370,6 +380,8 @@ class Watch:
             self.dialect.gave_up(body)
             # (A gateway may have said so itself.)
             and body[1:] not in question.said
+            # (What it said may have been the answer to a part.)
+            and not (question.parts and question.said)
             and not question.links[-1].program.is_closing()
             and self.loop.time() >= question.asked + self.shortest_timeout
         ):
@@ -432,6 +444,7 @@ class Watch:
             self._flying[link].pop(question, None)
             # (What was lost beside another may end in the queue.)
             queued = question.beside and question.verdict is Verdict.GATEWAY
+            queued = queued or bool(question.parts)
             if not (question.alike or question.gone_turn or asker.host or queued):
                 self._last_end[link] = now
         if asker.by_tid.get(question.tid) is question:
@@ -532,13 +545,27 @@ class Watch:
         line = self._line_of(body, link)
         if self._hold is not None and now < self._line_held.get(line, 0) - _TINY:
             raise Violation(f"{body.hex(' ')} may get a response that comes late")
-        question = None if self._is_own(body) else self._whose(body)
+        whole, number = self._part(link, body)
+        question = None if self._is_own(body) else self._whose(whole)
+        if number > 1:
+            under_way = [other for other in self._open.get(whole, ()) if other.links]
+            under_way.sort(key=lambda other: other.links[-1] is not link)
+            question = next(iter(under_way), question)
         if self._hold is not None:
             self._line_sent[line] = (now, question)
             self._said[link] = bytearray()
+        if number and question is not None:
+            self._check_part(question, body, number)
         if question is None:
             self._asks_itself(link, tid, body)
-            return
+        elif number > 1:
+            self._goes_on(question, link, tid)
+        else:
+            self._is_asked(question, link, tid)
+
+    def _is_asked(self, question: Question, link: Link, tid: int) -> None:
+        """Look at a question that goes upstream, or at the first part of one."""
+        now, body = self.loop.time(), question.ask.body
         if None not in self.rules.said(question):
             raise Violation(f"{question} was sent, though a rule forbids it")
         if question.links:
@@ -590,6 +617,44 @@ class Watch:
             prompt = [other for other in known if other not in late] + [question]
             self._must_end.append((why, prompt, self.max_in_flight))
 
+    def _part(self, link: Link, body: bytes) -> tuple[bytes, int]:
+        """Give what a request upstream is a part of, and which: believed, and checked.
+
+        If it is none, that is the request itself, and 0.
+        """
+        if self.mux is not None:
+            for upstream in self.mux._connections.open:  # noqa: SLF001 - believed
+                if getattr(upstream, "_transport", None) is not link.program:
+                    continue
+                for exchange in upstream.in_flight.values():
+                    split = exchange.split
+                    if split is not None and exchange.asked.payload == body:
+                        return exchange.request.payload, split.number
+        return body, 0
+
+    def _check_part(self, question: Question, body: bytes, number: int) -> None:
+        """Look whether a request may be such a part of a question."""
+        if not any(parts[number - 1 : number] == [body] for parts in question.parts):
+            raise Violation(f"{body.hex(' ')} is not part {number} of {question}")
+        self._good.add(body)
+        if number > 1 and not (question.links or question.alike):
+            raise Violation(f"{question} does not begin with part {number}")
+
+    def _goes_on(self, question: Question, link: Link, tid: int) -> None:
+        """Note that another part of a question is asked, or the same once more."""
+        self._writes_at_least = self._writes_at_most = 0
+        gone = question.gone_turn
+        if gone is not None and self.loop.turns > gone + 2 and not question.alike:
+            raise Violation(f"{question} went on, though its client had left")
+        if question.links and question.links[-1] is not link:
+            if not (question.links[-1].program.is_closing() or question.alike):
+                raise Violation(f"{question} went on over another connection")
+            self._flying[question.links[-1]].pop(question, None)
+        question.links.append(link)
+        question.sent, question.upstream_tid = self.loop.time(), tid
+        question.said = self._said[link]
+        self._flying[link][question] = None
+
     def _asks_itself(self, link: Link, tid: int, body: bytes) -> None:
         """Look at a request that nobody asks, as it seems."""
         self._writes_at_least = self._writes_at_most = 0
@@ -613,6 +678,8 @@ class Watch:
             question.alike
             or question.gone_turn is not None
             or question.links[-1].program.is_closing()
+            # or at least a part of it has
+            or bool(question.parts)
             # a task awaits the end, which runs later
             or question.asker.host
             or question.asker.owes_before(question)

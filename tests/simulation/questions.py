@@ -36,6 +36,7 @@ class Question:
         "handed",
         "links",
         "number",
+        "parts",
         "passed",
         "said",
         "sent",
@@ -67,6 +68,8 @@ class Question:
         """Which of the owner's settings were in force when it arrived."""
         self.barred = False
         """A rule of the owner's answers it, not the device."""
+        self.parts: list[list[bytes]] = []
+        """In which parts it may be asked, if it is longer than the device takes."""
         self.beside = False
         """It was sent while another was overdue, and may be lost in a gateway."""
         self.delayed = False
@@ -76,15 +79,14 @@ class Question:
         """It repeats the last write to its unit, and may be confirmed without being
         sent."""
         self.alike = False
-        """Another asks the very same: whose is whose cannot be told upstream."""
+        """Another asks the very same, or more: whose is whose cannot be told upstream.
+        """
         self.handed = False
         """It may have been handed to a connection that was lost before it went."""
         self.size = 0
         """Bytes of it on the wire."""
-        self.steps = 0
-        """Steps of the loop when it arrived."""
-        self.passed = 0
-        """What had passed in the network by then."""
+        self.steps = self.passed = 0
+        """Steps of the loop when it arrived, and what had passed in the network."""
         self.sent = 0.0
         """When it was sent last."""
         self.sent_turn = 0

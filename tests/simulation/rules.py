@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 _ACKNOWLEDGED = {0x05: 256, 0x06: 256, 0x15: 256, 0x16: 256, 0x0F: 6, 0x10: 6}
 """Up to where the success response repeats the question."""
-_REGISTERS = frozenset((3, 4, 0x17))
 _SINGLE = frozenset((0x05, 0x06, 0x16))
 """What writes to one register, or coil."""
 _SEVERAL = frozenset((0x0F, 0x10, 0x17))
 """What writes to several, and says to how many."""
+_BITS_A_REGISTER = {1: 16, 2: 16, 3: 1, 4: 1}
+"""Of what is read in parts, how many make up a register."""
 ILLEGAL_FUNCTION = 0x01
 ILLEGAL_VALUE = 0x03
 
@@ -52,6 +53,24 @@ class Rules:
         last = first + 1 if question.admitted else len(self._eras)
         return {_said(settings, question) for settings in self._eras[first:last]}
 
+    def parts(self, question: Question) -> list[list[bytes]]:
+        """Give the parts in which a question may be asked; none if it need not be."""
+        eras = {era.max_read_registers for era in self._eras[question.era :]}
+        ways = [parts_of(question.ask.body, registers) for registers in eras]
+        return [parts for parts in ways if parts]
+
+
+def parts_of(body: bytes, registers: int) -> list[bytes]:
+    """Give the parts of a question that is longer than so many registers."""
+    most = registers * _BITS_A_REGISTER.get(body[1], 1 << 16)
+    first, count = int.from_bytes(body[2:4]), int.from_bytes(body[4:6])
+    if count <= most or body[1] not in _BITS_A_REGISTER:
+        return []
+    return [
+        body[:2] + (first + done).to_bytes(2) + min(most, count - done).to_bytes(2)
+        for done in range(0, count, most)
+    ]
+
 
 def _forbids(settings: Settings) -> bool:
     return bool(
@@ -69,7 +88,7 @@ def _said(settings: Settings, question: Question) -> bytes | None:
         settings.allowed_functions and body[1] not in settings.allowed_functions
     ):
         return _refusal(body, ILLEGAL_FUNCTION)
-    registers = int.from_bytes(body[4:6]) if body[1] in _REGISTERS else 0
+    registers = int.from_bytes(body[4:6]) if body[1] == 0x17 else 0
     if registers > settings.max_read_registers:
         return _refusal(body, ILLEGAL_VALUE)
     if question.ask.writes is None:

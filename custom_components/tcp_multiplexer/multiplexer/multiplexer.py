@@ -222,7 +222,7 @@ class Multiplexer:
         finally:
             host.gone = True
             self._hosts.discard(host)
-            self._dispatcher.leave(host)
+            self._dispatcher.unanswered.leave(host, self._loop.time())
 
     def disconnect_client(self, address: str | None = None) -> int:
         """Close the client connections from `address`, or all; return how many.

@@ -14,6 +14,7 @@ from typing import Any, Final
 from .checks import check_bounds, chosen
 from .networks import DEFAULT_NETWORKS, Network, format_address
 from .protocols import PROTOCOLS, Protocol
+from .protocols.modbus.quantities import MAX_REGISTERS
 from .protocols.options import (
     DialIn,
     Framing,
@@ -302,12 +303,13 @@ class Settings:
         live=True,
     )
     max_read_registers: int = _row(
-        125,
+        MAX_REGISTERS,
         Section.MODBUS,
-        "refuse reads of more registers without asking the device",
-        bounds=(1, 125),
+        "ask for reads of more registers in parts of so many",
+        bounds=(1, MAX_REGISTERS),
         live=True,
     )
+    """Less than the default implies one request in flight on a connection."""
     unit_map: tuple[tuple[int, int], ...] = _row(
         (),
         Section.MODBUS,
@@ -399,6 +401,11 @@ class Settings:
             raise SettingsError("serial", "needs the protocol modbus and framing rtu")
         if self.tls is not None:
             raise SettingsError("tls", "is not spoken on a serial line")
+
+    @property
+    def splits_reads(self) -> bool:
+        """Whether there are reads that are asked in parts."""
+        return self.max_read_registers < MAX_REGISTERS
 
     @property
     def target(self) -> str:

@@ -75,7 +75,7 @@ class Breaker:
 
     def count(self, exchange: Exchange, now: float) -> None:
         """Count a request without a response."""
-        self.asked[exchange.request.subject] = None
+        self.asked[exchange.asked.subject] = None
         if exchange.sent < self.last:
             return  # it was under way beside one that is counted
         self.silent += 1
@@ -145,7 +145,7 @@ class Breakers:
 
     def _of(self, exchange: Exchange) -> Iterator[Breaker]:
         """Yield the breakers that apply to a request."""
-        request = exchange.request
+        request = exchange.asked
         breaker = self.units.get(request.unit)
         if breaker is not None:
             yield breaker
@@ -168,7 +168,7 @@ class Breakers:
 
     def suspects(self, exchange: Exchange) -> bool:
         """Return whether this read has got no response before."""
-        return exchange.request.subject in self.reads
+        return exchange.asked.subject in self.reads
 
     def question(self, proof: float) -> Request | None:
         """Return a read of a unit that is about to be given up, though it knows it.
@@ -209,7 +209,7 @@ class Breakers:
 
         It closes those of its own unit and read.
         """
-        request = exchange.request
+        request = exchange.asked
         if request.retry_safe:
             self.reads.pop(request.subject, None)
         closed = self.lives(request.unit)
@@ -232,7 +232,7 @@ class Breakers:
 
         `proof` is when the device last answered.
         """
-        request = exchange.request
+        request = exchange.asked
         if request.retry_safe and request.subject in self.reads:
             self.refused_read(exchange, now, proof)
         breaker = self.units.get(request.unit)
@@ -261,7 +261,7 @@ class Breakers:
         So is one in place of whose response the device closed the connection. `proof`
         is when the device last answered.
         """
-        request = exchange.request
+        request = exchange.asked
         if request.subject is None or not request.retry_safe:
             return
         breaker = self._read(request.subject, exchange.sent)

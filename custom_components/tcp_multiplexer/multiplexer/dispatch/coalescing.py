@@ -1,20 +1,28 @@
-"""Request coalescing: which read an identical one may join, and what may be cached.
+"""Request coalescing: which read another may join, and what may be cached.
+
+A read may join one that is identical, or that covers it: its response is cut from the
+other's. It is never put together from two.
 
 The invariant: a read that starts after a write was answered never sees the older value.
-So nothing is shared across a write. A read joins an identical one only while no write
-to that scope waits or is in flight, and only if there was none since the other was
-sent. A response is cached only under the same conditions, and every write to a scope
-clears what was cached of it. A value that the device changes by itself may thus be one
+So nothing is shared across a write. A read joins another only while no write to that
+scope waits or is in flight, and only if there was none since the other was sent. A
+response is cached only under the same conditions, and every write to a scope clears
+what was cached of it. A value that the device changes by itself may thus be one
 response time old, plus the time-to-live if there is one.
 
+As long as all reads are equally long, none can cover another, and which area they are
+of is not looked at.
+
 A read that joins follows the first, its leader. A response to the leader answers the
-followers too; if there is none, the first follower whose deadline allows it becomes
-the leader. A read that has joined another is asked for itself as soon as its client
-writes something, and ahead of that: no read is overtaken by its own client's write.
+followers too; if there is none, or not for all, those followers become leaders whose
+deadline allows it. A read that has joined another is asked for itself as soon as its
+client writes something, and ahead of that: no read is overtaken by its own client's
+write.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from .coverage import Coverage
 from .exchange import NOBODY
 
 if TYPE_CHECKING:
@@ -25,10 +33,10 @@ if TYPE_CHECKING:
 
 
 class Coalescer:
-    """Which read leads the identical ones, and which response may be cached."""
+    """Which read leads others, and which response may be cached."""
 
     def __init__(self, cache: Cache, last_writes: LastWrites, *, share: bool) -> None:
-        """Join identical reads if `share`; keep responses in `cache`, if it is used.
+        """Join reads if `share`; keep responses in `cache`, if it is used.
 
         `last_writes` learns of every write.
         """
@@ -37,24 +45,40 @@ class Coalescer:
         self.last_writes = last_writes
         self.leaders: dict[ShareKey, Exchange] = {}
         """Unanswered reads, except those that a write has made stale."""
+        self.length = b""
+        """How much is read by those that have come so far, as their keys say it."""
+        self.varied = False
+        """They were not all equally long, so that one may cover another."""
+        self._coverage: Coverage[Exchange] = Coverage()
+        """Once they have varied, the leaders that may cover others."""
 
-    def leader(self, key: ShareKey) -> Exchange | None:
-        """Return the exchange that an identical read may join, or None."""
+    def vary(self, key: ShareKey) -> None:
+        """Note a read that is not as long as those before."""
+        self.varied = self.share and self.length != b""
+        self.length = key[4:]
+        if self.varied:
+            for leader in self.leaders.values():
+                self.placed(leader)
+
+    def placed(self, leader: Exchange) -> None:
+        """Let others that it covers find a read; needed once they have `varied`.
+
+        What is asked in parts covers none, because these are not read at one time.
+        """
+        extent = leader.request.extent
+        if extent is not None and leader.split is None:
+            self._coverage.add(extent, leader)
+
+    def leader(self, request: Request, key: ShareKey) -> Exchange | None:
+        """Return the exchange that a read may join, or None."""
+        if not self.share:
+            return None
         leader = self.leaders.get(key)
-        if leader is None or not self.share:
-            return None
-        requester = leader.requester
-        if requester.held or requester.pinned:
-            # It is held back with its requester, or may be once it is put back; or it
-            # waits for its one connection, where it may be answered differently.
-            return None
-        if not leader.attempts:
-            # It must be its requester's next: not behind other requests, and not at
-            # this very moment on its way from the queue to a connection.
-            pending = requester.pending
-            if not pending or pending[0] is not leader:
-                return None
-        return leader
+        if leader is not None and _may_be_joined(leader):
+            return leader
+        extent = request.extent if self.varied else None
+        found = None if extent is None else self._coverage.find(extent)
+        return found[1] if found and _may_be_joined(found[1]) else None
 
     def wrote(self, request: Request) -> None:
         """Note that a write has been accepted, sent, or has ended.
@@ -71,26 +95,63 @@ class Coalescer:
                 self.last_writes.forget(scope)
         for key, leader in tuple(self.leaders.items()):
             if leader.attempts and (everywhere or key[0] == scope):
-                del self.leaders[key]
+                self.retire(leader)
 
     def answered(self, exchange: Exchange, response: Any, now: float) -> None:
         """Cache a response, unless a write may have made it stale."""
-        key = exchange.request.share_key
+        key, split = exchange.request.share_key, exchange.split
         if key is not None and self.leaders.get(key) is exchange:
-            self.cache.put(key, response, now)
+            extent = exchange.request.extent if split is None else None
+            since = now if split is None else split.since
+            self.cache.put(key, response, since, extent)
+
+    def part_answered(self, exchange: Exchange, response: Any, now: float) -> None:
+        """Cache the response to a part, unless a write may have made it stale."""
+        key, part = exchange.request.share_key, exchange.asked
+        if key is None or part.share_key is None or not self.cache.ttl:
+            return
+        if self.leaders.get(key) is exchange:
+            self.cache.put(part.share_key, response, now, part.extent)
 
     def retire(self, exchange: Exchange) -> None:
         """Let nobody else join `exchange`; those who have stay."""
         key = exchange.request.share_key
         if key is not None and self.leaders.get(key) is exchange:
             del self.leaders[key]
+            if self.varied and (extent := exchange.request.extent) is not None:
+                self._coverage.remove(extent, exchange)
 
     def ended(self, exchange: Exchange) -> list[Exchange]:
         """Note that `exchange` no longer leads; return those that followed it."""
-        key = exchange.request.share_key
-        if key is not None and self.leaders.get(key) is exchange:
-            del self.leaders[key]
+        self.retire(exchange)
         followers = exchange.followers
         if followers:
             exchange.followers = NOBODY
         return followers
+
+
+def covers(leader: Exchange, other: Exchange) -> bool:
+    """Return whether a response to one read is, or brings, one to another."""
+    if leader.request.share_key == other.request.share_key:
+        return True
+    extent, part = leader.request.extent, other.request.extent
+    return (
+        extent is not None
+        and part is not None
+        and leader.split is None
+        and extent.covers(part)
+    )
+
+
+def _may_be_joined(leader: Exchange) -> bool:
+    requester = leader.requester
+    if requester.held or requester.pinned:
+        # It is held back with its requester, or may be once it is put back; or it
+        # waits for its one connection, where it may be answered differently.
+        return False
+    if leader.attempts:
+        return True
+    # It must be its requester's next: not behind other requests, and not at this very
+    # moment on its way from the queue to a connection.
+    pending = requester.pending
+    return bool(pending) and pending[0] is leader

@@ -44,7 +44,8 @@ class Connections:
     def apply(self, settings: Settings) -> None:
         """Apply changed settings."""
         self._request_delay = settings.request_delay
-        self._allowed_in_flight = settings.max_in_flight
+        # nothing goes between the parts of a read
+        self._allowed_in_flight = 1 if settings.splits_reads else settings.max_in_flight
         self._update()
 
     def _update(self) -> None:

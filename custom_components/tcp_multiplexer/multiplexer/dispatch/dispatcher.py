@@ -40,6 +40,7 @@ from .pinning import pin, unpin
 from .policy import Policy, Verdict
 from .refusing import turn_down
 from .sharing import Sharing
+from .splitting import Splitting
 from .unanswered import Unanswered
 
 if TYPE_CHECKING:
@@ -91,7 +92,10 @@ class Dispatcher(UpstreamOwner):
         self._cache = coalescer.cache
         self._last_writes = coalescer.last_writes
         self._sharing = Sharing(protocol, coalescer, queue, recorder, timer)
-        self.unanswered = Unanswered(self, queue, coalescer, self._sharing, recorder)
+        self.unanswered = Unanswered(
+            self, queue, coalescer, self._sharing, recorder, protocol
+        )
+        self._splitting = Splitting(self, protocol, coalescer)
         self._units = units
         self.expiry = Expiry(self, queue, connections, units, misfits, coalescer.cache)
         self._loop = asyncio.get_running_loop()
@@ -153,8 +157,11 @@ class Dispatcher(UpstreamOwner):
             return
         key = request.share_key
         if key is not None:
+            coalescer = self._coalescer
+            if not coalescer.varied and key[4:] != coalescer.length:
+                coalescer.vary(key)
             if (
-                (self._cache.ttl or key in self._coalescer.leaders)
+                (self._cache.ttl or coalescer.varied or key in coalescer.leaders)
                 and not alone
                 and self.supply.willing
                 and self._sharing.share(exchange, key)
@@ -189,6 +196,7 @@ class Dispatcher(UpstreamOwner):
             self.recorder.failed(exchange, Failure.SILENT, exchange.arrived)
             exchange.requester.failed(exchange, Failure.SILENT)
             return True
+        self._splitting.begin(exchange)
         return False
 
     def repeat(self, exchange: Repetition, first: Exchange) -> None:
@@ -213,24 +221,8 @@ class Dispatcher(UpstreamOwner):
         self._queue.put(exchange)
         if key is not None:
             self._coalescer.leaders[key] = exchange
-
-    def leave(self, requester: Requester) -> list[Exchange]:
-        """Drop the pending requests of a requester that has left; return them.
-
-        Only those that nothing depends on are dropped; the others are still served.
-        """
-        now = self._loop.time()
-        for follower in tuple(requester.joined):
-            self._sharing.part(follower)
-        left = self._protocol.drop_reads_at_eof
-        dropped = self._queue.leave(
-            requester, lambda r: r.retry_safe or (left and r.writes is None)
-        )
-        for exchange in dropped:
-            self.unanswered.succeed(self._coalescer.ended(exchange), now)
-        self._queue.admit()
-        self.dispatch(now)
-        return dropped
+            if self._coalescer.varied:
+                self._coalescer.placed(exchange)
 
     # ---- it is sent -------------------------------------------------------------
 
@@ -298,6 +290,10 @@ class Dispatcher(UpstreamOwner):
 
     @override
     def answered(self, upstream: Upstream, exchange: Exchange, response: Any) -> None:
+        if exchange.split is not None:
+            response = self._splitting.answered(upstream, exchange, response)
+            if response is None:
+                return
         now = self.last_response = upstream.last_received
         request, requester = exchange.request, exchange.requester
         requester.in_flight -= 1
@@ -306,7 +302,7 @@ class Dispatcher(UpstreamOwner):
         upstream.on_trial = False
         careful = now - exchange.sent > self._units.unremarkable
         if careful:
-            self._watch_answer(upstream, exchange, now)
+            self.watch_answer(upstream, exchange, now)
         followers = exchange.followers
         if request.share_key is not None:
             coalescer = self._coalescer
@@ -314,13 +310,7 @@ class Dispatcher(UpstreamOwner):
                 coalescer.answered(exchange, response, now)
             coalescer.ended(exchange)
         elif request.writes is not None:
-            requester.writing -= 1
-            self._coalescer.wrote(request)  # older values are stale from here on
-            self._queue.ended(exchange)
-            if self._last_writes.ttl:
-                self._sharing.keep_write(exchange, response, now)
-            if request.may_log_in and not self._protocol.is_exception(response):
-                pin(requester, upstream)
+            self._written(upstream, exchange, response, now)
         if requester.counted:
             upstream.last_used = now
             self.recorder.answered(exchange, response, now)
@@ -331,11 +321,27 @@ class Dispatcher(UpstreamOwner):
             self.dispatch(now)
         requester.answered(exchange, response)
         if followers:
-            self._sharing.answer(followers, response, now)
+            self._sharing.answer(exchange, followers, response, now)
+            if exchange.followers:
+                self.unanswered.succeed(self._coalescer.ended(exchange), now)
+                self.dispatch(now)
         if not self.supply.well:
             self.supply.answered(now)
 
-    def _watch_answer(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
+    def _written(
+        self, upstream: Upstream, exchange: Exchange, response: Any, now: float
+    ) -> None:
+        """Note that a write has ended: older values are stale from here on."""
+        request, requester = exchange.request, exchange.requester
+        requester.writing -= 1
+        self._coalescer.wrote(request)
+        self._queue.ended(exchange)
+        if self._last_writes.ttl:
+            self._sharing.keep_write(exchange, response, now)
+        if request.may_log_in and not self._protocol.is_exception(response):
+            pin(requester, upstream)
+
+    def watch_answer(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
         """Learn from a response that was slow, or that came while something else is."""
         if self._units.answered(upstream, exchange, now):
             self.refuse_silent(now)
@@ -408,6 +414,9 @@ class Dispatcher(UpstreamOwner):
         for requester in upstream.waiting:
             self._queue.offer(requester)
         self.supply.lost(upstream, reason, detail, now)
+        for requester in self._queue.requesters():
+            if requester.upstream is upstream:  # between two parts of a read
+                requester.upstream = None
         for exchange in unfinished:
             if exchange not in again:
                 self._queue.ended(exchange)
@@ -437,7 +446,7 @@ def _may_resend(
     """
     return (
         exchange.request.retry_safe
-        and exchange.attempts == 1
+        and exchange.sent_once
         and now < exchange.deadline
         and not exchange.requester.gone
         and exchange.requester.counted  # a probe is about this very connection

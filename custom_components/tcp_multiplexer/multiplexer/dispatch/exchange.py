@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..networks import Address
     from ..observe.statistics import Statistics
     from ..protocols.base import Failure, Mismatch, Request, Unsolicited
+    from .split import Split
 
 
 NOBODY: list[Exchange] = []
@@ -36,6 +37,7 @@ class Exchange:
 
     __slots__ = (
         "arrived",
+        "asked",
         "attempts",
         "deadline",
         "followers",
@@ -43,6 +45,7 @@ class Exchange:
         "requester",
         "result",
         "sent",
+        "split",
         "turn",
     )
 
@@ -50,7 +53,8 @@ class Exchange:
         self, request: Request, requester: Requester, arrived: float, deadline: float
     ) -> None:
         """Begin with when the request arrived and when it times out (loop time)."""
-        self.request = request
+        self.request = self.asked = request
+        """What its requester asks, and what the device is asked: that, or a part."""
         self.requester = requester
         self.arrived = arrived
         self.deadline = deadline
@@ -61,9 +65,16 @@ class Exchange:
         self.turn = 0
         """Its own place in the queue once it was requeued; 0: its requester's."""
         self.followers: list[Exchange] = NOBODY
-        """Identical reads that its response answers as well."""
+        """Reads that its response answers as well: identical ones, and of a part."""
+        self.split: Split | None = None
+        """The parts in which it is asked, if the device does not take it whole."""
         self.result: Result | None = None
         """How it ended, kept until it is its turn where replies must be in order."""
+
+    @property
+    def sent_once(self) -> bool:
+        """Whether nothing of it has been sent twice."""
+        return self.attempts == (1 if self.split is None else self.split.number)
 
     @override
     def __repr__(self) -> str:

@@ -91,7 +91,7 @@ class Expiry:
         for upstream in self._connections:
             for exchange in tuple(upstream.in_flight.values()):
                 overdue = now >= _due(upstream, exchange)
-                if overdue and exchange.request in upstream.in_flight:
+                if overdue and exchange.asked in upstream.in_flight:
                     self._timed_out(upstream, exchange, now)
             if _is_patient(upstream) and upstream.in_flight:
                 self._lose_patience(upstream, now)

@@ -129,7 +129,7 @@ class Patience:
 
     def due(self, upstream: Upstream, exchange: Exchange) -> float:
         """Return when a request in flight is overdue (loop time)."""
-        crowd, request = self._crowds.get(upstream), exchange.request
+        crowd, request = self._crowds.get(upstream), exchange.asked
         patience = self.of(request.unit)
         if crowd is not None and crowd.beside.get(request):
             patience = max(patience, crowd.slowest + self.shortest)
@@ -167,8 +167,8 @@ class Patience:
                 crowd = self._crowds[upstream] = Crowd()
                 crowd.alone = self._one_at_a_time
             for exchange in late:
-                crowd.overdue[exchange.request] = exchange
-                self._limit(upstream, exchange.request.unit)
+                crowd.overdue[exchange.asked] = exchange
+                self._limit(upstream, exchange.asked.unit)
         return late
 
     def room_beside(self, upstream: Upstream) -> int:
@@ -187,15 +187,15 @@ class Patience:
         crowd = self._crowds.get(upstream)
         if crowd is None or not crowd.overdue or crowd.works:
             return True
-        request = exchange.request
+        request = exchange.asked
         return request.retry_safe and request.unit not in self._breakers.units
 
     def sent(self, upstream: Upstream, exchange: Exchange) -> None:
         """Note that a request was sent."""
         crowd = self._crowds.get(upstream)
         if crowd is not None and crowd.overdue:
-            unit = exchange.request.unit
-            crowd.beside[exchange.request] = any(
+            unit = exchange.asked.unit
+            crowd.beside[exchange.asked] = any(
                 other.unit != unit for other in crowd.overdue
             )
             self._limit(upstream, unit)
@@ -207,11 +207,11 @@ class Patience:
             return True
         beside = self._ended(upstream, crowd, exchange, now)
         crowd.passed = max(crowd.passed, exchange.sent)
-        crowd.heard[exchange.request.unit] = now
+        crowd.heard[exchange.asked.unit] = now
         if beside is not None:
             crowd.works = True
             crowd.slowest = max(crowd.slowest, now - exchange.sent)
-        elif crowd.suspect == exchange.request.unit:
+        elif crowd.suspect == exchange.asked.unit:
             crowd.suspect = None  # it answers what is sent alone
         return not beside
 
@@ -220,7 +220,7 @@ class Patience:
 
         What was sent beside others does only if the device has gone past it since.
         """
-        crowd, unit = self._crowds.get(upstream), exchange.request.unit
+        crowd, unit = self._crowds.get(upstream), exchange.asked.unit
         if crowd is None:
             return True
         beside = self._ended(upstream, crowd, exchange, now)
@@ -238,7 +238,7 @@ class Patience:
         crowd = self._crowds.get(upstream)
         return (
             crowd is not None
-            and crowd.heard.get(exchange.request.unit, 0.0) > exchange.sent
+            and crowd.heard.get(exchange.asked.unit, 0.0) > exchange.sent
         )
 
     def ended(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
@@ -258,7 +258,7 @@ class Patience:
             return None
         for exchange in crowd.overdue.values():
             if now >= self._lost_at(upstream, crowd, exchange):
-                self._suspect(crowd, exchange.request.unit)
+                self._suspect(crowd, exchange.asked.unit)
                 if upstream.begun(exchange) or not self._may_ask_again(exchange, now):
                     return None
                 self._ended(upstream, crowd, exchange, now)
@@ -267,7 +267,7 @@ class Patience:
 
     def _lost_at(self, upstream: Upstream, crowd: Crowd, exchange: Exchange) -> float:
         """Return when an overdue request is taken for lost (loop time), or infinity."""
-        request, begun = exchange.request, exchange.sent
+        request, begun = exchange.asked, exchange.sent
         if not crowd.beside.get(request) or not self._answers(request.unit):
             return inf
         if crowd.passed <= begun:
@@ -278,10 +278,10 @@ class Patience:
 
     def _may_ask_again(self, exchange: Exchange, now: float) -> bool:
         return (
-            exchange.request.retry_safe
-            and exchange.attempts == 1
+            exchange.asked.retry_safe
+            and exchange.sent_once
             and not exchange.requester.gone
-            and now + self._times.usual(exchange.request.unit) < exchange.deadline
+            and now + self._times.usual(exchange.asked.unit) < exchange.deadline
         )
 
     def closed(self, upstream: Upstream) -> None:
@@ -306,7 +306,7 @@ class Patience:
         self, upstream: Upstream, crowd: Crowd, exchange: Exchange, now: float
     ) -> bool | None:
         """Forget a request; return what `beside` said of it, None if nothing."""
-        request = exchange.request
+        request = exchange.asked
         if crowd.overdue.pop(request, None) is not None:
             crowd.freed_at = now
             self._limit(upstream, request.unit)

@@ -56,9 +56,14 @@ class Policy:
                 return _verdict(rule, written)
         return Verdict.PASS
 
+    def parts(self, request: Request) -> list[Request]:
+        """Return the requests in which a read is to be asked; none: as it is."""
+        return [] if self._rules is None else self._rules.parts(request)
+
     def permits(self, request: Request) -> bool:
         """Return whether the program itself may send a request, such as a probe."""
-        return self.judge(request, HOST_ADDRESS) is Verdict.PASS
+        passes = self.judge(request, HOST_ADDRESS) is Verdict.PASS
+        return passes and not self.parts(request)
 
 
 def _verdict(rule: WriteRule, written: Written) -> Verdict:

@@ -42,8 +42,10 @@ class Recorder:
         self.known = KnownReads()
         self._known = self.known.last
 
-    def answered(self, exchange: Exchange, response: Any, now: float) -> None:
-        """Count a response that a requester gets."""
+    def answered(
+        self, exchange: Exchange, response: Any, now: float, *, asked: bool = True
+    ) -> None:
+        """Count a response that a requester gets; the device was `asked`, or not."""
         statistics = self._statistics
         request = exchange.request
         kind = None
@@ -52,8 +54,8 @@ class Recorder:
             statistics.units.answered[kind] += 1
         if self._is_exception(response):
             statistics.exceptions += 1
-        elif request.retry_safe:
-            self._known[kind] = request
+        elif request.retry_safe and asked:
+            self._known[kind] = exchange.asked
         times = statistics.times
         times.count += 1
         times.exchanges.append((exchange.arrived, exchange.sent, now))
@@ -61,17 +63,17 @@ class Recorder:
             self._trace(exchange, TraceOutcome.ANSWERED, response, now)
 
     def coalesced(self, exchange: Exchange, response: Any, now: float) -> None:
-        """Count a request that the response to an identical one answers."""
+        """Count a request that the response to another one answers."""
         if exchange.request.writes is None:
             self._statistics.reads_shared += 1
         exchange.sent, exchange.attempts = exchange.arrived, 1
-        self.answered(exchange, response, now)
+        self.answered(exchange, response, now, asked=False)
 
     def served_from_cache(self, exchange: Exchange, response: Any, now: float) -> None:
         """Count a read that a remembered response answers."""
         self._statistics.reads_cached += 1
         exchange.sent, exchange.attempts = now, 1
-        self.answered(exchange, response, now)
+        self.answered(exchange, response, now, asked=False)
 
     def write_repeated(self, exchange: Exchange, response: Any, now: float) -> None:
         """Count a write that the confirmation of the same one before it answers."""

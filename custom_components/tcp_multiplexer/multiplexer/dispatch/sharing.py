@@ -1,9 +1,10 @@
-"""Requests that are not sent: a response to an identical one answers them.
+"""Requests that are not sent: a response to another one answers them.
 
-That may be one in the cache, or the confirmation of the last write. Else each follows
-its leader, a request that is pending or in flight, and counts as pending until that
-ends. It has a deadline of its own, and may part from its leader: to fail at that
-deadline, to be asked for itself, or because its client has left.
+That is an identical one, or one that covers what they read. Its response may be in the
+cache, as the confirmation of a write may be that of the last. Else each follows its
+leader, a request that is pending or in flight, and counts as pending until that ends.
+It has a deadline of its own, and may part from its leader: to fail at that deadline, to
+be asked for itself, or because its client has left.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -40,18 +41,20 @@ class Sharing:
         self._timer = timer
 
     def share(self, exchange: Exchange, key: ShareKey) -> bool:
-        """Answer a read from the cache, or join it to an identical one, if allowed."""
+        """Answer a read from the cache, or join it to another one, if allowed."""
         requester = exchange.requester
         if requester.writing or requester.pinned or self._queue.writing(key[0]):
             return False
         if self._cache.ttl:
             now = exchange.arrived
             response = self._cache.get(key, now)
+            if response is None and (extent := exchange.request.extent) is not None:
+                response = self._cache.cut(key, extent, now)
             if response is not None:
                 self._recorder.served_from_cache(exchange, response, now)
                 requester.answered(exchange, response)
                 return True
-        leader = self._coalescer.leader(key)
+        leader = self._coalescer.leader(exchange.request, key)
         if leader is None or not requester.counted:
             return False
         self.join(exchange, leader)
@@ -91,7 +94,7 @@ class Sharing:
         response, failure = first.result
         if failure is None:
             self._queue.attach(exchange, first)
-            self.answer([exchange], response, exchange.arrived)
+            self.answer(first, [exchange], response, exchange.arrived)
         return failure
 
     def join(self, follower: Exchange, leader: Exchange) -> None:
@@ -103,17 +106,25 @@ class Sharing:
         if follower.deadline < self._timer.at:
             self._timer.set(follower.deadline)
 
-    def answer(self, followers: list[Exchange], response: Any, now: float) -> None:
-        """Hand a response to those that followed the request that it answers."""
-        for exchange in followers:
+    def answer(
+        self, leader: Exchange, followers: list[Exchange], response: Any, now: float
+    ) -> None:
+        """Hand a response to those that followed the request that it answers.
+
+        Those follow on that it does not answer, because it is not whole.
+        """
+        parts = [(f, _part_of(leader, response, f)) for f in followers]
+        leader.followers = [f for f, part in parts if part is None] or NOBODY
+        answers = [(f, part) for f, part in parts if part is not None]
+        for exchange, _ in answers:
             self._queue.detach(exchange)
-        for exchange in followers:
+        for exchange, part in answers:
             requester = exchange.requester
             if exchange.request.writes is not None:
                 requester.writing -= 1
-            self._recorder.coalesced(exchange, response, now)
-            requester.answered(exchange, response)
-            self.answer(exchange.followers, response, now)  # its repetitions
+            self._recorder.coalesced(exchange, part, now)
+            requester.answered(exchange, part)
+            self.answer(exchange, exchange.followers, part, now)  # its repetitions
             self._queue.relieve(requester)
 
     def part(self, follower: Exchange) -> Exchange:
@@ -157,3 +168,17 @@ class Sharing:
         others = [f for f in leader.followers if f.requester is not leader.requester]
         leader.followers = own or NOBODY
         return others
+
+
+def _part_of(leader: Exchange, response: Any, follower: Exchange) -> Any | None:
+    """Return what the response to a request says to one that follows it, if anything.
+
+    An exception, or another number of values than were asked for, is no response to
+    another request.
+    """
+    if follower.request.payload == leader.request.payload:
+        return response
+    whole, part = leader.request.extent, follower.request.extent
+    if whole is None or part is None or not whole.is_whole(response):
+        return None
+    return whole.cut(response, part)

@@ -4,14 +4,15 @@ A read that has joined another is asked for itself if that fails, is put back wh
 client does not read, or takes too long. The repetition of a request fails with it.
 """
 
-from typing import TYPE_CHECKING, Protocol as Interface
+from typing import TYPE_CHECKING, Any, Protocol as Interface
 
+from .coalescing import covers
 from .exchange import Repetition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..protocols.base import Failure, ShareKey
+    from ..protocols.base import Failure, Protocol, ShareKey
     from .coalescing import Coalescer
     from .exchange import Exchange, Requester
     from .queue import RequestQueue
@@ -35,19 +36,21 @@ class Placing(Interface):
 class Unanswered:
     """Fails requests, and lets others take the place of those that they have joined."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - the parts that it connects
         self,
         dispatcher: Placing,
         queue: RequestQueue,
         coalescer: Coalescer,
         sharing: Sharing,
         recorder: Recorder,
+        protocol: Protocol[Any],
     ) -> None:
         self._dispatcher = dispatcher
         self._queue = queue
         self._coalescer = coalescer
         self._sharing = sharing
         self._recorder = recorder
+        self._drops_reads = protocol.drop_reads_at_eof
 
     # ---- requests fail ----------------------------------------------------------
 
@@ -108,6 +111,23 @@ class Unanswered:
             self.fail(follower, failure, now)
             self._queue.relieve(follower.requester)
 
+    def leave(self, requester: Requester, now: float) -> list[Exchange]:
+        """Drop the pending requests of a requester that left at `now`; return them.
+
+        Only those that nothing depends on are dropped; the others are still served.
+        """
+        for follower in tuple(requester.joined):
+            self._sharing.part(follower)
+        reads = self._drops_reads
+        dropped = self._queue.leave(
+            requester, lambda r: r.retry_safe or (reads and r.writes is None)
+        )
+        for exchange in dropped:
+            self.succeed(self._coalescer.ended(exchange), now)
+        self._queue.admit()
+        self._dispatcher.dispatch(now)
+        return dropped
+
     # ---- those that joined them -------------------------------------------------
 
     def put_back(self, exchange: Exchange, now: float, *, ahead: bool = True) -> None:
@@ -128,15 +148,27 @@ class Unanswered:
         self._dispatcher.dispatch(now)
 
     def succeed(self, followers: list[Exchange], now: float) -> None:
-        """Make the first follower that can still be served the leader of the others."""
+        """Ask for those that followed another, as few of them as cover the others.
+
+        The first that can still be served leads those whose response its own brings.
+        """
+        if len(followers) > 1:
+            followers = sorted(followers, key=_breadth)
         while followers:
-            exchange = followers.pop(0)
+            exchange, *followers = followers
             self._queue.detach(exchange)
             failure = self._dispatcher.supply.refuses(exchange.deadline)
             if failure is not None:
                 self.fail(exchange, failure, now)
                 self._queue.relieve(exchange.requester)
                 continue
-            self._sharing.succeed(exchange, followers)
+            led = [other for other in followers if covers(exchange, other)]
+            followers = [other for other in followers if other not in led]
+            self._sharing.succeed(exchange, led)
             self._dispatcher.place(exchange, exchange.request.share_key)
-            return
+
+
+def _breadth(exchange: Exchange) -> int:
+    """Return how much a read covers, as a negative number: the widest are first."""
+    extent = exchange.request.extent
+    return 0 if extent is None else extent.first - extent.end

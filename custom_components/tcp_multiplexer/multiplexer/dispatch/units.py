@@ -153,7 +153,8 @@ class Units:
         `proof` is when the device last answered anything (loop time).
         """
         self._watch(active=True)
-        if self.patience.heard(upstream, exchange):
+        answered_before = exchange.split is not None and exchange.split.number > 1
+        if answered_before or self.patience.heard(upstream, exchange):
             self.breakers.refused_read(exchange, now, proof)
             return False
         return self.breakers.silent(exchange, now, proof)

@@ -98,7 +98,7 @@ class Client(ClientConnection):
         """Ask nothing more for a client that is gone."""
         if not self.gone:
             self.gone = True
-            dropped = self._dispatcher.leave(self)
+            dropped = self._dispatcher.unanswered.leave(self, self._time())
             for exchange in dropped:
                 self._release(exchange)
             if self._line:

@@ -158,7 +158,7 @@ class StreamUpstream(Upstream, asyncio.Protocol):
 
     @override
     def send(self, exchange: Exchange) -> None:
-        request = exchange.request
+        request = exchange.asked
         data = self._codec.send(request)
         self.in_flight[request] = exchange
         self.sent += 1
@@ -268,14 +268,14 @@ class StreamUpstream(Upstream, asyncio.Protocol):
 
     @override
     def begun(self, exchange: Exchange) -> bool:
-        return self._codec.begun(exchange.request)
+        return self._codec.begun(exchange.asked)
 
     @override
     def expire(self, exchange: Exchange) -> bool:
-        request = exchange.request
+        request = exchange.asked
         del self.in_flight[request]
         self._note_lost(request)
-        keep = self._codec.expire(exchange.request)
+        keep = self._codec.expire(exchange.asked)
         self.reusable = self.reusable and self._codec.reusable
         return keep
 

@@ -8,6 +8,7 @@ from typing import override
 
 from ..base import Failure, Request, Written
 from ..outline import Outline
+from .extent import ModbusExtent, extent_of
 from .quantities import MAX_REGISTERS, is_possible
 
 EXCEPTION_BIT = 0x80
@@ -108,6 +109,11 @@ class ModbusRequest(Request):
     def written(self) -> Written:
         unit, function = self.payload[:2]
         return Written(unit, function, registers_written(self.payload))
+
+    @property
+    @override
+    def extent(self) -> ModbusExtent | None:
+        return extent_of(self.payload)
 
 
 class PlainRead(ModbusRequest):

@@ -20,6 +20,7 @@ from ..options import (
     check_one_in_flight,
 )
 from ..outline import Outline
+from .extent import extent_of
 from .lenient import LenientTransactions, LenientUpstream
 from .logger_stick import SolarmanUpstream
 from .matching import ModbusUpstream, Transactions
@@ -63,9 +64,17 @@ class ModbusRules(Rules):
         if (
             self._registers < MAX_REGISTERS
             and registers_read(payload) > self._registers
+            and extent_of(payload) is None
         ):
-            return Failure.TOO_LARGE
+            return Failure.TOO_LARGE  # nor can it be asked in parts
         return None
+
+    @override
+    def parts(self, request: Request) -> list[Request]:
+        extent = extent_of(request.payload)
+        if extent is None or self._registers == MAX_REGISTERS:
+            return []
+        return [modbus_request(part, None) for part in extent.parts(self._registers)]
 
 
 class ModbusProtocol(Protocol[bytes]):
