@@ -197,20 +197,67 @@ def test_only_named_functions_and_units_pass() -> None:
     assert judged(b"\1" + write(1, 2), **units, **everybody) is Verdict.REFUSE
 
 
-@pytest.mark.parametrize("function", [3, 4, 0x17])
-def test_longer_reads_of_registers_are_refused_for_their_size(function: int) -> None:
-    head = bytes((1, function, 0, 0))
-    limit: dict[str, Any] = {"max_read_registers": 50}
-    assert judged(head + b"\0\x32", **limit) is Verdict.PASS
-    assert judged(head + b"\0\x33", **limit) is Verdict.REFUSE_SIZE
-    assert judged(head + b"\1\0", **limit) is Verdict.REFUSE_SIZE
-    assert judged(head + b"\1\0") is Verdict.PASS  # its device may judge that
+def parts(payload: bytes, registers: int) -> list[bytes]:
+    """Give the parts in which a Modbus request is asked."""
+    policy = Policy(Settings(host="x", max_read_registers=registers), MODBUS)
+    return [part.payload for part in policy.parts(MODBUS.request(payload))]
 
 
-def test_limit_is_not_for_coils_nor_for_what_has_no_count() -> None:
+@pytest.mark.parametrize("function", [3, 4])
+def test_longer_reads_of_registers_are_asked_in_parts(function: int) -> None:
+    head = bytes((1, function))
     limit: dict[str, Any] = {"max_read_registers": 50}
-    assert judged(bytes.fromhex("01 01 0000 0800"), **limit) is Verdict.PASS
-    assert judged(bytes.fromhex("01 03"), **limit) is Verdict.PASS
+    assert judged(head + b"\0\x0a\0\x7d", **limit) is Verdict.PASS
+    assert parts(head + b"\0\x0a\0\x32", 50) == []
+    assert parts(head + b"\0\x0a\0\x33", 50) == [
+        head + b"\0\x0a\0\x32",
+        head + b"\0\x3c\0\x01",
+    ]
+    assert parts(head + b"\0\x0a\0\x7d", 125) == []
+
+
+def test_of_coils_sixteen_count_as_a_register() -> None:
+    head = bytes((1, 2))
+    assert parts(head + b"\0\0\x03\x20", 50) == []
+    assert parts(head + b"\0\0\x03\x21", 50) == [
+        head + b"\0\0\x03\x20",
+        head + b"\x03\x20\0\x01",
+    ]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        "01 03 0000 0100",  # beyond the specification, so never sent
+        "01 01 0000 0800",
+        "01 03",
+        "01 2b 0e 01 00",
+    ],
+)
+def test_what_cannot_be_a_read_has_no_parts(payload: str) -> None:
+    assert parts(bytes.fromhex(payload), 50) == []
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        "01 17 0000 0033 0000 0001 02 1234",  # it writes, too
+        "01 03 0000 0033 00",
+        "01 03 ffd0 0033",
+    ],
+)
+def test_longer_reads_that_have_no_parts_are_refused_for_their_size(
+    payload: str,
+) -> None:
+    assert judged(bytes.fromhex(payload), max_read_registers=50) is Verdict.REFUSE_SIZE
+    assert judged(bytes.fromhex(payload), max_read_registers=51) is Verdict.PASS
+
+
+def test_what_is_asked_in_parts_is_not_the_programs_own() -> None:
+    """A probe is asked as it is, or not at all."""
+    policy = Policy(Settings(host="x", max_read_registers=50), MODBUS)
+    assert policy.permits(MODBUS.request(bytes.fromhex("01 03 0000 0032")))
+    assert not policy.permits(MODBUS.request(bytes.fromhex("01 03 0000 0033")))
 
 
 def test_rules_of_units_are_not_for_protocols_without() -> None:

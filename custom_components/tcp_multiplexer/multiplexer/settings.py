@@ -258,12 +258,12 @@ class Settings:
         "how the device frames; rtu is RTU over TCP, solarman is Solarman V5",
     )
     share_reads: bool = _row(
-        True, Section.MODBUS, "answer identical reads with one response", live=True
+        True, Section.MODBUS, "answer reads of the same, or of a part, with one response", live=True
     )
     cache_ttl: float = _row(
         0.0,
         Section.MODBUS,
-        "reuse a response for identical reads for this long",
+        "reuse a response for the same reads, and parts of them, for this long",
         bounds=(0, 3600),
         live=True,
     )

@@ -140,7 +140,7 @@ class Requester(ABC):
         self.pending: deque[Exchange] = deque()
         """Its requests not yet sent, the oldest first."""
         self.joined: dict[Exchange, Exchange] = {}
-        """Its requests that follow identical ones, each with the one it follows."""
+        """Its requests that follow others, each with the one it follows."""
         self.writing = 0
         """Its writes not yet answered."""
         self.in_flight = 0

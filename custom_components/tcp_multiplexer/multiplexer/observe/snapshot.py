@@ -114,7 +114,7 @@ class Snapshot:
     """Unanswered requests by `Failure` value."""
     timeouts: int
     reads_shared: int
-    """Reads answered by the response to an identical one of another client."""
+    """Reads answered by the response to another one, identical or of more."""
     reads_cached: int
     """Reads answered from the cache."""
     writes_refused: int

@@ -113,7 +113,7 @@ class ModbusRequest(Request):
     @property
     @override
     def extent(self) -> ModbusExtent | None:
-        return extent_of(self.payload)
+        return None if self.share_key is None else extent_of(self.payload)
 
 
 class PlainRead(ModbusRequest):

@@ -20,7 +20,7 @@ from ..options import (
     check_one_in_flight,
 )
 from ..outline import Outline
-from .extent import extent_of
+from .extent import ModbusExtent, extent_of
 from .lenient import LenientTransactions, LenientUpstream
 from .logger_stick import SolarmanUpstream
 from .matching import ModbusUpstream, Transactions
@@ -71,8 +71,8 @@ class ModbusRules(Rules):
 
     @override
     def parts(self, request: Request) -> list[Request]:
-        extent = extent_of(request.payload)
-        if extent is None or self._registers == MAX_REGISTERS:
+        extent = request.extent
+        if self._registers == MAX_REGISTERS or not isinstance(extent, ModbusExtent):
             return []
         return [modbus_request(part, None) for part in extent.parts(self._registers)]
 
