@@ -258,7 +258,10 @@ class Settings:
         "how the device frames; rtu is RTU over TCP, solarman is Solarman V5",
     )
     share_reads: bool = _row(
-        True, Section.MODBUS, "answer reads of the same, or of a part, with one response", live=True
+        True,
+        Section.MODBUS,
+        "answer reads of the same, or of a part, with one response",
+        live=True,
     )
     cache_ttl: float = _row(
         0.0,

@@ -36,7 +36,7 @@ from .exchange import (
     UpstreamOwner,
 )
 from .expiry import Expiry
-from .pinning import pin, unpin
+from .pinning import pin, release, unpin
 from .policy import Policy, Verdict
 from .refusing import turn_down
 from .sharing import Sharing
@@ -181,8 +181,7 @@ class Dispatcher(UpstreamOwner):
             exchange.requester.writing += 1
             self._coalescer.wrote(request)
         elif request.flaw is not None:
-            refused = Verdict.REFUSE_SIZE
-            turn_down(exchange, refused, self._protocol, self.recorder)
+            turn_down(exchange, Verdict.REFUSE_SIZE, self._protocol, self.recorder)
             return
         self.place(exchange, key)
 
@@ -321,10 +320,7 @@ class Dispatcher(UpstreamOwner):
             self.dispatch(now)
         requester.answered(exchange, response)
         if followers:
-            self._sharing.answer(exchange, followers, response, now)
-            if exchange.followers:
-                self.unanswered.succeed(self._coalescer.ended(exchange), now)
-                self.dispatch(now)
+            self.unanswered.pass_on(exchange, followers, response, now)
         if not self.supply.well:
             self.supply.answered(now)
 
@@ -414,9 +410,7 @@ class Dispatcher(UpstreamOwner):
         for requester in upstream.waiting:
             self._queue.offer(requester)
         self.supply.lost(upstream, reason, detail, now)
-        for requester in self._queue.requesters():
-            if requester.upstream is upstream:  # between two parts of a read
-                requester.upstream = None
+        release(upstream, self._queue.requesters())
         for exchange in unfinished:
             if exchange not in again:
                 self._queue.ended(exchange)

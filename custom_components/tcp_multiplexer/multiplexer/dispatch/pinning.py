@@ -26,3 +26,10 @@ def unpin(upstream: Upstream, requesters: Iterable[Requester]) -> list[Requester
         if not requester.in_flight:
             requester.upstream = None
     return pinned
+
+
+def release(upstream: Upstream, requesters: Iterable[Requester]) -> None:
+    """Let none of `requesters` wait for a lost connection with the parts of a read."""
+    for requester in requesters:
+        if requester.upstream is upstream:
+            requester.upstream = None

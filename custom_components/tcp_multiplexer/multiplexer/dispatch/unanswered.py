@@ -130,6 +130,15 @@ class Unanswered:
 
     # ---- those that joined them -------------------------------------------------
 
+    def pass_on(
+        self, exchange: Exchange, followers: list[Exchange], response: Any, now: float
+    ) -> None:
+        """Answer those that joined a request; ask for those that it does not answer."""
+        self._sharing.answer(exchange, followers, response, now)
+        if exchange.followers:
+            self.succeed(self._coalescer.ended(exchange), now)
+            self._dispatcher.dispatch(now)
+
     def put_back(self, exchange: Exchange, now: float, *, ahead: bool = True) -> None:
         """Queue a request again; nobody waits for one whose client does not read."""
         self._queue.requeue(exchange, ahead=ahead)
