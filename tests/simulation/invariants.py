@@ -634,6 +634,7 @@ class Watch:
 
     def _check_part(self, question: Question, body: bytes, number: int) -> None:
         """Look whether a request may be such a part of a question."""
+        question.parts = self.rules.parts(question)  # maybe by settings since then
         if not any(parts[number - 1 : number] == [body] for parts in question.parts):
             raise Violation(f"{body.hex(' ')} is not part {number} of {question}")
         self._good.add(body)
