@@ -108,8 +108,8 @@ MUTATIONS = (
     Mutation(
         "goes on with rules that were changed",
         "dispatch/dispatcher.py",
-        "        self.policy = Policy(settings, self._protocol)\n        self._update_guard()",
-        "        self._update_guard()",
+        "        self.guard.apply(settings)\n",
+        "        self.guard.update()\n",
         ("modbus",),
     ),
     Mutation(

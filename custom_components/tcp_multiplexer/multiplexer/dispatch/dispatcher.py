@@ -36,9 +36,9 @@ from .exchange import (
     UpstreamOwner,
 )
 from .expiry import Expiry
+from .guard import Guard
 from .pinning import pin, release, unpin
-from .policy import Policy, Verdict
-from .refusing import turn_down
+from .policy import Verdict
 from .sharing import Sharing
 from .splitting import Splitting
 from .unanswered import Unanswered
@@ -100,9 +100,7 @@ class Dispatcher(UpstreamOwner):
         self.expiry = Expiry(self, queue, connections, units, misfits, coalescer.cache)
         self._loop = asyncio.get_running_loop()
         self._within = False
-        self.policy = Policy(settings, protocol)
-        self._guarded = self.policy.active
-        """Whether any request could be turned down before it is queued."""
+        self.guard = Guard(settings, protocol, units.breakers, recorder)
 
     @override
     def __repr__(self) -> str:
@@ -114,15 +112,11 @@ class Dispatcher(UpstreamOwner):
         self._units.timeout = settings.timeout
         for upstream in self._upstreams:
             self._look_early(upstream)
-        self.policy = Policy(settings, self._protocol)
-        self._update_guard()
+        self.guard.apply(settings)
         self._coalescer.share = settings.share_reads
         self._cache.apply(settings.cache_ttl)
         self._last_writes.apply(settings.repeated_write_ttl)
         self._queue.shorten(self._loop.time() + settings.timeout)
-
-    def _update_guard(self) -> None:
-        self._guarded = self.policy.active or self._units.breakers.any_open
 
     @property
     def silent_units(self) -> tuple[Hashable, ...]:
@@ -153,7 +147,7 @@ class Dispatcher(UpstreamOwner):
         One that is to be asked `alone` shares no response.
         """
         request = exchange.request
-        if self._guarded and self._stopped(exchange):
+        if self.guard.active and self.guard.stops(exchange):
             return
         key = request.share_key
         if key is not None:
@@ -181,22 +175,9 @@ class Dispatcher(UpstreamOwner):
             exchange.requester.writing += 1
             self._coalescer.wrote(request)
         elif request.flaw is not None:
-            turn_down(exchange, Verdict.REFUSE_SIZE, self._protocol, self.recorder)
+            self.guard.turn_down(exchange, Verdict.REFUSE_SIZE)
             return
         self.place(exchange, key)
-
-    def _stopped(self, exchange: Exchange) -> bool:
-        """Turn a request down if a rule or a breaker stops it; return whether so."""
-        verdict = self.policy.judge(exchange.request, exchange.requester.peer)
-        if verdict is not Verdict.PASS:
-            turn_down(exchange, verdict, self._protocol, self.recorder)
-            return True
-        if self._units.breakers.blocks(exchange, exchange.arrived):
-            self.recorder.failed(exchange, Failure.SILENT, exchange.arrived)
-            exchange.requester.failed(exchange, Failure.SILENT)
-            return True
-        self._splitting.begin(exchange)
-        return False
 
     def repeat(self, exchange: Repetition, first: Exchange) -> None:
         """Accept the repetition of a request: it ends as that does, or has ended."""
@@ -343,11 +324,11 @@ class Dispatcher(UpstreamOwner):
             self.refuse_silent(now)
         elif question := self._units.breakers.question(proof=now):
             self.supply.question(upstream, question, now)
-        self._update_guard()
+        self.guard.update()
 
     def refuse_silent(self, now: float) -> None:
         """Fail soon what waits for a unit that turned out to be silent."""
-        self._update_guard()
+        self.guard.update()
         self._timer.set(now)
 
     def taken_off(self, exchange: Exchange) -> None:
@@ -381,7 +362,7 @@ class Dispatcher(UpstreamOwner):
             upstream.mismatch = event.lenient
         if event.unit is not None and self._units.breakers:
             self._units.breakers.lives(event.unit)
-            self._update_guard()
+            self.guard.update()
         self.recorder.unsolicited(event, self._loop.time())
 
     @override
@@ -428,7 +409,7 @@ class Dispatcher(UpstreamOwner):
             if not upstream.begun(exchange):
                 self._units.hung_up(exchange, now, self.last_response or 0.0)
         self._units.lost(upstream, now)
-        self._update_guard()
+        self.guard.update()
 
 
 def _may_resend(

@@ -8,14 +8,12 @@ part is cached as the read that it is, so that it may answer others.
 from typing import TYPE_CHECKING, Any, Protocol as Interface
 
 from ..protocols.base import Failure
-from .split import Split
 
 if TYPE_CHECKING:
     from ..protocols.base import Protocol, Request
     from .coalescing import Coalescer
     from .connections import Connections
     from .exchange import Exchange, Upstream
-    from .policy import Policy
     from .supply import Supply
     from .unanswered import Unanswered
 
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 class PartSender(Interface):
     """What it needs of the dispatcher, which it does not import."""
 
-    policy: Policy
     unanswered: Unanswered
     connections: Connections
     supply: Supply
@@ -53,13 +50,6 @@ class Splitting:
         self._dispatcher = dispatcher
         self._is_exception = protocol.is_exception
         self._coalescer = coalescer
-
-    def begin(self, exchange: Exchange) -> None:
-        """Split a request that has just come, if the device does not take it whole."""
-        parts = self._dispatcher.policy.parts(exchange.request)
-        if parts:
-            exchange.split = Split(parts)
-            exchange.asked = parts[0]
 
     def answered(
         self, upstream: Upstream, exchange: Exchange, response: Any

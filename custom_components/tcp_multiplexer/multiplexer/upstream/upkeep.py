@@ -82,7 +82,7 @@ class Upkeep:
         It goes `ahead` of all clients that wait, or behind them. The response is
         awaited for `timeout` seconds.
         """
-        if not self._dispatcher.policy.permits(request):
+        if not self._dispatcher.guard.policy.permits(request):
             return False
         self._prober.probe(upstream, request, now, timeout, ahead=ahead)
         return True
