@@ -54,9 +54,12 @@ class Rules:
         return {_said(settings, question) for settings in self._eras[first:last]}
 
     def parts(self, question: Question) -> list[list[bytes]]:
-        """Give the parts in which a question may be asked; none if it need not be."""
-        eras = {era.max_read_registers for era in self._eras[question.era :]}
-        ways = [parts_of(question.ask.body, registers) for registers in eras]
+        """Give the parts in which a question may be asked; none if it need not be.
+
+        It may go by older rules than it arrived under, in place of one just like it.
+        """
+        limits = {era.max_read_registers for era in self._eras}
+        ways = [parts_of(question.ask.body, registers) for registers in limits]
         return [parts for parts in ways if parts]
 
 
