@@ -84,12 +84,3 @@ def test_a_scope_is_cleared_alone(clock: Clock) -> None:
     ]
     cache.clear()
     assert not len(cache)
-
-
-def test_another_time_to_live_counts_at_once(clock: Clock) -> None:
-    cache = cache_of(clock, 60)
-    cache.put(b"\1a", "a", clock.time())
-    cache.apply(60)
-    assert cache.get(b"\1a", clock.time()) == "a"
-    cache.apply(1)
-    assert cache.get(b"\1a", clock.time()) is None

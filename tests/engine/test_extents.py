@@ -1,15 +1,18 @@
-"""What reads cover: found among many, cut from responses, put together again."""
+"""What reads cover: known of all that came, cut from responses, put together again."""
 
-from random import Random
 from time import process_time
 
 from hypothesis import given, strategies as st
 import pytest
 
 from custom_components.tcp_multiplexer.multiplexer.dispatch.coverage import Coverage
+from custom_components.tcp_multiplexer.multiplexer.protocols.base import Request
 from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.extent import (
     ModbusExtent,
     extent_of,
+)
+from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.pdu import (
+    modbus_request,
 )
 
 FUNCTIONS = st.sampled_from((1, 2, 3, 4))
@@ -94,58 +97,62 @@ def test_what_brings_more_or_less_is_not_whole(answer: str) -> None:
     assert not extent.is_whole(bytes.fromhex(answer))
 
 
-@pytest.mark.parametrize("seed", range(50))
-def test_what_is_found_covers_and_is_kept(seed: int) -> None:
-    """What was kept last is found, unless a wider one was."""
-    rng = Random(seed)
-    coverage: Coverage[int] = Coverage()
-    kept: dict[int, ModbusExtent] = {}
-    area = b"\1\3"
-    for number in range(300):
-        first = rng.randrange(40)
-        extent = ModbusExtent(area, first, first + rng.randrange(1, 20))
-        if rng.random() < 0.3 and kept:
-            gone = rng.choice(list(kept))
-            coverage.remove(kept.pop(gone), gone)
-        wider = coverage.find(extent)
-        coverage.add(extent, number)
-        kept[number] = extent
-        found = coverage.find(extent)
-        assert found is not None
-        assert found[0].covers(extent)
-        assert kept[found[1]] is found[0]
-        assert found[1] == number or (wider == found and not extent.covers(found[0]))
-        other = ModbusExtent(b"\1\4", first, first + 1)
-        assert coverage.find(other) is None
+def read(first: int, count: int, function: int = 3) -> Request:
+    """Give a read of unit 1."""
+    payload = bytes((1, function)) + first.to_bytes(2) + count.to_bytes(2)
+    return modbus_request(payload, None)
 
 
-def test_only_what_is_kept_is_removed() -> None:
-    coverage: Coverage[str] = Coverage()
-    narrow, wide = ModbusExtent(b"\1\3", 5, 7), ModbusExtent(b"\1\3", 5, 9)
-    coverage.add(narrow, "narrow")
-    coverage.add(wide, "wide")
-    coverage.remove(narrow, "narrow")  # the wide one has taken its place
-    coverage.remove(wide, "another")
-    assert coverage.find(narrow) == (wide, "wide")
-    coverage.remove(wide, "wide")
-    assert coverage.find(narrow) is None
-    coverage.remove(wide, "wide")
+def known_to_cover(coverage: Coverage, request: Request) -> set[bytes]:
+    """Give the reads that are known to cover a known one."""
+    assert isinstance(request.share_key, bytes)
+    return {key for key, _ in coverage.wider[request.share_key]}
 
 
-def test_it_costs_about_the_same_among_many() -> None:
-    """Of thousands of reads that overlap, one is looked at."""
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 20), st.integers(1, 10)), unique=True, max_size=17
+    )
+)
+def test_of_all_reads_that_came_it_is_known_which_cover_which(
+    reads: list[tuple[int, int]],
+) -> None:
+    coverage = Coverage()
+    requests = [read(*one) for one in reads]
+    coverage.learn(read(0, 100, function=4))  # another area
+    for request in requests:
+        coverage.learn(request)
+    for request, (first, count) in zip(requests, reads, strict=True):
+        assert known_to_cover(coverage, request) == {
+            other.share_key
+            for other, (its_first, its_count) in zip(requests, reads, strict=True)
+            if other is not request
+            and its_first <= first
+            and first + count <= its_first + its_count
+        }
 
-    def seconds(reads: int) -> float:
-        coverage: Coverage[int] = Coverage()
-        for number in range(reads):
-            coverage.add(ModbusExtent(b"\1\3", number, number + 100), number)
-        extent = ModbusExtent(b"\1\3", reads // 2, reads // 2 + 1)
-        best = float("inf")
-        for _ in range(20):
-            before = process_time()
-            for _ in range(200):
-                assert coverage.find(extent) is not None
-            best = min(best, process_time() - before)
-        return best
 
-    assert seconds(4096) < 5 * seconds(16)
+def test_what_is_known_of_reads_is_bounded() -> None:
+    coverage = Coverage()
+    for first in range(5000):
+        coverage.learn(read(first, 10))
+    assert len(coverage.wider) <= 512
+    wide, narrow = read(4990, 20), read(4995, 5)
+    coverage.learn(narrow)
+    coverage.learn(wide)
+    assert wide.share_key in known_to_cover(coverage, narrow)
+
+
+def test_a_turn_of_the_loop_stays_short_whatever_is_read() -> None:
+    """The worst is that each read covers all before, and 64 come in one turn."""
+
+    def seconds() -> float:
+        coverage = Coverage()
+        for count in range(1, 449):
+            coverage.learn(read(0, count, function=1))
+        began = process_time()
+        for count in range(449, 513):
+            coverage.learn(read(0, count, function=1))
+        return process_time() - began
+
+    assert min(seconds() for _ in range(5)) < 0.02

@@ -10,9 +10,6 @@ response is cached only under the same conditions, and every write to a scope cl
 what was cached of it. A value that the device changes by itself may thus be one
 response time old, plus the time-to-live if there is one.
 
-As long as all reads are equally long, none can cover another, and which area they are
-of is not looked at.
-
 A read that joins follows the first, its leader. A response to the leader answers the
 followers too; if there is none, or not for all, those followers become leaders whose
 deadline allows it. A read that has joined another is asked for itself as soon as its
@@ -28,6 +25,7 @@ from .exchange import NOBODY
 if TYPE_CHECKING:
     from ..protocols.base import Request, ShareKey
     from .cache import Cache
+    from .coverage import Wider
     from .exchange import Exchange
     from .last_writes import LastWrites
 
@@ -45,40 +43,37 @@ class Coalescer:
         self.last_writes = last_writes
         self.leaders: dict[ShareKey, Exchange] = {}
         """Unanswered reads, except those that a write has made stale."""
-        self.length = b""
-        """How much is read by those that have come so far, as their keys say it."""
-        self.varied = False
-        """They were not all equally long, so that one may cover another."""
-        self._coverage: Coverage[Exchange] = Coverage()
-        """Once they have varied, the leaders that may cover others."""
+        self.coverage = Coverage()
 
-    def vary(self, key: ShareKey) -> None:
-        """Note a read that is not as long as those before."""
-        self.varied = self.share and self.length != b""
-        self.length = key[4:]
-        if self.varied:
-            for leader in self.leaders.values():
-                self.placed(leader)
+    def apply(self, *, share: bool, ttl: float) -> None:
+        """Apply changed settings; what was cached is forgotten.
 
-    def placed(self, leader: Exchange) -> None:
-        """Let others that it covers find a read; needed once they have `varied`.
-
-        What is asked in parts covers none, because these are not read at one time.
+        What was asked in parts until now may be asked whole, and cover others.
         """
-        extent = leader.request.extent
-        if extent is not None and leader.split is None:
-            self._coverage.add(extent, leader)
+        self.share = share
+        self.cache.ttl = ttl
+        self.cache.clear()
+        self.coverage.clear()
 
-    def leader(self, request: Request, key: ShareKey) -> Exchange | None:
-        """Return the exchange that a read may join, or None."""
+    def learn(self, exchange: Exchange) -> Wider:
+        """Note a read that is not known; return those that cover it.
+
+        One that is asked in parts covers none, because these are not read at one time.
+        """
+        return self.coverage.learn(exchange.request) if exchange.split is None else ()
+
+    def leader(self, key: ShareKey, wider: Wider) -> Exchange | None:
+        """Return what a read may join: its like, or one of the `wider`; or None."""
         if not self.share:
             return None
         leader = self.leaders.get(key)
         if leader is not None and _may_be_joined(leader):
             return leader
-        extent = request.extent if self.varied else None
-        found = None if extent is None else self._coverage.find(extent)
-        return found[1] if found and _may_be_joined(found[1]) else None
+        for other, _ in wider:
+            leader = self.leaders.get(other)
+            if leader is not None and leader.split is None and _may_be_joined(leader):
+                return leader
+        return None
 
     def wrote(self, request: Request) -> None:
         """Note that a write has been accepted, sent, or has ended.
@@ -101,9 +96,7 @@ class Coalescer:
         """Cache a response, unless a write may have made it stale."""
         key, split = exchange.request.share_key, exchange.split
         if key is not None and self.leaders.get(key) is exchange:
-            extent = exchange.request.extent if split is None else None
-            since = now if split is None else split.since
-            self.cache.put(key, response, since, extent)
+            self.cache.put(key, response, now if split is None else split.since)
 
     def part_answered(self, exchange: Exchange, response: Any, now: float) -> None:
         """Cache the response to a part, unless a write may have made it stale."""
@@ -111,15 +104,15 @@ class Coalescer:
         if key is None or part.share_key is None or not self.cache.ttl:
             return
         if self.leaders.get(key) is exchange:
-            self.cache.put(part.share_key, response, now, part.extent)
+            self.cache.put(part.share_key, response, now)
+            if part.share_key not in self.coverage.wider:
+                self.coverage.learn(part)
 
     def retire(self, exchange: Exchange) -> None:
         """Let nobody else join `exchange`; those who have stay."""
         key = exchange.request.share_key
         if key is not None and self.leaders.get(key) is exchange:
             del self.leaders[key]
-            if self.varied and (extent := exchange.request.extent) is not None:
-                self._coverage.remove(extent, exchange)
 
     def ended(self, exchange: Exchange) -> list[Exchange]:
         """Note that `exchange` no longer leads; return those that followed it."""

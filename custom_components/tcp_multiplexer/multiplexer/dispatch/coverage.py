@@ -1,50 +1,52 @@
-"""Finds, of many reads, one that covers another.
+"""Which reads cover which: learned from those that come.
 
-Of each area only those reads are kept that no other one covers. Ordered by where they
-begin, they are then ordered by where they end, too. So the last that does not begin
-behind a read is the one that reaches farthest, and the only one to be looked at.
+Clients ask the same again and again. So what covers a read is worked out when it first
+comes, and looked up from then on: that costs the same however many are waiting.
 """
 
-from bisect import bisect_left
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..protocols.base import Request, ShareKey
     from ..protocols.extent import Extent
 
+_MOST = 512
+"""Reads that are known; for one more, all are forgotten."""
+_MOST_WIDER = 16
+"""Of those that cover one read, the first so many are kept."""
 
-class Coverage[ItemT]:
-    """Reads of one scope, each with what is known of it."""
+type Wider = tuple[tuple[ShareKey, Extent], ...]
+"""Reads that cover another, each with what it covers."""
+
+
+class Coverage:
+    """The reads that have come, each with those that cover it."""
 
     def __init__(self) -> None:
-        self._areas: dict[bytes, list[tuple[int, int, Extent, ItemT]]] = {}
-        """By area: first address, end, both once more, and the item; in order."""
+        self.wider: dict[ShareKey, Wider] = {}
+        """Of each known read, those known that cover it and more."""
+        self._areas: dict[bytes, list[tuple[ShareKey, Extent]]] = {}
 
-    def find(self, extent: Extent) -> tuple[Extent, ItemT] | None:
-        """Return a read that covers `extent`, which may be the same, or None."""
-        line = self._areas.get(extent.area)
-        if line is None:
-            return None
-        at = bisect_left(line, (extent.first + 1,)) - 1
-        if at < 0 or line[at][1] < extent.end:
-            return None
-        return line[at][2:]
+    def learn(self, request: Request) -> Wider:
+        """Note a read that is not known, and is asked whole; return what covers it."""
+        key, extent = request.share_key, request.extent
+        if key is None or extent is None:
+            return ()
+        if len(self.wider) >= _MOST:
+            self.clear()
+        area = self._areas.setdefault(extent.area, [])
+        covering = (known for known in area if known[1].covers(extent))
+        wider = tuple(islice(covering, _MOST_WIDER))
+        this = (key, extent)
+        for narrower, its_extent in area:
+            if extent.covers(its_extent) and len(self.wider[narrower]) < _MOST_WIDER:
+                self.wider[narrower] += (this,)
+        area.append(this)
+        self.wider[key] = wider
+        return wider
 
-    def add(self, extent: Extent, item: ItemT) -> None:
-        """Keep a read in place of those that it covers, unless a wider one is kept."""
-        wider = self.find(extent)
-        if wider is not None and not extent.covers(wider[0]):
-            return
-        line = self._areas.setdefault(extent.area, [])
-        begin = end = bisect_left(line, (extent.first,))
-        while end < len(line) and line[end][1] <= extent.end:
-            end += 1
-        line[begin:end] = [(extent.first, extent.end, extent, item)]
-
-    def remove(self, extent: Extent, item: ItemT) -> None:
-        """Keep a read no longer, if it is kept."""
-        line = self._areas.get(extent.area, [])
-        at = bisect_left(line, (extent.first,))
-        if at < len(line) and line[at][3] == item:
-            del line[at]
-            if not line:
-                del self._areas[extent.area]
+    def clear(self) -> None:
+        """Forget all reads."""
+        self.wider.clear()
+        self._areas.clear()

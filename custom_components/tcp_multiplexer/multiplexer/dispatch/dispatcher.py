@@ -90,6 +90,7 @@ class Dispatcher(UpstreamOwner):
         self._queue = queue
         self._coalescer = coalescer
         self._cache = coalescer.cache
+        self._wider = coalescer.coverage.wider
         self._last_writes = coalescer.last_writes
         self._sharing = Sharing(protocol, coalescer, queue, recorder, timer)
         self.unanswered = Unanswered(
@@ -113,8 +114,7 @@ class Dispatcher(UpstreamOwner):
         for upstream in self._upstreams:
             self._look_early(upstream)
         self.guard.apply(settings)
-        self._coalescer.share = settings.share_reads
-        self._cache.apply(settings.cache_ttl)
+        self._coalescer.apply(share=settings.share_reads, ttl=settings.cache_ttl)
         self._last_writes.apply(settings.repeated_write_ttl)
         self._queue.shorten(self._loop.time() + settings.timeout)
 
@@ -151,14 +151,15 @@ class Dispatcher(UpstreamOwner):
             return
         key = request.share_key
         if key is not None:
-            coalescer = self._coalescer
-            if not coalescer.varied and key[4:] != coalescer.length:
-                coalescer.vary(key)
+            leaders = self._coalescer.leaders
+            wider = self._wider.get(key)
+            if wider is None:
+                wider = self._coalescer.learn(exchange)
             if (
-                (self._cache.ttl or coalescer.varied or key in coalescer.leaders)
+                (key in leaders or (wider and leaders) or self._cache.ttl)
                 and not alone
                 and self.supply.willing
-                and self._sharing.share(exchange, key)
+                and self._sharing.share(exchange, key, wider)
             ):
                 return
         elif request.writes is not None:
@@ -201,8 +202,6 @@ class Dispatcher(UpstreamOwner):
         self._queue.put(exchange)
         if key is not None:
             self._coalescer.leaders[key] = exchange
-            if self._coalescer.varied:
-                self._coalescer.placed(exchange)
 
     # ---- it is sent -------------------------------------------------------------
 

@@ -14,7 +14,9 @@ from .exchange import NOBODY, Repetition
 
 if TYPE_CHECKING:
     from ..protocols.base import Protocol, ShareKey
+    from ..protocols.extent import Extent
     from .coalescing import Coalescer
+    from .coverage import Wider
     from .exchange import Exchange, Requester
     from .queue import RequestQueue
     from .recorder import Recorder
@@ -40,25 +42,36 @@ class Sharing:
         self._recorder = recorder
         self._timer = timer
 
-    def share(self, exchange: Exchange, key: ShareKey) -> bool:
-        """Answer a read from the cache, or join it to another one, if allowed."""
+    def share(self, exchange: Exchange, key: ShareKey, wider: Wider) -> bool:
+        """Answer a read from the cache, or join it to another one, if allowed.
+
+        That is an identical one, or one of those that are `wider`.
+        """
         requester = exchange.requester
         if requester.writing or requester.pinned or self._queue.writing(key[0]):
             return False
         if self._cache.ttl:
             now = exchange.arrived
             response = self._cache.get(key, now)
-            if response is None and (extent := exchange.request.extent) is not None:
-                response = self._cache.cut(key, extent, now)
+            if response is None and wider:
+                response = self._cut(exchange.request.extent, wider, now)
             if response is not None:
                 self._recorder.served_from_cache(exchange, response, now)
                 requester.answered(exchange, response)
                 return True
-        leader = self._coalescer.leader(exchange.request, key)
+        leader = self._coalescer.leader(key, wider)
         if leader is None or not requester.counted:
             return False
         self.join(exchange, leader)
         return True
+
+    def _cut(self, part: Extent | None, wider: Wider, now: float) -> Any | None:
+        """Return what a cached response to a wider read says of a part, or None."""
+        for key, whole in wider:
+            response = self._cache.get(key, now)
+            if response is not None and part is not None and whole.is_whole(response):
+                return whole.cut(response, part)
+        return None
 
     def confirm(self, exchange: Exchange) -> bool:
         """Confirm a write that repeats the last one of its unit, if that is allowed."""
