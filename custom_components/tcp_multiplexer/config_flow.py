@@ -47,6 +47,7 @@ from .const import (
     CONF_TLS,
     CONF_UPSTREAM,
     DOMAIN,
+    SHARED_UPSTREAMS,
     UPSTREAM_TCP,
 )
 from .coordinator import TcpMultiplexerConfigEntry
@@ -75,8 +76,13 @@ from .flow.suggestions import async_host_selector, async_names_of_neighbours
 from .flow.trial import async_try
 from .multiplexer import Framing, find_logger_serial
 
-_TLS_PROBLEMS: Final = {DeviceProblem.NO_TLS, DeviceProblem.NOT_TRUSTED}
-"""A neighbour that connects to the device does not cause these."""
+_OTHER_CAUSES: Final = {
+    DeviceProblem.NO_TLS,
+    DeviceProblem.NOT_TRUSTED,
+    DeviceProblem.OTHER_SETTINGS,
+    DeviceProblem.NOT_INSTALLED,
+}
+"""A neighbour that takes the device's slot does not cause these."""
 _UNIT: Final = "unit_id"
 
 IN_USE_HERE: Final = "in_use_here"
@@ -262,8 +268,11 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         settings = self._plan.settings
         problem = self._failed.problem
         names = ""
-        if problem not in _TLS_PROBLEMS:
-            names = await async_names_of_neighbours(self.hass, settings)
+        if problem not in _OTHER_CAUSES:
+            shares = self._plan.data[CONF_UPSTREAM] in SHARED_UPSTREAMS
+            names = await async_names_of_neighbours(
+                self.hass, settings, beside_shared=not shares
+            )
         anyway = "save_anyway" if self._entry else "add_anyway"
         return self.async_show_menu(
             step_id=IN_USE_HERE if names else problem,

@@ -78,13 +78,8 @@ def link(settings: Settings) -> Params:
             stopbits=cast(Any, line.stopbits),
         )
     if settings.framing is Framing.RTU:
-        # Names of ports are compared as they are written; integrations write hosts so.
-        address, percent, scope = settings.host.partition("%")
-        host = address.lower() + percent + scope
-        return ModbusSerialParams(
-            device=f"socket://{format_endpoint(host, settings.port)}",
-            baudrate=_SOCKET_BAUDRATE,
-        )
+        device = f"socket://{format_endpoint(settings.host, settings.port)}"
+        return ModbusSerialParams(device=device, baudrate=_SOCKET_BAUDRATE)
     return ModbusTcpParams(host=settings.host, port=settings.port)
 
 

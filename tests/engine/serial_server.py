@@ -20,7 +20,7 @@ from serial.rfc2217 import (
 )
 
 
-class _Port(Serial):
+class _Port(Serial):  # type: ignore[misc] # pyserial has no types
     """A pseudo terminal, with the modem lines that it lacks."""
 
     cts = dsr = ri = cd = False
@@ -32,7 +32,7 @@ class _Port(Serial):
         """Set no line."""
 
 
-class _Negotiator(PortManager):
+class _Negotiator(PortManager):  # type: ignore[misc]
     """Acknowledges all that is set, as the standard demands; pyserial forgets two."""
 
     _FORGOTTEN: Final = {

@@ -21,7 +21,7 @@ from homeassistant.exceptions import ServiceValidationError
 from homeassistant.helpers import entity_registry as er
 from homeassistant.requirements import RequirementsNotFound
 from homeassistant.setup import async_setup_component
-from modbus_connection import ModbusSerialParams, ModbusTcpParams
+from modbus_connection import ModbusSerialParams, ModbusTcpParams, ModbusTlsParams
 from pymodbus import FramerType
 from pymodbus.pdu.device import ModbusDeviceIdentification
 import pytest
@@ -151,6 +151,28 @@ async def test_other_settings_of_the_line(
     page = await add(hass, upstream="home_assistant_serial", device=str(line.path))
     assert page["step_id"] == "other_settings"
     assert "19200" in page["description_placeholders"]["detail"]
+
+
+async def test_who_shares_is_not_in_the_way(
+    hass: HomeAssistant, device: ModbusDevice, other: MockConfigEntry
+) -> None:
+    params = ModbusTcpParams(host="127.0.0.1", port=device.port)
+    unit = async_get_unit(hass, other, params, 1)
+    assert await unit.read_holding_registers(1, 1) == [1001]
+    await device.stop()
+    where = {"host": "127.0.0.1", "port": device.port}
+    page = await add(hass, upstream="home_assistant", **where)
+    assert page["step_id"] == "unreachable"
+
+
+async def test_other_settings_are_no_slot_that_is_taken(
+    hass: HomeAssistant, device: ModbusDevice, other: MockConfigEntry
+) -> None:
+    params = ModbusTlsParams(host="127.0.0.1", port=device.port, verify=False)
+    async_get_unit(hass, other, params, 1)
+    where = {"host": "127.0.0.1", "port": device.port}
+    page = await add(hass, upstream="home_assistant", **where)
+    assert page["step_id"] == "other_settings"
 
 
 async def test_port_that_is_not_there(hass: HomeAssistant) -> None:

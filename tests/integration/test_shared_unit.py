@@ -316,6 +316,7 @@ async def test_surplus_bits_are_no_coils() -> None:
         pytest.param("17 0000 0001 0000 0002 03 0001 0002", id="half a register"),
         pytest.param("05 0000 1234", id="a coil neither on nor off"),
         pytest.param("0F 0013 000A 01 CD", id="too few coils"),
+        pytest.param("0F 0013 000A 02 CD01 00", id="too many coils"),
         pytest.param("10 0001 0002 04 000A", id="too few registers"),
         pytest.param("10 0001 0002 02 000A 0102", id="another byte count"),
     ],

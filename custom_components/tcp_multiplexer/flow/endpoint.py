@@ -17,7 +17,7 @@ _SERVERS: Final = {"socket", "tcp", "rfc2217"}
 """Schemes of serial ports that a server on the network offers at a port of its own."""
 
 type Endpoint = tuple[str, int] | tuple[str] | tuple[int]
-"""Host and port, a serial port, or a local port."""
+"""Host in lower case and port, a serial port, or a local port."""
 
 
 def is_taken(data: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> bool:
@@ -32,7 +32,7 @@ def _endpoint(data: Mapping[str, Any]) -> Endpoint:
     if CONF_DIAL_IN_PORT in data:
         return (data[CONF_DIAL_IN_PORT],)
     if CONF_DEVICE not in data:
-        return data[CONF_HOST].lower(), data[CONF_PORT]
+        return data[CONF_HOST], data[CONF_PORT]
     device = data[CONF_DEVICE]
     if "://" not in device:
         # An adapter has several paths: by its serial number, by its place, and
@@ -40,5 +40,5 @@ def _endpoint(data: Mapping[str, Any]) -> Endpoint:
         return (os.path.realpath(device),)
     url = URL(device)
     if url.scheme in _SERVERS and url.host and url.port:
-        return url.host.lower(), url.port
+        return url.host, url.port
     return (device,)

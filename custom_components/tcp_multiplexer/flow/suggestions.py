@@ -60,9 +60,18 @@ def async_host_selector(hass: HomeAssistant) -> TextSelector | SelectSelector:
     )
 
 
-async def async_names_of_neighbours(hass: HomeAssistant, settings: Settings) -> str:
-    """Return the names of the neighbours that connect to the same device."""
-    neighbours = async_who_dials(hass, settings.host, settings.port)
+async def async_names_of_neighbours(
+    hass: HomeAssistant, settings: Settings, *, beside_shared: bool
+) -> str:
+    """Return the names of the neighbours that take the slot of the same device.
+
+    `beside_shared`: those that share Home Assistant's connection take it, too.
+    """
+    neighbours = [
+        neighbour
+        for neighbour in async_who_dials(hass, settings.host, settings.port)
+        if beside_shared or not neighbour.shared
+    ]
     integrations = await async_get_integrations(
         hass, {neighbour.domain for neighbour in neighbours}
     )
