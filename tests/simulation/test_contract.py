@@ -2704,6 +2704,19 @@ def test_a_repeated_write_is_confirmed_without_being_sent() -> None:
         assert (snapshot.writes_repeated, snapshot.responses) == (4, 8)
 
 
+@contract("a write that repeats to the byte the last one to its unit")
+def test_another_value_is_sent_every_time() -> None:
+    first, second = sets(1), sets(1)[:-1] + b"\x33"
+    with stage(repeated_write_ttl=60) as scene:
+        client = scene.hand()
+        for moment, body in enumerate((first, second, first, first)):
+            scene.at(moment, client.ask, body)
+        scene.run_to(9)
+        bodies = [asked.body for asked in scene.puppet.asked]
+        assert bodies == [first, second, first]
+        assert [heard.body for heard in client.heard] == [first, second, first, first]
+
+
 @contract("Off by default.")
 def test_repeated_writes_are_sent_by_default() -> None:
     with stage() as scene:
@@ -2887,8 +2900,10 @@ def test_no_write_is_confirmed_while_paused_or_once_that_is_turned_off() -> None
         assert client.heard[-1] == (at(1.05), 2, excuse(sets(1), NO_PATH))
     with stage(repeated_write_ttl=60) as scene:
         client = scene.hand()
-        for moment in (0, 2, 4):
+        for moment in (0, 0.5, 2, 4):
             scene.at(moment, client.ask, sets(1))
+        scene.run_to(0.2)
+        assert scene.run(scene.mux.apply(replace(scene.settings, timeout=7)))
         scene.run_to(1)
         off = replace(scene.settings, repeated_write_ttl=0.0)
         assert scene.run(scene.mux.apply(off))
