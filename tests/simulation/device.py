@@ -52,8 +52,6 @@ class SimulatedDevice:
         self.faults: Counter[Fault] = Counter()
         self.executed: list[tuple[float, bytes]] = []
         """Every request that was carried out, and when."""
-        self.odd: list[bytes] = []
-        """Requests that were refused with an exception whose length is wrong."""
         self.received: list[tuple[float, int, bytes]] = []
         """Every request that arrived: when, on which link, its body."""
         self.dials: list[float] = []
@@ -65,6 +63,8 @@ class SimulatedDevice:
         """Connection attempts are refused, and there are no connections."""
         self.on_link: Callable[[Link], None] | None = None
         """Sees each new connection."""
+        self.on_odd: Callable[[Link, int], None] | None = None
+        """Sees which requests are refused with an exception whose length is wrong."""
         self.script: deque[Fault | None] = deque()
         """What the next requests meet, before chance is asked."""
         self.busy = False

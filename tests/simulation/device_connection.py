@@ -245,8 +245,9 @@ class DeviceConnection(asyncio.Protocol):
             case Fault.EXCEPTION:
                 self._send(face.pack_answer(tid, exception_of(body)))
             case Fault.ODD_EXCEPTION:
-                device.odd.append(body)
                 self._send(self._odd(tid, exception_of(body)))
+                if device.on_odd is not None and not self._outbox:
+                    device.on_odd(self.link, tid)
             case Fault.NOISE:
                 self._send(rng.choice((b"\xff", b"\xff\xfe\xfd", b"USR-TCP232\r\n")))
                 self._send(self._execute(tid, body), after=0.1 * rng.random())

@@ -48,10 +48,9 @@ _LEAST_PATIENCE = 1.03
 """Seconds after which an answer may be overdue, or half the timeout if that is less."""
 _MOST_OVERDUE = 16
 """Overdue answers of one connection."""
+_SILENCE = 0.05
+"""Seconds after which an exception of odd length is taken for what it is."""
 _TINY = 1e-6
-_UNSURE_TURNS = 5
-"""Turns by which it is uncertain when somebody was served: what seems to be sent for
-one may have been the engine's own, or somebody else's of the same kind."""
 _STEP = 0.03
 """Seconds between the engine's decision and what is seen of it, at most."""
 
@@ -66,8 +65,6 @@ class Watch:
         self.dialect = dialect
         self.mux: Multiplexer | None = None
         self.verdicts: Counter[Verdict] = Counter()
-        self.refused_by_device: set[bytes] = set()
-        """What was answered with an exception of the device's."""
         self.excused = False
         """Clients may be closed now: the engine was told to."""
         self._take(settings)
@@ -95,6 +92,8 @@ class Watch:
         self._flying: dict[Link, dict[Question, None]] = {}
         """Per upstream connection, questions sent and not ended."""
         self._last_end: dict[Link, float] = {}
+        self._heard: dict[Link, float] = {}
+        """When the device said something last."""
         self._due: list[tuple[float, int, Question]] = []
         self._good: set[bytes] = set(dialect.probes(settings.unit_id))
         """What a probe may ask."""
@@ -331,6 +330,7 @@ class Watch:
         if verdict is Verdict.GATEWAY:
             # (A read that was sent and lost may be waiting to be sent again.)
             if self.dialect.gave_up(body):
+                self._check_silence(question, now)
                 self._given_up[question.ask.body] = (self.loop.turns, question.asker)
                 if not question.links:
                     # It was handed to a connection, and had its turn.
@@ -345,8 +345,6 @@ class Watch:
             or (question.confirmable and verdict is Verdict.RIGHT)
         ):
             raise Violation(f"{question} was answered, but never sent")
-        if verdict is Verdict.EXCEPTION:
-            self.refused_by_device.add(question.ask.body)
         if verdict in {Verdict.GATEWAY, Verdict.RULE}:
             question.asker.refused_at = now
         if verdict is Verdict.RIGHT and question.ask.retry_safe:
@@ -367,6 +365,26 @@ class Watch:
         if verdict is Verdict.WRONG and body[:3] in refusals and len(body) <= 4:
             return Verdict.EXCEPTION
         return verdict
+
+    def refused_oddly(self, link: Link, tid: int) -> None:
+        """Note that the device says an exception of which the length is wrong."""
+        for question in self._flying[link]:
+            if question.upstream_tid == tid:
+                question.odd = self.loop.time()
+
+    def _check_silence(self, question: Question, now: float) -> None:
+        """See that what was given up was not refused with an exception of odd length.
+
+        The engine takes that for what it is once the device has said nothing more for
+        a moment, and need not if the connection is lost before.
+        """
+        if question.alike or not question.links:
+            return
+        link = question.links[-1]
+        silent = now - _SILENCE - self.slack
+        came = question.odd + self.network.conditions.slowest
+        if max(came, self._heard[link]) < silent and not link.program.is_closing():
+            raise Violation(f"{question} was given up, though the device refused it")
 
     def _line_ended(self, question: Question, verdict: Verdict, body: bytes) -> None:
         """Note what the end of an exchange on a line means for its unit."""
@@ -481,6 +499,7 @@ class Watch:
         self._flying[link] = {}
         unasked = self._unasked[link] = {}
         self._said[link] = bytearray()
+        self._heard[link] = opened
         self._refused_at = None
 
         def wrote(data: bytes) -> None:
@@ -491,6 +510,7 @@ class Watch:
                 raise Violation(f"{bytes(buffer)!r} went upstream, and is no request")
 
         def read(data: bytes) -> None:
+            self._heard[link] = self.loop.time()
             if face.correlated:
                 heard.extend(data)
                 for tid, _ in self.dialect.cut(heard):
@@ -597,6 +617,7 @@ class Watch:
         question.links.append(link)
         question.said = self._said[link]
         question.upstream_tid = tid
+        question.odd = inf
         question.sent_turn = self.loop.turns
         self._pending.pop(question, None)
         question.sent = now
@@ -833,8 +854,7 @@ class Watch:
         """Tell whether one was served longer ago, so that it goes next."""
         # With requests pipelined, who was chosen is seen a turn later.
         since = other.served_turn - (2 if self.max_in_flight > 1 else 0)
-        apart = other.served - one.served
-        return apart > _UNSURE_TURNS and one.served_turn <= since
+        return one.served < other.served and one.served_turn <= since
 
     @staticmethod
     def _first_unsent(asker: Asker) -> Question | None:

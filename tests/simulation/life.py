@@ -23,9 +23,6 @@ EXCHANGES = 2000
 """Right answers that a life must see."""
 FAULTS = 10
 """Faults of each kind that it must see."""
-_TOLD_SHARE = 0.4
-"""Others are lost with their connections, or their clients have left; of the ten or so
-of a life, that may be more than half."""
 _TOLD = 40
 """Lines of the log that a failure comes with."""
 _LIMIT = 100_000.0
@@ -90,14 +87,6 @@ class Life(World):
             self._wind_down()
         self.stop()
         self._owner.see_all_ended()
-        self._see_exceptions_told()
-
-    def _see_exceptions_told(self) -> None:
-        """See that exceptions of odd length reached those who asked, as a rule."""
-        odd = self.device.odd
-        told = sum(body in self.watch.refused_by_device for body in odd)
-        if told < _TOLD_SHARE * len(odd):
-            raise Violation(f"of {len(odd)} exceptions of odd length {told} were told")
 
     def _enough(self) -> bool:
         return self.exchanges >= EXCHANGES and not self.lacking

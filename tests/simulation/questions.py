@@ -36,6 +36,7 @@ class Question:
         "handed",
         "links",
         "number",
+        "odd",
         "parts",
         "passed",
         "said",
@@ -59,7 +60,7 @@ class Question:
         self.asked = now
         self.arrived: float | None = None
         """When the engine had read all of it."""
-        self.arrived_turn = 0
+        self.arrived_turn = self.sent_turn = 0
         self.due = 0.0
         """When it has to be answered at last."""
         self.admitted = False
@@ -89,7 +90,6 @@ class Question:
         """Steps of the loop when it arrived, and what had passed in the network."""
         self.sent = 0.0
         """When it was sent last."""
-        self.sent_turn = 0
         self.links: list[Link] = []
         """The upstream connections on which it was sent."""
         self.upstream_tid = 0
@@ -97,6 +97,8 @@ class Question:
         self.said: bytes | bytearray = b""
         """Where answers name no question, what the device has said since it was sent,
         until the next was."""
+        self.odd = inf
+        """When the device said an exception of odd length to it."""
         self.begun = False
         """The connection ended within the response to it."""
         self.ended: float | None = None

@@ -75,6 +75,7 @@ class World(AbstractContextManager["World"]):
         )
         self.watch = Watch(self.network, self.dialect, self.settings)
         self.device.on_link = partial(self.watch.upstream, face=self.device.face)
+        self.device.on_odd = self.watch.refused_oddly
         self.winding_down = False
         self.stopping = False
         self.mux: Multiplexer
