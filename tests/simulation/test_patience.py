@@ -499,20 +499,21 @@ def test_where_nothing_is_known_two_timeouts_renew() -> None:
 
 @contract(
     "a connection that has not answered at all is renewed after twice as many timeouts "
-    "as the one before it",
+    "as the one before it, at most 64.",
 )
 def test_a_connection_that_never_answered_is_given_longer_each_time() -> None:
     with stage(timeout=1) as scene:
         client = scene.hand()
         scene.puppet.manners = says_nothing
-        for number in range(100):
-            scene.at(number, client.ask, asks(1, unit=100 + number))
-        scene.run_to(40)
+        for number in range(220):
+            scene.at(number, client.ask, asks(number, unit=1 + number))
+        scene.run_to(200)
         ends = [moment for moment, _ in scene.puppet.ended]
-        assert ends == [at(2), at(6), at(14), at(30)]  # 2, 4, 8 and 16 timeouts
+        # 2, 4, 8, 16, 32 and 64 timeouts, and never more
+        assert ends == [at(moment) for moment in (2, 6, 14, 30, 62, 126, 190)]
         scene.puppet.manners = answers()
-        scene.run_to(60)
-        assert len(scene.puppet.ended) == 4
+        scene.run_to(220)
+        assert len(scene.puppet.ended) == 7
 
 
 @contract("A timeout counts if the response had a fair chance: half the timeout")
@@ -821,3 +822,28 @@ def test_a_new_connection_knows_nothing_of_what_was_overdue() -> None:
         # Both are sent once more, the second beside the first.
         assert asked_of(scene, 2) == [at(0), at(PATIENCE), at(2), at(2 + PATIENCE)]
         assert living.heard[-1].at == at(2 + 2 * PATIENCE + SERVICE)
+
+
+@pytest.mark.parametrize("every", [2.5, 4.3, 6.3, 27, 60])
+@pytest.mark.parametrize("timeout", [1, 5])
+@contract("nobody waits for a response that does not come", "and nobody else (Modbus)")
+def test_a_silent_unit_asked_without_pause_costs_one_patience(
+    timeout: float, every: float
+) -> None:
+    with stage(timeout=timeout) as scene:
+        living = learn(scene, 1)
+        silent = scene.hand()
+        for moment in moments(0, timeout + 0.001, int(300 / timeout)):
+            scene.at(moment, silent.ask, asks(int(moment), unit=2))
+        asked = list(moments(0.4, every, int(280 / every)))
+        for number, moment in enumerate(asked):
+            scene.at(moment, living.ask, asks(number))
+        scene.run_to(300)
+        heard = living.heard[1:]
+        assert [h.body for h in heard] == [
+            answer(scene, asks(number)) for number in range(len(asked))
+        ]
+        waits = [h.at - since for h, since in zip(heard, asked, strict=True)]
+        assert max(waits) <= min(PATIENCE, timeout / 2) + SERVICE + 1e-6
+        assert not scene.healths
+        assert not scene.puppet.ended
