@@ -224,6 +224,19 @@ def test_only_an_exception_is_ended_by_silence(length: int, matching: str) -> No
     assert isinstance(request, Request)
 
 
+@each_matching
+@pytest.mark.parametrize("length", [4, 6])
+def test_what_names_another_unit_is_no_exception_of_wrong_length(
+    length: int, matching: str
+) -> None:
+    """With lenient matching, nothing else would tell it from noise."""
+    codec, _, number = asking(read(7), matching)
+    foreign = bytearray(with_length(number, length))
+    foreign[6] = 9
+    assert not answers(fed(codec, bytes(foreign)))
+    assert not answers(after_silence(codec))
+
+
 async def test_wrong_length_costs_neither_time_nor_connection(
     device: Device, multiplex: Multiplex, connect: Connect
 ) -> None:

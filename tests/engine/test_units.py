@@ -49,8 +49,11 @@ def left(seconds: float) -> Any:
 @pytest.mark.usefixtures("clock")
 def test_only_units_that_were_slow_are_watched_until_they_are_no_more() -> None:
     units = units_of(RequestQueue(8))
-    answered(units, 1, 0.2)
+    answered(units, 1, 0.249)
     assert not units.times.watched
+    answered(units, 2, 0.251)
+    assert units.times.watched.keys() == {2}
+    units.times.watched.clear()
     answered(units, 1, 3.0)
     assert units.times.watched.keys() == {1}
     for _ in range(15):
@@ -76,6 +79,24 @@ def test_too_late_is_less_than_the_median() -> None:
         answered(units, 1, took)
     assert units.verdict(left(0.69), 100) is Failure.BUSY
     assert units.verdict(left(0.71), 100) is None
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize(
+    ("slowest", "needed"), [(0.0, 2.5), (2.0, 2.5), (4.0, 4.0), (4.9, 4.5)]
+)
+def test_a_fair_time_is_half_of_all_or_as_long_as_the_slowest(
+    slowest: float, needed: float
+) -> None:
+    units = units_of(RequestQueue(8))
+    if slowest:
+        answered(units, 1, slowest)
+    exchange = left(1.0)
+    exchange.arrived = 96.0
+    upstream = cast(Any, object())
+    for sent, fair in ((101 - needed, True), (101 - needed + 0.01, False)):
+        exchange.sent = sent
+        assert units.fair(upstream, exchange, 101) is fair
 
 
 @pytest.mark.usefixtures("clock")

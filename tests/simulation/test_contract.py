@@ -1814,6 +1814,19 @@ def test_a_broadcast_clears_what_is_cached_of_every_unit() -> None:
         assert [asked.at for asked in scene.puppet.asked] == [at(0), at(2), at(3)]
 
 
+@contract("So does a change of settings.")
+def test_a_change_of_settings_clears_what_is_cached() -> None:
+    with stage(cache_ttl=60) as scene:
+        client = scene.hand()
+        scene.at(0, client.ask, asks(1))
+        scene.at(1, client.ask, asks(1))  # cached
+        scene.run_to(2)
+        scene.run(scene.mux.apply(replace(scene.mux.settings, max_read_registers=50)))
+        scene.at(3, client.ask, asks(1))
+        scene.run_to(5)
+        assert [asked.at for asked in scene.puppet.asked] == [at(0), at(3)]
+
+
 @contract("do not count against `idle_timeout`")
 def test_probes_do_not_count_against_idle_timeout() -> None:
     with stage(settled=0, health_check_interval=1, idle_timeout=4.5) as scene:

@@ -316,28 +316,131 @@ def test_only_two_go_beside_until_one_of_them_is_answered() -> None:
 
 
 @contract(
-    "the device takes one request at a time: a read is asked once more, within its "
-    "deadline, and nothing goes beside what is overdue on that connection, or the next, any more",
-    "or if it is overdue itself once nothing sent before it is left.",
+    "asked once more while there is time for it: 1.03 s before its deadline, or a "
+    "quarter of the timeout if that is less.",
+    "a request is overdue only when so little of the timeout is left",
 )
-def test_a_read_that_was_lost_beside_is_asked_again_and_nothing_beside_any_more() -> (
-    None
-):
-    with stage(timeout=5) as scene:
+@pytest.mark.parametrize(("timeout", "reserve"), [(5, 1.03), (4, 1)])
+def test_what_a_gateway_loses_is_asked_again_and_others_wait_longer_then(
+    timeout: float, reserve: float
+) -> None:
+    with stage(timeout=timeout) as scene:
         learn(scene, 1)
-        scene.puppet.manners = Gateway(3, keeps=False)
-        silent, living = scene.hand(), scene.hand()
+        scene.puppet.manners = Gateway(2.8, keeps=False)
+        silent, living, writer = (scene.hand() for _ in range(3))
         scene.at(0, silent.ask, asks(1, unit=2))
-        scene.at(1.5, living.ask, asks(1))
+        scene.at(0.5, living.ask, asks(1))
         scene.at(7, living.ask, asks(2))
         scene.at(10, silent.ask, asks(2, unit=2))
-        scene.at(12, living.ask, asks(3))
+        scene.at(10.5, living.ask, asks(3))
+        scene.at(10.4, writer.ask, sets(4))
         scene.run_to(20)
-        assert asked_of(scene, 1) == [at(1.5), at(5 + PATIENCE), at(7), at(15)]
+        assert [asked.at for asked in scene.puppet.asked if asked.body[1] == 3] == [
+            at(0),
+            at(PATIENCE),
+            at(0.5 + timeout - reserve),
+            at(7),
+            at(10),
+            at(10 + timeout - reserve),
+        ]
         assert [heard.body for heard in living.heard] == [
             answer(scene, asks(number)) for number in (1, 2, 3)
         ]
+        assert writer.heard[0].at == at(10 + timeout + SERVICE)
         assert not scene.puppet.ended
+
+
+@contract("something sent later has been answered")
+def test_what_the_device_has_gone_past_is_asked_again_at_once() -> None:
+    with stage(timeout=60) as scene:
+        learn(scene, 1, 3)
+        silent, first, second = (scene.hand() for _ in range(3))
+        lost = asks(1, unit=3)
+        scene.puppet.manners = by_unit({2: says_nothing, 3: says_nothing})
+        scene.at(0, silent.ask, asks(1, unit=2))
+        scene.at(0.5, first.ask, lost)
+        scene.at(0.6, second.ask, asks(1))
+        scene.run_to(2 * PATIENCE)
+        scene.puppet.manners = UNIT_2_SILENT
+        scene.run_to(10)
+        assert asked_of(scene, 1) == [at(2 * PATIENCE)]
+        assert asked_of(scene, 3) == [at(PATIENCE), at(2 * PATIENCE + SERVICE)]
+        assert first.heard == [(at(2 * PATIENCE + 2 * SERVICE), 1, answer(scene, lost))]
+
+
+@contract("because it is overdue itself once nothing sent before it is left.")
+def test_what_is_overdue_alone_is_asked_again() -> None:
+    with stage(timeout=60) as scene:
+        learn(scene, 1)
+        scene.puppet.manners = by_unit({2: answers(3), 1: says_nothing})
+        slow, living = scene.hand(), scene.hand()
+        scene.at(0, slow.ask, asks(1, unit=2))
+        scene.at(0.5, living.ask, asks(1))
+        scene.run_to(3.5)
+        scene.puppet.manners = UNIT_2_SILENT
+        scene.run_to(10)
+        assert asked_of(scene, 1) == [at(PATIENCE), at(3 + PATIENCE)]
+
+
+@contract("or after 11 s, which is longer than gateways wait; and only reads go out")
+def test_a_device_that_takes_one_at_a_time_is_given_eleven_seconds() -> None:
+    with stage(timeout=60) as scene:
+        learn(scene, 1)
+        scene.puppet.manners = Gateway(9, keeps=False)
+        silent, living, writer = (scene.hand() for _ in range(3))
+        scene.at(0, silent.ask, asks(1, unit=2))
+        scene.at(0.5, living.ask, asks(1))
+        scene.at(70, silent.ask, asks(2, unit=2))
+        scene.at(71, living.ask, asks(2))
+        scene.at(71, writer.ask, sets(3))
+        scene.run_to(140)
+        moments_asked = [PATIENCE, PATIENCE + 11, 70 + 11, 130]
+        assert asked_of(scene, 1) == list(map(at, moments_asked))
+
+
+@contract(
+    "That ends when a response shows, be it too late, that the request was not lost"
+)
+def test_a_late_response_shows_that_a_request_was_not_lost() -> None:
+    with stage(timeout=5) as scene:
+        learn(scene, 1, 2)
+        scene.puppet.manners = Gateway(6, keeps=True)
+        silent, living = scene.hand(), scene.hand()
+        scene.at(0, silent.ask, asks(1, unit=2))
+        scene.at(0.5, living.ask, asks(1))
+        scene.at(10, silent.ask, asks(2, unit=2))
+        scene.at(10.5, living.ask, asks(2))
+        scene.run_to(12)
+        asked = [asked.at for asked in scene.puppet.asked if asked.body == asks(1)]
+        assert asked == [at(PATIENCE), at(5.5 - PATIENCE)]
+        assert scene.puppet.asked[-1] == (at(10 + PATIENCE), 1, asks(2))
+        assert failed(living) == [at(5.5)]
+
+
+@contract(
+    "until the device answers something sent later, be it too late: then it has gone "
+    "past it.",
+    "is not asked again until something is, for at most 30 s.",
+    "be it too late for its client",
+)
+@pytest.mark.parametrize("settings", [{}, {"max_in_flight": 4}], ids=str)
+def test_a_gateway_that_waits_longer_than_we_do_makes_nobody_starve(
+    settings: dict[str, Any],
+) -> None:
+    with stage(timeout=5, **settings) as scene:
+        learn(scene, 1)
+        scene.puppet.manners = Gateway(10, keeps=True)
+        silent, living = scene.hand(), scene.hand()
+        for number, moment in enumerate(moments(0, 2.5, 48)):
+            scene.at(moment, silent.ask, asks(number, unit=2))
+            scene.at(moment, living.ask, asks(number))
+        scene.run_to(120)
+        told = [e.detail for _, e in scene.events if e.type is EventType.UNIT_SILENT]
+        assert told == ["2"]
+        assert len(asked_of(scene, 2)) <= 10
+        right = [h for h in living.heard if h.body[1] == 3 and h.at > 60]
+        # It is tried at intervals, and each trial holds up all for 10 s.
+        assert len(right) >= 14
 
 
 @contract("A gateway that serves in order keeps what was sent beside waiting")
@@ -396,20 +499,21 @@ def test_where_nothing_is_known_two_timeouts_renew() -> None:
 
 @contract(
     "a connection that has not answered at all is renewed after twice as many timeouts "
-    "as the one before it",
+    "as the one before it, at most 64.",
 )
 def test_a_connection_that_never_answered_is_given_longer_each_time() -> None:
     with stage(timeout=1) as scene:
         client = scene.hand()
         scene.puppet.manners = says_nothing
-        for number in range(100):
-            scene.at(number, client.ask, asks(1, unit=100 + number))
-        scene.run_to(40)
+        for number in range(220):
+            scene.at(number, client.ask, asks(number, unit=1 + number))
+        scene.run_to(200)
         ends = [moment for moment, _ in scene.puppet.ended]
-        assert ends == [at(2), at(6), at(14), at(30)]  # 2, 4, 8 and 16 timeouts
+        # 2, 4, 8, 16, 32 and 64 timeouts, and never more
+        assert ends == [at(moment) for moment in (2, 6, 14, 30, 62, 126, 190)]
         scene.puppet.manners = answers()
-        scene.run_to(60)
-        assert len(scene.puppet.ended) == 4
+        scene.run_to(220)
+        assert len(scene.puppet.ended) == 7
 
 
 @contract("A timeout counts if the response had a fair chance: half the timeout")
@@ -574,7 +678,10 @@ def test_a_late_response_closes_the_breaker(manner: dict[str, Any]) -> None:
         assert scene.told(EventType.UNIT_BACK) == [at(22.5)]
 
 
-@contract("After a new connection a trial may go at once.")
+@contract(
+    "After a connection was lost, or none could be opened, a trial may go at once, but "
+    "not for a renewal.",
+)
 def test_after_a_new_connection_a_trial_may_go_at_once() -> None:
     with stage(timeout=5) as scene:
         silent, _ = opened(scene)
@@ -715,3 +822,28 @@ def test_a_new_connection_knows_nothing_of_what_was_overdue() -> None:
         # Both are sent once more, the second beside the first.
         assert asked_of(scene, 2) == [at(0), at(PATIENCE), at(2), at(2 + PATIENCE)]
         assert living.heard[-1].at == at(2 + 2 * PATIENCE + SERVICE)
+
+
+@pytest.mark.parametrize("every", [2.5, 4.3, 6.3, 27, 60])
+@pytest.mark.parametrize("timeout", [1, 5])
+@contract("nobody waits for a response that does not come", "and nobody else (Modbus)")
+def test_a_silent_unit_asked_without_pause_costs_one_patience(
+    timeout: float, every: float
+) -> None:
+    with stage(timeout=timeout) as scene:
+        living = learn(scene, 1)
+        silent = scene.hand()
+        for moment in moments(0, timeout + 0.001, int(300 / timeout)):
+            scene.at(moment, silent.ask, asks(int(moment), unit=2))
+        asked = list(moments(0.4, every, int(280 / every)))
+        for number, moment in enumerate(asked):
+            scene.at(moment, living.ask, asks(number))
+        scene.run_to(300)
+        heard = living.heard[1:]
+        assert [h.body for h in heard] == [
+            answer(scene, asks(number)) for number in range(len(asked))
+        ]
+        waits = [h.at - since for h, since in zip(heard, asked, strict=True)]
+        assert max(waits) <= min(PATIENCE, timeout / 2) + SERVICE + 1e-6
+        assert not scene.healths
+        assert not scene.puppet.ended

@@ -288,7 +288,7 @@ class Breakers:
         for breaker in self.units.values():
             breaker.renewed = True
 
-    def reconnected(self, now: float) -> None:
-        """Allow trials of units: there is a new connection."""
+    def away(self, now: float) -> None:
+        """Allow trials of units: the device was away, or is asked to begin anew."""
         for breaker in self.units.values():
             breaker.until = min(breaker.until, now)

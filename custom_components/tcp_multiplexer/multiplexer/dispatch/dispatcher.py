@@ -129,9 +129,12 @@ class Dispatcher(UpstreamOwner):
 
     def opened(self, upstream: Upstream, connect_delay: float) -> None:
         """Use a new connection; its first request waits for `connect_delay` seconds."""
-        self._units.breakers.reconnected(upstream.opened_at)
         self._look_early(upstream)
         self.connections.add(upstream, connect_delay)
+
+    def unreachable(self, now: float) -> None:
+        """Note that the device is away for a while; then its units may be tried."""
+        self._units.breakers.away(now)
 
     def _look_early(self, upstream: Upstream) -> None:
         """Look after requests early, where others may go beside what is overdue."""
@@ -244,7 +247,7 @@ class Dispatcher(UpstreamOwner):
             if upstream.on_trial and not exchange.request.retry_safe:
                 return False
             return units.patience.may_go(
-                exchange.requester.upstream or upstream, exchange
+                exchange.requester.upstream or upstream, exchange, now
             )
 
         exchange = queue.take(screen)
@@ -359,10 +362,19 @@ class Dispatcher(UpstreamOwner):
         if event.lenient is not None:
             upstream.discarded_for = next(iter(upstream.in_flight.values()), None)
             upstream.mismatch = event.lenient
-        if event.unit is not None and self._units.breakers:
-            self._units.breakers.lives(event.unit)
-            self.guard.update()
+        if event.unit is not None:
+            self._answered_late(upstream, event)
         self.recorder.unsolicited(event, self._loop.time())
+
+    def _answered_late(self, upstream: Upstream, event: Unsolicited) -> None:
+        """Learn from a response that came after its deadline."""
+        now = self.last_response = upstream.last_received
+        if not self._units.active:
+            return
+        if self._units.answered_late(upstream, event.unit, event.answers, now):
+            self.refuse_silent(now)
+        self.guard.update()
+        self.connections.limit(upstream, now)
 
     @override
     def lost(self, upstream: Upstream, reason: CloseReason, detail: str) -> None:
@@ -403,6 +415,8 @@ class Dispatcher(UpstreamOwner):
 
     def _watch_loss(self, upstream: Upstream, reason: CloseReason, now: float) -> None:
         """Learn from the end of a connection with requests in flight on it."""
+        if reason is not CloseReason.NO_RESPONSE:
+            self.unreachable(now)
         if len(upstream.in_flight) == 1 and reason in BY_DEVICE:
             (exchange,) = upstream.in_flight.values()
             if not upstream.begun(exchange):

@@ -118,15 +118,16 @@ class Expiry:
         overdue = units.look(upstream, now)
         for exchange in overdue:
             self._unanswered.leads_no_more(exchange, now)
+        self._connections.limit(upstream, now, paused=bool(overdue))
         lost = units.patience.lost(upstream, now)
         if lost is not None:
             keep = upstream.expire(lost)
             self._dispatcher.taken_off(lost)
             self._unanswered.put_back(lost, now)
-            if not keep:
+            if keep:
+                self._connections.limit(upstream, now, paused=True)
+            else:
                 upstream.close(CloseReason.NO_RESPONSE)
-                return
-        self._connections.limit(upstream, now, paused=bool(overdue or lost))
 
     def _timed_out(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
         dispatcher = self._dispatcher
@@ -138,13 +139,15 @@ class Expiry:
                 exchange, dispatcher.last_response, upstream.mismatch
             )
         trial_lost = upstream.on_trial
-        unhindered = self._units.timed_out(upstream, exchange, now)
-        self._connections.limit(upstream, now, paused=True)
         dead = False
-        if self._units.fair(exchange, now):
-            if unhindered and exchange.request.unit is not None:
+        if trial_lost:  # which is the connection's fault
+            self._units.ended(upstream, exchange, now)
+        else:
+            fair = self._units.fair(upstream, exchange, now)
+            if self._units.timed_out(upstream, exchange, now, fair=fair):
                 self._judge_unit(upstream, exchange, now)
-            dead = self._is_dead(upstream, exchange, now)
+            dead = fair and self._is_dead(upstream, exchange, now)
+        self._connections.limit(upstream, now, paused=True)
         if not keep or trial_lost or dead:
             # first of all: a late response must reach no requester
             upstream.close(CloseReason.NO_RESPONSE)
@@ -182,9 +185,11 @@ class Expiry:
 
     def _judge_unit(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
         """Count a timeout that was fair against its unit, or against that read."""
+        if exchange.request.unit is None:
+            return
         units, dispatcher = self._units, self._dispatcher
         proof = dispatcher.last_response or 0.0
-        if units.silent(upstream, exchange, now, proof):
+        if units.silent(exchange, now, proof):
             dispatcher.refuse_silent(now)
         elif (question := units.breakers.question(proof)) and not (
             dispatcher.supply.question(upstream, question, now)

@@ -19,6 +19,9 @@ unless something sent later has been answered.
 from math import inf
 from typing import TYPE_CHECKING
 
+from .crowd import Crowd
+from .line import GivenUp, Line
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
@@ -31,56 +34,12 @@ if TYPE_CHECKING:
 
 SHORTEST = 1.03
 """Seconds; a little more than the second for which many gateways wait for a unit."""
+_LONGEST = 11.0
+"""Seconds; a little more than the longest for which gateways wait."""
 _TIMES_SLOWEST = 4
 """A response is overdue after this many times the slowest one."""
-_MAX_OVERDUE = 16
-"""Overdue requests on one connection that do not count as in flight."""
-_MAX_TRIED = 2
-"""The same while it is not known whether requests may go beside them."""
 _MAX_WITH_UNIT = 2
 """Requests that are with a unit while one of them is overdue."""
-
-
-class Crowd:
-    """The overdue requests of one connection, and those sent beside them."""
-
-    __slots__ = (
-        "alone",
-        "beside",
-        "freed_at",
-        "heard",
-        "overdue",
-        "passed",
-        "slowest",
-        "suspect",
-        "works",
-    )
-
-    def __init__(self) -> None:
-        self.overdue: dict[Request, Exchange] = {}
-        self.beside: dict[Request, bool] = {}
-        """Requests in flight that were sent beside overdue ones, and whether any of
-        these is of another unit."""
-        self.works = False
-        """One that was sent beside has been answered."""
-        self.alone = False
-        """One was lost: nothing may go beside any more."""
-        self.suspect: Hashable | None = None
-        """The unit whose request was lost, until one sent alone has shown whether it
-        is the device that lost it, or the unit that is silent."""
-        self.passed = 0.0
-        """When the latest request that was answered had been sent (loop time)."""
-        self.heard: dict[Hashable, float] = {}
-        """When each unit last answered (loop time)."""
-        self.freed_at = 0.0
-        """When an overdue request last ended (loop time)."""
-        self.slowest = 0.0
-        """The longest response time of what was sent beside, in seconds."""
-
-    @property
-    def resting(self) -> bool:
-        """Whether there is nothing to watch."""
-        return not (self.overdue or self.beside or self.suspect is not None)
 
 
 class Patience:
@@ -100,6 +59,10 @@ class Patience:
         """On the last connection, the device took nothing beside what was overdue."""
         self._crowds: dict[Upstream, Crowd] = {}
         """Of the connections on which something has been overdue."""
+        self._line = Line()
+        """What the device may still be busy with, whatever connection it came by."""
+        self._heard: dict[Hashable, float] = {}
+        """When units last answered while something was watched (loop time)."""
         self._queue = queue
         self._times = times
         self._breakers = breakers
@@ -108,7 +71,7 @@ class Patience:
     @property
     def resting(self) -> bool:
         """Whether there is nothing to watch on any connection."""
-        return all(crowd.resting for crowd in self._crowds.values())
+        return not self._line and all(c.resting for c in self._crowds.values())
 
     @property
     def shortest(self) -> float:
@@ -127,9 +90,16 @@ class Patience:
             slowest = times.slowest_of_all()
         return min(max(SHORTEST, _TIMES_SLOWEST * slowest), self.timeout / 2)
 
+    @property
+    def _reserve(self) -> float:
+        """What is left of a timeout for asking once more, in seconds."""
+        return min(SHORTEST, self.timeout / 4)
+
     def due(self, upstream: Upstream, exchange: Exchange) -> float:
         """Return when a request in flight is overdue (loop time)."""
         crowd, request = self._crowds.get(upstream), exchange.asked
+        if crowd is not None and crowd.alone:
+            return exchange.sent + min(self.timeout - self._reserve, _LONGEST)
         patience = self.of(request.unit)
         if crowd is not None and crowd.beside.get(request):
             patience = max(patience, crowd.slowest + self.shortest)
@@ -144,10 +114,11 @@ class Patience:
             for request, exchange in upstream.in_flight.items()
             if request not in overdue
         ]
-        if crowd is not None and not crowd.alone:
+        if crowd is not None:
             moments += [
-                self._lost_at(upstream, crowd, exchange)
-                for exchange in crowd.overdue.values()
+                self._again_at(upstream, crowd, upstream.in_flight[request])
+                for request, others in crowd.beside.items()
+                if others
             ]
         return min(moments, default=inf)
 
@@ -163,123 +134,207 @@ class Patience:
             if request not in overdue and now >= self.due(upstream, exchange)
         ]
         if late:
-            if crowd is None:
-                crowd = self._crowds[upstream] = Crowd()
-                crowd.alone = self._one_at_a_time
+            crowd = self._crowd(upstream)
             for exchange in late:
                 crowd.overdue[exchange.asked] = exchange
                 self._limit(upstream, exchange.asked.unit)
         return late
 
+    def _crowd(self, upstream: Upstream) -> Crowd:
+        crowd = self._crowds.get(upstream)
+        if crowd is None:
+            crowd = self._crowds[upstream] = Crowd(alone=self._one_at_a_time)
+        return crowd
+
     def room_beside(self, upstream: Upstream) -> int:
         """Return how many requests may be in flight beyond the usual number."""
         crowd = self._crowds.get(upstream)
-        if crowd is None or crowd.alone:
+        if crowd is None:
             return 0
-        return min(len(crowd.overdue), _MAX_OVERDUE if crowd.works else _MAX_TRIED)
+        return crowd.room(len(crowd.overdue))
 
-    def may_go(self, upstream: Upstream, exchange: Exchange) -> bool:
-        """Return whether a request may go out beside what is overdue, if anything is.
+    def may_go(self, upstream: Upstream, exchange: Exchange, now: float) -> bool:
+        """Return whether a request may go out now.
 
-        Until it is known how the device takes that, only a read may, and not one of a
-        unit that is silent.
+        Beside what is overdue, unless it is known that the device takes that, only a
+        read may, and not one of a unit that is silent. A silent unit for which the
+        device seems to keep others waiting is not asked at all.
         """
-        crowd = self._crowds.get(upstream)
-        if crowd is None or not crowd.overdue or crowd.works:
+        crowd, request = self._crowds.get(upstream), exchange.asked
+        silent = request.unit in self._breakers.units
+        if (
+            silent
+            and exchange.requester.counted  # a probe is to find out
+            and self._line.is_held_up_by(request.unit, self._breakers.units, now)
+        ):
+            return False
+        if crowd is None or not crowd.overdue or crowd.open:
             return True
-        request = exchange.asked
-        return request.retry_safe and request.unit not in self._breakers.units
+        return request.retry_safe and not silent
 
     def sent(self, upstream: Upstream, exchange: Exchange) -> None:
         """Note that a request was sent."""
         crowd = self._crowds.get(upstream)
-        if crowd is not None and crowd.overdue:
-            unit = exchange.asked.unit
-            crowd.beside[exchange.asked] = any(
-                other.unit != unit for other in crowd.overdue
-            )
-            self._limit(upstream, unit)
+        if crowd is not None:
+            crowd.sent(exchange)
+            self._limit(upstream, exchange.asked.unit)
 
-    def answered(self, upstream: Upstream, exchange: Exchange, now: float) -> bool:
-        """Note a response; return whether its time says something about its unit."""
-        crowd = self._crowds.get(upstream)
-        if crowd is None:
-            return True
-        beside = self._ended(upstream, crowd, exchange, now)
-        crowd.passed = max(crowd.passed, exchange.sent)
-        crowd.heard[exchange.asked.unit] = now
-        if beside is not None:
-            crowd.works = True
-            crowd.slowest = max(crowd.slowest, now - exchange.sent)
-        elif crowd.suspect == exchange.asked.unit:
-            crowd.suspect = None  # it answers what is sent alone
-        return not beside
+    def answered(
+        self, upstream: Upstream, exchange: Exchange, now: float
+    ) -> tuple[bool, list[Exchange]]:
+        """Note a response.
 
-    def timed_out(self, upstream: Upstream, exchange: Exchange, now: float) -> bool:
-        """Note a timeout; return whether it says something about its unit.
-
-        What was sent beside others does only if the device has gone past it since.
+        Returns whether its time says something about its unit, and the timeouts that
+        do by now: the device has gone past them.
         """
-        crowd, unit = self._crowds.get(upstream), exchange.asked.unit
-        if crowd is None:
-            return True
-        beside = self._ended(upstream, crowd, exchange, now)
-        if not beside:
-            if crowd.suspect == unit:
-                crowd.suspect, crowd.alone = None, False  # the unit is silent
-            return True
-        if self._answers(unit):
-            self._suspect(crowd, unit)
-            return False
-        return crowd.passed > exchange.sent and not crowd.alone
+        crowd, request = self._crowds.get(upstream), exchange.asked
+        beside = None
+        if crowd is not None:
+            beside = self._ended(upstream, crowd, exchange, now)
+            if crowd.first_sent.pop(request, None) is not None:
+                crowd.alone = True  # only the second sending was answered
+            if beside is not None:
+                crowd.works = True
+                crowd.slowest = max(crowd.slowest, now - exchange.sent)
+            elif crowd.suspect == request.unit:
+                crowd.suspect = None  # it answers what is sent alone
+        tells = not (beside or self._line.is_behind(exchange, ()))
+        return tells, self._gone_past(upstream, request.unit, exchange.sent, now)
 
-    def heard(self, upstream: Upstream, exchange: Exchange) -> bool:
-        """Return whether its unit has answered something since a request was sent."""
+    def answered_late(
+        self, upstream: Upstream, request: Request, now: float
+    ) -> list[Exchange]:
+        """Note a response that came too late; return the timeouts as `answered`.
+
+        If it was sent beside others, the device does take that.
+        """
+        crowd, given_up = self._crowds.get(upstream), self._line.leave(request)
+        if given_up is not None:
+            sent, beside = given_up.first_sent, given_up.beside
+        elif crowd is not None and request in crowd.first_sent:
+            sent, beside = crowd.first_sent.pop(request), True
+        else:
+            return []
+        if crowd is not None and beside:
+            crowd.works, crowd.alone, crowd.suspect = True, False, None
+        return self._gone_past(upstream, request.unit, sent, now)
+
+    def timed_out(
+        self, upstream: Upstream, exchange: Exchange, now: float, *, fair: bool
+    ) -> bool:
+        """Note a timeout; return whether it says something about its unit by now.
+
+        If it was not `fair`, or the device may have been busy with what it was asked
+        before, it does only once the device has gone past it.
+        """
+        if not upstream.identifies:
+            return fair
+        crowd, request = self._crowd(upstream), exchange.asked
+        first_sent = crowd.first_sent.pop(request, exchange.sent)
+        beside = bool(self._ended(upstream, crowd, exchange, now))
+        passed = crowd.passed > exchange.sent
+        says = fair
+        if beside or self._line.is_behind(exchange, upstream.in_flight.values()):
+            says = passed and self._is_silent(crowd, exchange) and fair
+        elif fair and crowd.suspect == request.unit:
+            crowd.suspect, crowd.alone = None, False  # it is the unit that is silent
+        if not passed:
+            self._line.join(GivenUp(exchange, upstream, first_sent, beside, says))
+        return says
+
+    def _gone_past(
+        self, upstream: Upstream, unit: Hashable, sent: float, now: float
+    ) -> list[Exchange]:
+        """Note that a unit answered what was sent then; return what that judges."""
         crowd = self._crowds.get(upstream)
-        return (
-            crowd is not None
-            and crowd.heard.get(exchange.asked.unit, 0.0) > exchange.sent
-        )
+        if crowd is None and not self._line:
+            return []
+        self._heard[unit] = now
+        if crowd is not None:
+            crowd.passed = max(crowd.passed, sent)
+        return [
+            entry.exchange
+            for entry in self._line.answered(sent)
+            if not entry.judged
+            and self._is_silent(
+                crowd if entry.upstream is upstream else None, entry.exchange
+            )
+        ]
+
+    def _is_silent(self, crowd: Crowd | None, exchange: Exchange) -> bool:
+        """Return whether it is the unit that has not answered, not the device."""
+        unit = exchange.asked.unit
+        if self._answers(unit):
+            if crowd is not None:
+                self._suspect(crowd, unit)
+            return False
+        return crowd is None or not crowd.alone
+
+    def first_sent(self, upstream: Upstream, exchange: Exchange) -> float:
+        """Return when a request in flight was sent first (loop time)."""
+        crowd = self._crowds.get(upstream)
+        first_sent = {} if crowd is None else crowd.first_sent
+        return first_sent.get(exchange.asked, exchange.sent)
+
+    def heard(self, exchange: Exchange) -> bool:
+        """Return whether its unit has answered something since a request was sent."""
+        return self._heard.get(exchange.asked.unit, 0.0) > exchange.sent
 
     def ended(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
         """Note that a request has ended otherwise."""
         crowd = self._crowds.get(upstream)
         if crowd is not None:
+            crowd.first_sent.pop(exchange.asked, None)
             self._ended(upstream, crowd, exchange, now)
 
     def lost(self, upstream: Upstream, now: float) -> Exchange | None:
-        """Return a read that the device has lost, to be asked again, or None.
-
-        So it has if it answered something sent later, or if nothing sent earlier is
-        left to be answered, and the patience with it is over.
-        """
+        """Return a read that was sent beside and is to be asked again now, or None."""
         crowd = self._crowds.get(upstream)
-        if crowd is None or crowd.alone:
+        if crowd is None:
             return None
-        for exchange in crowd.overdue.values():
-            if now >= self._lost_at(upstream, crowd, exchange):
-                self._suspect(crowd, exchange.asked.unit)
-                if upstream.begun(exchange) or not self._may_ask_again(exchange, now):
-                    return None
-                self._ended(upstream, crowd, exchange, now)
-                return exchange
+        for request, others in crowd.beside.items():
+            exchange = upstream.in_flight[request]
+            if others and now >= self._again_at(upstream, crowd, exchange):
+                crowd.beside[request] = False
+                if now >= self._lost_at(upstream, crowd, exchange):
+                    self._suspect(crowd, request.unit)
+                if not upstream.begun(exchange) and self._may_ask_again(exchange, now):
+                    self._ended(upstream, crowd, exchange, now)
+                    crowd.first_sent[request] = exchange.sent
+                    return exchange
         return None
 
-    def _lost_at(self, upstream: Upstream, crowd: Crowd, exchange: Exchange) -> float:
-        """Return when an overdue request is taken for lost (loop time), or infinity."""
-        request, begun = exchange.asked, exchange.sent
-        if not crowd.beside.get(request) or not self._answers(request.unit):
+    def _again_at(self, upstream: Upstream, crowd: Crowd, exchange: Exchange) -> float:
+        """Return when a request sent beside is asked again (loop time), or infinity.
+
+        That is when it is lost, or at the last moment at which that may help.
+        """
+        request = exchange.asked
+        if not (self._answers(request.unit) and _has_room(upstream, crowd, request)):
             return inf
+        sent, deadline = exchange.sent, exchange.deadline
+        latest = max(deadline - self._reserve, sent + self.shortest)
+        lost_at = self._lost_at(upstream, crowd, exchange)
+        return min(lost_at, latest, sent + _LONGEST)
+
+    def _lost_at(self, upstream: Upstream, crowd: Crowd, exchange: Exchange) -> float:
+        """Return when a request is taken for lost (loop time), or infinity.
+
+        So it is a patience after it was sent if something sent later was answered, or
+        after nothing sent earlier is left.
+        """
+        begun = exchange.sent
         if crowd.passed <= begun:
-            if next(iter(upstream.in_flight)) is not request:
+            if self._line or next(iter(upstream.in_flight)) is not exchange.asked:
                 return inf
             begun = max(begun, crowd.freed_at)
-        return begun + self.of(request.unit)
+        return begun + self.of(exchange.asked.unit)
 
     def _may_ask_again(self, exchange: Exchange, now: float) -> bool:
         return (
             exchange.asked.retry_safe
             and exchange.sent_once
+            and exchange.requester.counted  # a probe is about this very connection
             and not exchange.requester.gone
             and now + self._times.usual(exchange.asked.unit) < exchange.deadline
         )
@@ -324,3 +379,11 @@ class Patience:
                 self._queue.bar(unit)
                 return
         self._queue.unbar(unit)
+
+
+def _has_room(upstream: Upstream, crowd: Crowd, without: Request) -> bool:
+    """Return whether another request may go out if one is taken off a connection."""
+    overdue = len(crowd.overdue)
+    usual = upstream.capacity - crowd.room(overdue)
+    room = usual + crowd.room(overdue - (without in crowd.overdue))
+    return len(upstream.in_flight) <= room

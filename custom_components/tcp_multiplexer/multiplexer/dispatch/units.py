@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from ..observe.events import Events
+    from ..protocols.base import Request
     from .exchange import Exchange, Upstream
     from .known_reads import KnownReads
     from .queue import RequestQueue
@@ -112,23 +113,51 @@ class Units:
         Returns whether it is known by it of any unit that it is that which is silent.
         """
         unit = exchange.request.unit
-        if self.patience.answered(upstream, exchange, now):
+        tells, passed = self.patience.answered(upstream, exchange, now)
+        if tells:
             self.times.add(unit, now - exchange.sent)
         opens = bool(self.breakers) and self.breakers.answered(exchange, now)
+        opens |= self._gone_past(upstream, passed, now)
+        if not self.patience.resting:
+            self._timer.set(max(now, self.patience.next_moment(upstream)))
         self._update_active()
         return opens
 
-    def timed_out(self, upstream: Upstream, exchange: Exchange, now: float) -> bool:
-        """Note a timeout; return whether nothing else was in the way of a response.
+    def answered_late(
+        self, upstream: Upstream, unit: Hashable, request: Request | None, now: float
+    ) -> bool:
+        """Note a response of a unit that came too late; return the same.
 
-        Then it says something about its unit, if it was `fair`.
+        `request` is what it answers, if that is known.
         """
-        unhindered = self.patience.timed_out(upstream, exchange, now)
+        self.breakers.lives(unit)
+        opens = self.breakers.judge(now, proof=now)
+        if request is not None:
+            passed = self.patience.answered_late(upstream, request, now)
+            opens |= self._gone_past(upstream, passed, now)
+        self._update_active()
+        return opens
+
+    def _gone_past(
+        self, upstream: Upstream, passed: list[Exchange], now: float
+    ) -> bool:
+        """Count timeouts that the device has gone past since; return the same."""
+        opens = False
+        for exchange in passed:
+            if self.fair(upstream, exchange, now):
+                opens |= self.silent(exchange, now, proof=now)
+        return opens
+
+    def timed_out(
+        self, upstream: Upstream, exchange: Exchange, now: float, *, fair: bool
+    ) -> bool:
+        """Note a timeout; return whether it says something about its unit by now."""
+        tells = self.patience.timed_out(upstream, exchange, now, fair=fair)
         self.breakers.ended(exchange, now)
         self._update_active()
-        return unhindered
+        return tells
 
-    def fair(self, exchange: Exchange, now: float) -> bool:
+    def fair(self, upstream: Upstream, exchange: Exchange, now: float) -> bool:
         """Return whether a response has had the time that it may take.
 
         That is half the time that it had in all, or as long as the slowest ones of its
@@ -137,7 +166,8 @@ class Units:
         slowest = self.times.slowest(exchange.request.unit)
         allowed = exchange.deadline - exchange.arrived
         needed = max(allowed / 2, min(slowest, 0.9 * allowed))
-        return now - exchange.sent >= needed - 1e-6
+        took = now - self.patience.first_sent(upstream, exchange)
+        return took >= needed - 1e-6
 
     def ended(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
         """Note that a request has ended in a way that says nothing about its unit."""
@@ -145,16 +175,14 @@ class Units:
         self.breakers.ended(exchange, now)
         self._update_active()
 
-    def silent(
-        self, upstream: Upstream, exchange: Exchange, now: float, proof: float
-    ) -> bool:
+    def silent(self, exchange: Exchange, now: float, proof: float) -> bool:
         """Count a timeout; return whether a unit is only tried now and then by it.
 
         `proof` is when the device last answered anything (loop time).
         """
         self._watch(active=True)
         answered_before = exchange.split is not None and exchange.split.number > 1
-        if answered_before or self.patience.heard(upstream, exchange):
+        if answered_before or self.patience.heard(exchange):
             self.breakers.refused_read(exchange, now, proof)
             return False
         return self.breakers.silent(exchange, now, proof)

@@ -111,9 +111,10 @@ class Mismatch(enum.StrEnum):
 class Unsolicited(NamedTuple):
     """Upstream: bytes that belong to no request: late, duplicate or unsolicited.
 
-    `late` marks the response to a request that had timed out, and `unit` says whose it
-    is, if that is certain; `lenient` says what does not fit in one that lenient
-    matching would have taken for the response to the oldest request in flight.
+    `late` marks the response to a request that had timed out; `unit` says whose it is,
+    and `answers` to which one, as far as that is certain. `lenient` says what does not
+    fit in one that lenient matching would have taken for the response to the oldest
+    request in flight.
     """
 
     reason: str
@@ -121,6 +122,7 @@ class Unsolicited(NamedTuple):
     late: bool = False
     lenient: Mismatch | None = None
     unit: Hashable | None = None
+    answers: Request | None = None
 
 
 class SendBack(NamedTuple):

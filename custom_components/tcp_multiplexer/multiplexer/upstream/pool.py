@@ -168,6 +168,7 @@ class UpstreamPool(Supply):
     def _attempt_failed(self, reason: str) -> None:
         """Schedule the next attempt; fail the requests that it comes too late for."""
         settings = self._settings
+        self._dispatcher.unreachable(self._loop.time())
         news = self.health.attempt_failed(
             self._loop.time(),
             reason,

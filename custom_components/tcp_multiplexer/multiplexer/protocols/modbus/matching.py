@@ -305,7 +305,9 @@ class ModbusUpstream(UpstreamCodec[bytes]):
             expired = self._expired.get(transaction)
             if expired is not None:
                 reason = "the response came after its deadline"
-                return Unsolicited(reason, frame, late=True, unit=expired.unit)
+                return Unsolicited(
+                    reason, frame, late=True, unit=expired.unit, answers=expired
+                )
             reason = "no request has this transaction identifier"
             return self._unsolicited(reason, frame, Mismatch.IDENTIFIER)
         payload = request.payload
