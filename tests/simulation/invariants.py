@@ -611,9 +611,7 @@ class Watch:
             raise Violation(f"{question} was sent, though its client had left")
         if question.gone_turn is not None and question.ask.retry_safe:
             self._good.add(body)  # its answer may come, unseen here
-        self._served(question.asker)
-        for other in self._open[body]:
-            other.asker.sure = not (question.alike or question.handed)
+        self._takes_turn(question)
         question.links.append(link)
         question.said = self._said[link]
         question.upstream_tid = tid
@@ -637,6 +635,12 @@ class Watch:
             why = "too many in flight on one connection:"
             prompt = [other for other in known if other not in late] + [question]
             self._must_end.append((why, prompt, self.max_in_flight))
+
+    def _takes_turn(self, question: Question) -> None:
+        """Note that a client is served: with a question, or with a part of one."""
+        self._served(question.asker)
+        for other in self._open[question.ask.body]:
+            other.asker.sure = not (question.alike or question.handed)
 
     def _part(self, link: Link, body: bytes) -> tuple[bytes, int]:
         """Give what a request upstream is a part of, and which: believed, and checked.
@@ -672,6 +676,7 @@ class Watch:
             if not (question.links[-1].program.is_closing() or question.alike):
                 raise Violation(f"{question} went on over another connection")
             self._flying[question.links[-1]].pop(question, None)
+        self._takes_turn(question)
         question.links.append(link)
         question.sent, question.upstream_tid = self.loop.time(), tid
         question.said = self._said[link]
