@@ -161,7 +161,7 @@ class Client(ClientConnection):
         codec = self._codec
         now = self._loop.time()
         asked = False
-        left = self._listener.limits.messages
+        left = self._listener.protocol.messages_at_once
         self._stalled = False
         buffered = codec.buffered
         while buffered:

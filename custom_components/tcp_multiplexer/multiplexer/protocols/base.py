@@ -293,6 +293,9 @@ class Protocol[ResponseT](ABC):
     read_while_held: int = 0
     """Bytes to go on reading from a held client, so that its close is noticed."""
 
+    messages_at_once: int = 64
+    """Messages taken from one client per iteration of the loop, so others get on."""
+
     is_http: bool = False
     """Whether clients speak HTTP; with other protocols, one that does is closed."""
     has_units: bool = False

@@ -109,7 +109,7 @@ _REFUSALS = {
 }
 
 
-class _Downstream(DownstreamCodec[HttpResponse]):
+class HttpDownstream(DownstreamCodec[HttpResponse]):
     """Faces one client."""
 
     __slots__ = (
@@ -349,6 +349,7 @@ class HttpProtocol(Protocol[HttpResponse]):
     title = "HTTP/1.1"
     settings = frozenset(("max_body",))
     retry_needs_served = True
+    messages_at_once = 8  # each costs some 0.2 ms
     is_http = True
 
     def __init__(self, options: ProtocolOptions) -> None:
@@ -365,7 +366,7 @@ class HttpProtocol(Protocol[HttpResponse]):
     def downstream(
         self, framing: Framing = Framing.TCP
     ) -> DownstreamCodec[HttpResponse]:
-        return _Downstream(self.options.max_body, self._authority)
+        return HttpDownstream(self.options.max_body, self._authority)
 
     @override
     def upstream(self) -> UpstreamCodec[HttpResponse]:
