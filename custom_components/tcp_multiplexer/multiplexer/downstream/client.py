@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, cast, override
 
 from ..clock import clock_of
 from ..dispatch.exchange import Exchange, Repetition, Result
+from ..memory import SMALL
 from ..protocols.base import Close, Failure, Ignored, Progress, Reply, Request
 from .arrivals import Arrivals
 from .connection import ClientConnection
-from .memory import SMALL
 from .ordered_replies import OrderedReplies, Then
 from .overlapping import Overlapping
 from .refusals import Refusals

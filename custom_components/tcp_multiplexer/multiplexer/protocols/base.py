@@ -217,6 +217,11 @@ class UpstreamCodec[ResponseT](ABC):
     reusable: bool = True
     """False once this connection must not carry another request."""
 
+    @property
+    def buffered(self) -> int:
+        """Bytes received of a response that may become large, and is not complete."""
+        return 0
+
     @abstractmethod
     def send(self, request: Request) -> bytes:
         """Return the bytes of `request` on this connection; expect its response."""

@@ -250,6 +250,11 @@ class _Upstream(UpstreamCodec[HttpResponse]):
         self._head: ResponseHead | None = None
         """Of its final response, whose body is awaited."""
 
+    @property
+    @override
+    def buffered(self) -> int:
+        return self._reader.buffered
+
     @override
     def send(self, request: Request) -> bytes:
         payload = request.payload
