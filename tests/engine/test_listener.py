@@ -15,6 +15,7 @@ from custom_components.tcp_multiplexer.multiplexer.dispatch.queue import Request
 from custom_components.tcp_multiplexer.multiplexer.downstream.client import Client
 from custom_components.tcp_multiplexer.multiplexer.downstream.listener import Listener
 from custom_components.tcp_multiplexer.multiplexer.limits import LIMITS
+from custom_components.tcp_multiplexer.multiplexer.memory import Memory
 from custom_components.tcp_multiplexer.multiplexer.observe.events import Events
 from custom_components.tcp_multiplexer.multiplexer.observe.statistics import Statistics
 
@@ -56,8 +57,8 @@ async def there() -> AsyncGenerator[Listener]:
     There is no dispatcher behind it, for nothing is asked to the end.
     """
     events = Events()
-    unanswered = SimpleNamespace(held=lambda *_: None)
-    nothing_to_drop = SimpleNamespace(leave=lambda _: [], unanswered=unanswered)
+    unanswered = SimpleNamespace(held=lambda *_: None, leave=lambda *_: [])
+    nothing_to_drop = SimpleNamespace(unanswered=unanswered)
     settings = Settings(protocol="http", host="127.0.0.1", port=9)
     there = Listener(
         settings,
@@ -66,6 +67,7 @@ async def there() -> AsyncGenerator[Listener]:
         cast(Any, nothing_to_drop),
         Statistics(0, 0.0),
         events,
+        Memory(settings.timeout, LIMITS.buffer),
     )
     yield there
     for client in tuple(there.clients):

@@ -29,11 +29,9 @@ class Limits:
     linger: float = 2.0
     """How long a client may go on sending after the last bytes were sent to it."""
     buffer: int = 64 << 20
-    """Limit over all clients for large requests (complete or not), and again for unread
-    responses. The oldest incomplete request may exceed it, so that one can always
-    complete."""
-    messages: int = 64
-    """Messages taken from one client per iteration of the loop, so others get on."""
+    """Limit over all clients for large requests (complete or not) and responses that
+    are received, and again for unread responses. The oldest incomplete request and the
+    oldest incomplete response may exceed it, so that they can always complete."""
     settled: int = 64
     """Replies of a client that are ready but wait for an earlier one; above this, no
     more is read from the client."""

@@ -20,6 +20,7 @@ from .dispatch.queue import RequestQueue
 from .dispatch.timer import Timer
 from .downstream.listener import Listener
 from .limits import LIMITS, Limits
+from .memory import Memory
 from .observe.events import Event, Events, EventType
 from .observe.pcap import to_pcap
 from .observe.snapshot import Snapshot, TraceRecord
@@ -95,6 +96,7 @@ class Multiplexer:
             name,
         )
         self._connections = self._dispatcher.connections
+        self._memory = Memory(settings.timeout, limits.buffer)
         self._route = GivenRoute(make_upstream) if make_upstream else self._make_route()
         self._pool = self._dispatcher.supply = make_pool(
             settings,
@@ -117,6 +119,7 @@ class Multiplexer:
             self._dispatcher,
             self._statistics,
             self._events,
+            self._memory,
             limits,
         )
         self._hosts: set[_Host] = set()
@@ -127,9 +130,13 @@ class Multiplexer:
             return SerialRoute(settings.serial, self._protocol, self._limits)
         if settings.dial_in is not None:
             return DialInRoute(
-                settings.dial_in, lambda: self._settings, self._protocol, self._learned
+                settings.dial_in,
+                lambda: self._settings,
+                self._protocol,
+                self._learned,
+                self._memory,
             )
-        return NetworkRoute(settings, self._protocol, self._limits)
+        return NetworkRoute(settings, self._protocol, self._limits, self._memory)
 
     def _learned(self, address: str) -> None:
         """Take over the address of a device that dials in."""

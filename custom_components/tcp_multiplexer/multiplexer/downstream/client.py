@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, cast, override
 
 from ..clock import clock_of
 from ..dispatch.exchange import Exchange, Repetition, Result
+from ..memory import SMALL
 from ..protocols.base import Close, Failure, Ignored, Progress, Reply, Request
 from .arrivals import Arrivals
 from .connection import ClientConnection
-from .memory import SMALL
 from .ordered_replies import OrderedReplies, Then
 from .overlapping import Overlapping
 from .refusals import Refusals
@@ -161,7 +161,7 @@ class Client(ClientConnection):
         codec = self._codec
         now = self._loop.time()
         asked = False
-        left = self._listener.limits.messages
+        left = self._listener.protocol.messages_at_once
         self._stalled = False
         buffered = codec.buffered
         while buffered:

@@ -11,8 +11,8 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Protocol as Interface, cast, override
 
 from ..limits import ECHO_SECONDS
+from ..memory import SMALL
 from ..sockets import set_keepalive
-from .memory import SMALL
 from .peer import Peer
 from .server_tls import ServerTls
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from ..dispatch.exchange import Exchange
     from ..dispatch.queue import RequestQueue
     from ..limits import Limits
+    from ..memory import Memory
     from ..protocols.base import Protocol
     from ..settings import Settings
-    from .memory import Memory
 
 LOGGER = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ from ..settings import ListenerSettings
 from ..sockets import is_one_too_many, stop_accepting
 from .client import Client
 from .connection import ClientConnection, ClientOwner
-from .memory import Memory
 
 if TYPE_CHECKING:
     from asyncio.trsock import TransportSocket
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..dispatch.dispatcher import Dispatcher
     from ..dispatch.queue import RequestQueue
+    from ..memory import Memory
     from ..networks import Address
     from ..observe.events import Events
     from ..observe.statistics import Statistics
@@ -48,6 +48,7 @@ class Listener(ClientOwner):
         dispatcher: Dispatcher,
         statistics: Statistics,
         events: Events,
+        memory: Memory,
         limits: Limits = LIMITS,
     ) -> None:
         """Join the parts; `start` opens the ports."""
@@ -56,7 +57,7 @@ class Listener(ClientOwner):
         self.queue = queue
         self.dispatcher = dispatcher
         self.limits = limits
-        self.memory = Memory(settings.timeout, limits.buffer)
+        self.memory = memory
         self.clients: dict[ClientConnection, None] = {}
         """In the order in which they came, so that a run can be repeated exactly."""
         self._addresses: Counter[Address] = Counter()

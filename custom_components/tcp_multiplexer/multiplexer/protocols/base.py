@@ -219,6 +219,11 @@ class UpstreamCodec[ResponseT](ABC):
     reusable: bool = True
     """False once this connection must not carry another request."""
 
+    @property
+    def buffered(self) -> int:
+        """Bytes received of a response that may become large, and is not complete."""
+        return 0
+
     @abstractmethod
     def send(self, request: Request) -> bytes:
         """Return the bytes of `request` on this connection; expect its response."""
@@ -294,6 +299,9 @@ class Protocol[ResponseT](ABC):
     """Whether to resend only what was lost on a connection that had responded."""
     read_while_held: int = 0
     """Bytes to go on reading from a held client, so that its close is noticed."""
+
+    messages_at_once: int = 64
+    """Messages taken from one client per iteration of the loop, so others get on."""
 
     is_http: bool = False
     """Whether clients speak HTTP; with other protocols, one that does is closed."""

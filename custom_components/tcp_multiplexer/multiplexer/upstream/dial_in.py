@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..dispatch.exchange import Exchange, Upstream, UpstreamOwner
+    from ..memory import Memory
     from ..networks import Address
     from ..protocols.base import Protocol, UpstreamCodec, UpstreamEvent
     from ..protocols.options import DialIn
@@ -66,12 +67,14 @@ class DialInRoute(Route):
         settings: Callable[[], Settings],
         protocol: Protocol[Any],
         learned: Callable[[str], None],
+        memory: Memory,
     ) -> None:
         """Call `learned` with the device's address, once it is known to be that."""
         self._dial_in = dial_in
         self._settings = settings
         self._protocol = protocol
         self._learned = learned
+        self._memory = memory
         self._device = ip_address(dial_in.device) if dial_in.device else None
         self._server: asyncio.Server | None = None
         self._offer: _Dial | None = None
@@ -95,7 +98,9 @@ class DialInRoute(Route):
     @override
     def make(self, owner: UpstreamOwner) -> Upstream:
         batch = self._settings().max_in_flight > 1
-        return DialInUpstream(owner, self._protocol, self, batch=batch)
+        return DialInUpstream(
+            owner, self._protocol, self, batch=batch, memory=self._memory
+        )
 
     @override
     async def stop(self) -> None:
@@ -184,10 +189,11 @@ class DialInUpstream(StreamUpstream):
         route: DialInRoute,
         *,
         batch: bool,
+        memory: Memory,
     ) -> None:
         """Wait for the device to dial in."""
         codec: UpstreamCodec[Any] = protocol.upstream()
-        super().__init__(owner, codec, batch=batch, connect_seconds=None)
+        super().__init__(owner, codec, batch=batch, connect_seconds=None, memory=memory)
         self._route = route
         self._strip_greeting = protocol.greeting()
         self._dial: _Dial | None = None

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from ..dispatch.exchange import Upstream, UpstreamOwner
     from ..limits import Limits
+    from ..memory import Memory
     from ..protocols.base import Protocol
     from ..settings import Settings
 
@@ -55,11 +56,16 @@ class NetworkRoute(Route):
     """TCP connections to a host and port, with TLS or without."""
 
     def __init__(
-        self, settings: Settings, protocol: Protocol[Any], limits: Limits
+        self,
+        settings: Settings,
+        protocol: Protocol[Any],
+        limits: Limits,
+        memory: Memory,
     ) -> None:
         self._settings = settings
         self._protocol = protocol
         self._limits = limits
+        self._memory = memory
         self._resolver = Resolver(settings.host, settings.port)
         self._segments = Segments()
         self._tls: ssl.SSLContext | None = None
@@ -79,6 +85,7 @@ class NetworkRoute(Route):
             self._resolver,
             batch=settings.max_in_flight > 1,
             segments=self._segments,
+            memory=self._memory,
             connect_seconds=self._limits.connect,
             tls=self._tls,
             server_name=(settings.tls and settings.tls.server_name) or settings.host,

@@ -15,6 +15,7 @@ from aiohappyeyeballs import start_connection
 from ..clock import clock_of
 from ..dispatch.exchange import CloseReason, Upstream
 from ..limits import ECHO_SECONDS, LIMITS
+from ..memory import SMALL
 from ..protocols.base import Answer, Close, Failed, SendBack, Unsolicited
 from ..sockets import set_keepalive
 from ..tls import SHUTDOWN_SECONDS
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import ssl
 
     from ..dispatch.exchange import Exchange, UpstreamOwner
+    from ..memory import Memory
     from ..protocols.base import Request, UpstreamCodec, UpstreamEvent
     from .resolver import Resolver
 
@@ -72,10 +74,12 @@ class StreamUpstream(Upstream, asyncio.Protocol):
         batch: bool,
         segments: Segments | None = None,
         connect_seconds: float | None = LIMITS.connect,
+        memory: Memory | None = None,
     ) -> None:
         """Connect within `connect_seconds`; None: whenever the device does.
 
-        `batch` joins what is sent in one iteration of the loop into one write.
+        `batch` joins what is sent in one iteration of the loop into one write. Large
+        responses are received as far as there is `memory`, or without limit.
         """
         super().__init__(owner)
         self._statistics = owner.statistics
@@ -93,6 +97,9 @@ class StreamUpstream(Upstream, asyncio.Protocol):
         self._echoed = -inf
         """When a keepalive of the device was last echoed (loop time)."""
         self._open = False
+        self._memory = memory
+        self.occupied = 0
+        """Bytes of a large response that is still to be completed."""
         self._ended = False
         """It is of no more use: nothing that arrives later counts."""
 
@@ -203,6 +210,18 @@ class StreamUpstream(Upstream, asyncio.Protocol):
         self._handle(self._codec.feed(data))
         if self._codec.framed_by_silence or self._tick is not None:
             self._set_tick()
+        size = self._codec.buffered
+        if (size > SMALL or self.occupied) and not self._ended:
+            self._count_received(size if size > SMALL else 0)
+
+    def _count_received(self, size: int) -> None:
+        """Keep account of a response's memory while it is incomplete."""
+        if self._memory is not None and not self._memory.receiving(self, size):
+            cast("asyncio.Transport", self._transport).pause_reading()
+
+    def read_on(self) -> None:
+        """Read on: there is memory again."""
+        cast("asyncio.Transport", self._transport).resume_reading()
 
     def _set_tick(self) -> None:
         """Call the codec again when silence may have ended a frame."""
@@ -314,6 +333,8 @@ class StreamUpstream(Upstream, asyncio.Protocol):
             self._ended = True
             if self._open:
                 self.owner.lost(self, reason, detail)
+            if self.occupied:
+                self._count_received(0)
 
 
 class SocketUpstream(StreamUpstream):
@@ -328,6 +349,7 @@ class SocketUpstream(StreamUpstream):
         batch: bool,
         segments: Segments | None = None,
         connect_seconds: float = LIMITS.connect,
+        memory: Memory | None = None,
         tls: ssl.SSLContext | None = None,
         server_name: str = "",
     ) -> None:
@@ -341,6 +363,7 @@ class SocketUpstream(StreamUpstream):
             batch=batch,
             segments=segments,
             connect_seconds=connect_seconds,
+            memory=memory,
         )
         self._resolver = resolver
         self._tls: dict[str, Any] = {}

@@ -1,9 +1,9 @@
-"""What clients share: memory for large messages, and the time to complete one.
+"""What connections share: memory for large messages, and the time to complete one.
 
-Small messages are not counted. Where large requests reach the limit, clients wait for
-one another: one is read no further until there is memory again. Where unread responses
-do, the client that leaves most unread is closed. And a client gets only so long to
-complete a message that it began.
+Small messages are not counted. Where large requests, and responses that the device is
+sending, reach the limit, connections wait for one another: one is read no further until
+there is memory again. Where unread responses do, the client that leaves most unread is
+closed. And a client gets only so long to complete a message that it began.
 """
 
 import asyncio
@@ -16,15 +16,20 @@ SMALL = 64 << 10
 """Messages of up to so many bytes are not counted."""
 
 
-class Holder(Interface):
-    """What the memory needs of a client."""
+class Reader(Interface):
+    """What the memory needs of a connection."""
 
-    name: str
     occupied: int
     """Bytes of its large message that is still to be completed."""
 
     def read_on(self) -> None:
         """Read on: there is memory again."""
+
+
+class Holder(Reader, Interface):
+    """What the memory needs of a client."""
+
+    name: str
 
     def fail(self, reason: str) -> None:
         """Close the connection because of what the client sent."""
@@ -40,13 +45,15 @@ class Memory:
         self.timeout = timeout
         """Seconds in which a message that was begun must be complete."""
         self.occupied = 0
-        """Bytes that large messages occupy, over all clients."""
+        """Bytes that large messages occupy, over all connections."""
         self._limit = limit
-        """Bytes of large requests, and as many again of unread responses."""
+        """Bytes of large messages, and as many again of unread responses."""
         self._incomplete = 0
-        """Of these, those of messages that are still to be completed."""
-        self._starved: dict[Holder, None] = {}
-        """Clients read no further until there is memory again."""
+        """Of these, those of requests that are still to be completed."""
+        self._responses: dict[Reader, None] = {}
+        """Connections to the device that receive a large response, the oldest first."""
+        self._starved: dict[Reader, None] = {}
+        """Connections read no further until there is memory again."""
         self._unread: dict[Holder, int] = {}
         """Bytes of responses that clients do not take."""
         self._begun: dict[Holder, float] = {}
@@ -59,26 +66,47 @@ class Memory:
         self.occupied += size
         if incomplete:
             self._incomplete += size
-        for client in tuple(self._starved):
-            if self.has_room(client):
-                self._starved.pop(client, None)
-                client.read_on()
+        for reader in tuple(self._starved):
+            if self.has_room(reader):
+                self._starved.pop(reader, None)
+                reader.read_on()
 
-    def has_room(self, client: Holder) -> bool:
-        """Return whether a large message of the client's may grow.
+    def has_room(self, reader: Reader) -> bool:
+        """Return whether a large message on a connection may grow.
 
-        Where all memory is in messages that are incomplete, the oldest must grow, or
-        none would ever be complete.
+        The oldest response always may, or requests that wait for it would never end.
+        Where all memory is in requests that are incomplete, the oldest may, or none
+        would ever be complete.
         """
         if self.occupied <= self._limit:
             return True
+        if reader in self._responses:
+            return reader is next(iter(self._responses))
         if self.occupied > self._incomplete:
             return False
-        return client is next((other for other in self._begun if other.occupied), None)
+        return reader is next((other for other in self._begun if other.occupied), None)
 
-    def starve(self, client: Holder) -> None:
-        """Read a client on when there is memory again."""
-        self._starved[client] = None
+    def starve(self, reader: Reader) -> None:
+        """Read a connection on when there is memory again."""
+        self._starved[reader] = None
+
+    def receiving(self, reader: Reader, size: int) -> bool:
+        """Count what has come of a large response; return whether it may grow.
+
+        Else it is read on when it may. With a size of 0, it has ended.
+        """
+        grown = size - reader.occupied
+        reader.occupied = size
+        if size:
+            self._responses[reader] = None
+        else:
+            self._responses.pop(reader, None)
+            self._starved.pop(reader, None)
+        self.occupy(grown)
+        if not size or self.has_room(reader):
+            return True
+        self.starve(reader)
+        return False
 
     def unread(self, client: Holder, size: int) -> None:
         """Note the bytes that a client does not take, or with 0 that it took them."""
