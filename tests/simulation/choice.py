@@ -43,6 +43,7 @@ def _draws(life: Life) -> Iterator[Draw]:
     for kind, temper, _ in life.crowd:
         yield f"{kind.__name__} of depth", temper.depth
         yield f"{kind.__name__} speaks RTU", temper.rtu
+        yield "repeats", temper.repeats
 
 
 def choose(candidates: Sequence[Candidate], count: int) -> list[Candidate]:

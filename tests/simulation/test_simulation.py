@@ -22,7 +22,7 @@ OTHERS = KINDS[1:]
 MODBUS_CANDIDATES = [Candidate(seed, "modbus") for seed in range(200)]
 OTHER_CANDIDATES = [Candidate(seed, OTHERS[seed % len(OTHERS)]) for seed in range(200)]
 MODBUS_LIVES = choose(MODBUS_CANDIDATES, 37)
-OTHER_LIVES = choose(OTHER_CANDIDATES, 30)
+OTHER_LIVES = choose(OTHER_CANDIDATES, 33)
 
 
 def check(report: Report) -> None:
