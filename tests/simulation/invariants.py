@@ -114,6 +114,8 @@ class Watch:
     """When what is sent now was chosen, if it is seen later (loop time)."""
     _line_sent: dict[int, tuple[float, Question | None]]
     """Per unit of a line, when it was last asked what, unless that was answered."""
+    _unheard: dict[int, float]
+    """Per unit, when it was first sent something since it last answered in time."""
     _line_held: dict[int, float]
     """Per unit of a line, until when it must not be asked."""
     _said: dict[Link, bytearray]
@@ -143,6 +145,7 @@ class Watch:
         self._own: deque[Exchange] = deque(maxlen=64)
         """What the engine has asked for itself lately."""
         self._line_held = {}
+        self._unheard = {}
         self._said = {}
         self._unasked = {}
         self._by_unit = on_line
@@ -345,6 +348,8 @@ class Watch:
             or (question.confirmable and verdict is Verdict.RIGHT)
         ):
             raise Violation(f"{question} was answered, but never sent")
+        if verdict in {Verdict.RIGHT, Verdict.EXCEPTION}:
+            self._unheard.pop(question.ask.body[0], None)
         if verdict in {Verdict.GATEWAY, Verdict.RULE}:
             question.asker.refused_at = now
         if verdict is Verdict.RIGHT and question.ask.retry_safe:
@@ -413,6 +418,9 @@ class Watch:
 
     def _may_be_held(self, question: Question) -> bool:
         """Tell whether the unit of a question may be left alone for the moment."""
+        unheard = self._unheard.get(question.ask.body[0], inf)
+        if self.patient and self.loop.time() > unheard + self.shortest_timeout / 2:
+            return True  # it may be silent, and hold up others
         sent, _ = self._line_sent.get(
             self._line_of(question.ask.body, None), (-inf, None)
         )
@@ -571,6 +579,7 @@ class Watch:
             under_way = [other for other in self._open.get(whole, ()) if other.links]
             under_way.sort(key=lambda other: other.links[-1] is not link)
             question = next(iter(under_way), question)
+        self._unheard.setdefault(body[0], now)
         if self._hold is not None:
             self._line_sent[line] = (now, question)
             self._said[link] = bytearray()

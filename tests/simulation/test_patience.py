@@ -847,3 +847,36 @@ def test_a_silent_unit_asked_without_pause_costs_one_patience(
         assert max(waits) <= min(PATIENCE, timeout / 2) + SERVICE + 1e-6
         assert not scene.healths
         assert not scene.puppet.ended
+
+
+@contract("After a connection was lost, or none could be opened", "not for a renewal")
+def test_a_renewal_is_no_reason_to_try_a_silent_unit() -> None:
+    with stage(timeout=1) as scene:
+        living, silent = learn(scene, 1), scene.hand()
+        for moment in (0, 2):
+            scene.at(moment, silent.ask, asks(moment, unit=2))
+        scene.at(1.5, living.ask, asks(1))
+        scene.run_to(3.05)
+        assert scene.told(EventType.UNIT_SILENT) == [at(3)]
+        scene.puppet.manners = says_nothing
+        for moment in (3.1, 4.2):
+            scene.at(moment, living.ask, asks(int(10 * moment)))
+        for number, moment in enumerate((6.3, 7.9, 8.1)):
+            scene.at(moment, silent.ask, asks(100 + number, unit=2))
+        scene.run_to(8.5)
+        assert scene.puppet.ended == [(at(6.2), 1)]
+        assert asked_of(scene, 2) == [at(0), at(2), at(8.1)]
+
+
+def test_a_lost_trial_says_nothing_of_the_unit() -> None:
+    with stage(timeout=5, max_connections=2) as scene:
+        learn(scene, 1)
+        scene.puppet.manners = Gateway(3, keeps=True)
+        silent, living = scene.hand(), scene.hand()
+        scene.at(0, silent.ask, asks(1, unit=2))
+        scene.at(0.1, living.ask, asks(1))
+        scene.run_to(4)
+        assert scene.puppet.ended == [(at(2.6), 2)]
+        assert living.heard == [(at(3.1), 1, answer(scene, asks(1)))]
+        silent_units = scene.mux._dispatcher._units.breakers.units  # noqa: SLF001
+        assert 1 not in silent_units

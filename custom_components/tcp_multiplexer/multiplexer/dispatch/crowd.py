@@ -66,7 +66,6 @@ class Crowd:
         return min(overdue, _MAX_OVERDUE if self.open else _MAX_TRIED)
 
     def sent(self, exchange: Exchange) -> None:
-        """Note what is sent while something may be overdue."""
-        if self.overdue:
-            unit = exchange.asked.unit
-            self.beside[exchange.asked] = any(r.unit != unit for r in self.overdue)
+        """Note what is sent beside what is overdue."""
+        unit = exchange.asked.unit
+        self.beside[exchange.asked] = any(r.unit != unit for r in self.overdue)

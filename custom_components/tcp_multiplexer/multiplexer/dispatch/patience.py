@@ -175,7 +175,7 @@ class Patience:
     def sent(self, upstream: Upstream, exchange: Exchange) -> None:
         """Note that a request was sent."""
         crowd = self._crowds.get(upstream)
-        if crowd is not None:
+        if crowd is not None and crowd.overdue:
             crowd.sent(exchange)
             self._limit(upstream, exchange.asked.unit)
 
