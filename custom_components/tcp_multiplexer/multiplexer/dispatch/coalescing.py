@@ -116,7 +116,9 @@ class Coalescer:
 
     def ended(self, exchange: Exchange) -> list[Exchange]:
         """Note that `exchange` no longer leads; return those that followed it."""
-        self.retire(exchange)
+        key = exchange.request.share_key
+        if key is not None and self.leaders.get(key) is exchange:
+            del self.leaders[key]  # as `retire` does, but for every read
         followers = exchange.followers
         if followers:
             exchange.followers = NOBODY
