@@ -2572,6 +2572,22 @@ def test_a_read_whose_leader_fails_was_not_overtaken_by_its_client_s_write() -> 
         ]
 
 
+@contract("it goes ahead of that write")
+def test_no_write_that_finds_room_then_overtakes_a_read_about_to_be_told() -> None:
+    """The room is that of the request which goes out before the answer is told."""
+    with stage(queue_size=2) as scene:
+        first, second, third = (scene.hand() for _ in range(3))
+        scene.at(0, first.ask, asks(1))
+        scene.at(0.02, second.ask, asks(1))
+        scene.at(0.04, third.ask, asks(2))
+        scene.at(0.06, second.ask, sets(1))
+        scene.run_to(1)
+        bodies = [asked.body for asked in scene.puppet.asked]
+        assert bodies == [asks(1), asks(2), asks(1), sets(1)]
+        assert [heard.tid for heard in second.heard] == [1, 2]
+        assert not scene.puppet.ended
+
+
 @contract("A read that joined another has a deadline of its own.")
 def test_a_read_that_joined_another_has_a_deadline_of_its_own() -> None:
     with stage(timeout=8, framing="rtu") as scene:

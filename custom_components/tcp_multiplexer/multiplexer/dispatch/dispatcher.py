@@ -285,12 +285,11 @@ class Dispatcher(UpstreamOwner):
         careful = now - exchange.sent > self._units.unremarkable
         if careful:
             self.watch_answer(upstream, exchange, now)
-        followers = exchange.followers
         if request.share_key is not None:
             coalescer = self._coalescer
             if self._cache.ttl and not self._protocol.is_exception(response):
                 coalescer.answered(exchange, response, now)
-            coalescer.ended(exchange)
+            coalescer.retire(exchange)
         elif request.writes is not None:
             self._written(upstream, exchange, response, now)
         if requester.counted:
@@ -302,8 +301,9 @@ class Dispatcher(UpstreamOwner):
         if self._queue.depth:
             self.dispatch(now)
         requester.answered(exchange, response)
-        if followers:
-            self.unanswered.pass_on(exchange, followers, response, now)
+        # only now: who had no room until then may have asked something else meanwhile
+        if exchange.followers:
+            self.unanswered.pass_on(exchange, exchange.followers, response, now)
         if not self.supply.well:
             self.supply.answered(now)
 
