@@ -43,9 +43,11 @@ class LastWrites:
         assert question.ask.writes is not None
         self._last[question.ask.writes] = _Last(question, now)
 
-    def lost(self) -> None:
-        """Note that a connection to the device has ended."""
-        self._last.clear()
+    def lost(self, since: float) -> None:
+        """Note that a connection to the device has ended, not before `since`."""
+        for unit, last in tuple(self._last.items()):
+            if last.sent < since:
+                del self._last[unit]
 
     def may_confirm(self, question: Question) -> bool:
         """Tell whether a write that arrives now may be confirmed without being sent."""

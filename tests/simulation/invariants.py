@@ -510,7 +510,11 @@ class Watch:
         self._heard[link] = opened
         self._refused_at = None
 
+        used = False
+
         def wrote(data: bytes) -> None:
+            nonlocal used
+            used = True
             buffer.extend(data)
             for tid, body in face.cut(buffer):
                 self._sent(link, tid, body, opened)
@@ -527,7 +531,8 @@ class Watch:
                 self._said[link].extend(data)
 
         def gone() -> None:
-            self.last_writes.lost()
+            if used:  # (else the engine may never have had it)
+                self.last_writes.lost(self.loop.time() - self.slack)
             tid = int.from_bytes(heard[:2]) if len(heard) > 1 else -1
             for question in self._flying[link]:
                 # (On a line there are no identifiers; elsewhere none is 0.)
