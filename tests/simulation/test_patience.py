@@ -871,6 +871,7 @@ def test_a_renewal_is_no_reason_to_try_a_silent_unit() -> None:
         assert asked_of(scene, 2) == [at(0), at(2), at(8.1)]
 
 
+@contract("That says nothing of the unit.")
 def test_a_lost_trial_says_nothing_of_the_unit() -> None:
     with stage(timeout=5, max_connections=2) as scene:
         learn(scene, 1)
