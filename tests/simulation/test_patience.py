@@ -863,11 +863,15 @@ def test_a_renewal_is_no_reason_to_try_a_silent_unit() -> None:
             scene.at(moment, living.ask, asks(int(10 * moment)))
         for number, moment in enumerate((6.3, 7.9, 8.1)):
             scene.at(moment, silent.ask, asks(100 + number, unit=2))
+        scene.run_to(6.5)
+        scene.puppet.manners = UNIT_2_SILENT
+        scene.at(7, living.ask, asks(70))
         scene.run_to(8.5)
-        assert scene.puppet.ended == [(at(6.2), 1)]
+        assert scene.puppet.ended == [(at(5.1), 1)]
         assert asked_of(scene, 2) == [at(0), at(2), at(8.1)]
 
 
+@contract("That says nothing of the unit.")
 def test_a_lost_trial_says_nothing_of_the_unit() -> None:
     with stage(timeout=5, max_connections=2) as scene:
         learn(scene, 1)
@@ -877,6 +881,6 @@ def test_a_lost_trial_says_nothing_of_the_unit() -> None:
         scene.at(0.1, living.ask, asks(1))
         scene.run_to(4)
         assert scene.puppet.ended == [(at(2.6), 2)]
-        assert living.heard == [(at(3.1), 1, answer(scene, asks(1)))]
+        assert living.heard == [(at(3.2), 1, answer(scene, asks(1)))]
         silent_units = scene.mux._dispatcher._units.breakers.units  # noqa: SLF001
         assert 1 not in silent_units
