@@ -469,9 +469,11 @@ class Watch:
             link = question.links[-1]
             self._flying[link].pop(question, None)
             # (What was lost beside another may end in the queue.)
-            queued = question.beside and question.verdict is Verdict.GATEWAY
-            queued = queued or bool(question.parts)
-            if not (question.alike or question.gone_turn or asker.host or queued):
+            rested = question.beside and question.verdict is Verdict.GATEWAY
+            rested = rested or bool(question.parts)
+            # (After what went overdue, the rest began when it did.)
+            rested = rested or self._is_overdue(question)
+            if not (question.alike or question.gone_turn or asker.host or rested):
                 self._last_end[link] = now
         if asker.by_tid.get(question.tid) is question:
             del asker.by_tid[question.tid]
