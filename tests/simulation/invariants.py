@@ -980,6 +980,15 @@ class Watch:
         if picture.connections > self.max_connections:
             raise Violation(f"{picture.connections} connections are open")
         if mux.paused and self._upstreams() and not picture.in_flight:
+            # An attempt that is under way is called off first, which takes its turns.
+            when = self.loop.time() + self.slack
+            self.loop.post(when, self._must_leave_alone, mux, self._upstreams())
+
+    def _must_leave_alone(
+        self, mux: Multiplexer, opened: list[ProgramEndpoint]
+    ) -> None:
+        idle = mux.paused and not mux.snapshot().in_flight and not self.loop.stalled
+        if idle and not set(opened).isdisjoint(self._upstreams()):
             raise Violation("a connection is open without need, though it is paused")
 
     # The end
