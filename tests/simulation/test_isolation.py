@@ -67,8 +67,8 @@ def test_a_client_that_asks_too_much_or_leaves_costs_a_few_responses(
         (Gateway.QUEUES, 3.0, 0),
         (Gateway.EXCUSES, 1.0, 0),
         (Gateway.EXCUSES, 3.0, 0),
-        (Gateway.OVERRUN, 1.0, 4),
-        (Gateway.OVERRUN, 3.0, 6),
+        (Gateway.OVERRUN, 1.0, 1),
+        (Gateway.OVERRUN, 3.0, 2),
     ],
 )
 def test_a_silent_unit_costs_one_patience_and_a_response(

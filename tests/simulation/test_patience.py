@@ -853,8 +853,8 @@ def test_a_silent_unit_asked_without_pause_costs_one_patience(
 def test_a_renewal_is_no_reason_to_try_a_silent_unit() -> None:
     with stage(timeout=1) as scene:
         living, silent = learn(scene, 1), scene.hand()
-        for second in (0, 2):
-            scene.at(second, silent.ask, asks(second, unit=2))
+        for moment in (0.0, 2.0):
+            scene.at(moment, silent.ask, asks(int(moment), unit=2))
         scene.at(1.5, living.ask, asks(1))
         scene.run_to(3.05)
         assert scene.told(EventType.UNIT_SILENT) == [at(3)]
