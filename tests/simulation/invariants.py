@@ -123,6 +123,8 @@ class Watch:
     _unasked: dict[Link, dict[int, float]]
     """Where answers have identifiers, when the engine sent what, its own questions or
     what nobody waits for any more, that is not answered."""
+    _overdue_ended: dict[Link, int]
+    """In which turn of the loop an overdue question last ended."""
 
     def _take(self, settings: Settings) -> None:
         """Take settings to go by; of those that follow, the most lenient count."""
@@ -148,6 +150,7 @@ class Watch:
         self._unheard = {}
         self._said = {}
         self._unasked = {}
+        self._overdue_ended = {}
         self._by_unit = on_line
         self._by_link = settings.max_connections > 1
         held = on_line or settings.matching == "lenient"
@@ -472,7 +475,9 @@ class Watch:
             rested = question.beside and question.verdict is Verdict.GATEWAY
             rested = rested or bool(question.parts)
             # (After what went overdue, the rest began when it did.)
-            rested = rested or self._is_overdue(question)
+            if self._is_overdue(question):
+                rested = True
+                self._overdue_ended[link] = self.loop.turns
             if not (question.alike or question.gone_turn or asker.host or rested):
                 self._last_end[link] = now
         if asker.by_tid.get(question.tid) is question:
@@ -628,6 +633,8 @@ class Watch:
         if question.gone_turn is not None and question.ask.retry_safe:
             self._good.add(body)  # its answer may come, unseen here
         self._takes_turn(question)
+        if question.links:  # what was lost beside another goes once more
+            self._flying[question.links[-1]].pop(question, None)
         question.links.append(link)
         question.said = self._said[link]
         question.upstream_tid = tid
@@ -636,14 +643,16 @@ class Watch:
         self._pending.pop(question, None)
         question.sent = now
         flying = self._flying[link]
-        flying.pop(question, None)  # what was lost beside another may go here again
         known = [other for other in flying if not self._may_have_ended(other)]
         late = [other for other in known if self._is_overdue(other)]
         # (Also beside what may have ended, but need not: asked by the host, or by one
-        # who left, or by several. And beside the engine's own.)
-        question.beside = any(
-            map(self._is_overdue, flying)
-        ) or self._unasked_is_overdue(link)
+        # who left, or by several. And beside the engine's own, and what has ended since
+        # this one was chosen.)
+        question.beside = (
+            any(map(self._is_overdue, flying))
+            or self._unasked_is_overdue(link)
+            or self._overdue_ended.get(link, -2) >= self.loop.turns - 1
+        )
         flying[question] = None
         if len(late) > _MOST_OVERDUE:
             raise Violation(f"{question} was sent beside too many overdue: {late}")
