@@ -120,6 +120,20 @@ MUTATIONS = (
         ("modbus",),
     ),
     Mutation(
+        "cuts the wrong piece out of a response",
+        "protocols/modbus/extent.py",
+        "        skip, count = part.first - self.first, part.end - part.first\n",
+        "        skip, count = 0, part.end - part.first\n",
+        ("modbus",),
+    ),
+    Mutation(
+        "puts the parts of a read together in another order",
+        "dispatch/split.py",
+        "        return whole.join(self._responses)\n",
+        "        return whole.join(self._responses[::-1])\n",
+        ("modbus",),
+    ),
+    Mutation(
         "takes an older identifier where the device echoes",
         "protocols/modbus/lenient.py",
         "        if self._known.manner is not Manner.ECHOES or number == current:\n",

@@ -388,6 +388,14 @@ def test_a_limit_counts_for_what_is_asked_from_then_on() -> None:
         assert [heard.body for heard in client.heard] == 2 * [told(scene, LONG)]
 
 
+def test_a_part_is_known_to_be_answered() -> None:
+    with stage(max_read_registers=25, health_check_interval=10) as scene:
+        client = scene.hand()
+        scene.at(0, client.ask, LONG)
+        scene.run_to(15)
+        assert bodies(scene) == [FIRST, SECOND, SECOND]
+
+
 def test_a_longer_read_is_no_probe_any_more() -> None:
     with stage(health_check_interval=10) as scene:
         client = scene.hand()
