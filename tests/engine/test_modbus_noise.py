@@ -225,7 +225,7 @@ def test_only_an_exception_is_ended_by_silence(length: int, matching: str) -> No
 
 
 @each_matching
-@pytest.mark.parametrize("length", [4, 6])
+@pytest.mark.parametrize("length", [2, 4, 6])
 def test_what_names_another_unit_is_no_exception_of_wrong_length(
     length: int, matching: str
 ) -> None:

@@ -232,10 +232,11 @@ def byte_count(payload: bytes) -> int | None:
 def may_answer(payload: bytes, response: bytes) -> bool:
     """Return whether `response` fits the request `payload`, whatever its unit.
 
-    By its function, the byte count of what was read, and what it confirms.
+    By its function, the byte count of what was read, and what it confirms. An exception
+    has a code (MODBUS Application Protocol 7).
     """
     if response[1] != payload[1]:
-        return response[1] == payload[1] | EXCEPTION_BIT
+        return response[1] == payload[1] | EXCEPTION_BIT and len(response) > 2
     return byte_count(payload) in {None, *response[2:3]} and not confirms_another(
         payload, response
     )
