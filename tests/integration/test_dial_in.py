@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import closing, suppress
 import socket
 from typing import Any
 
@@ -127,11 +127,10 @@ async def test_a_protocol_that_has_no_units(hass: HomeAssistant, port: int) -> N
         while True:
             with suppress(OSError):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                with suppress(asyncio.IncompleteReadError):
+                with closing(writer), suppress(asyncio.IncompleteReadError):
                     await reader.readuntil(b"\r\n\r\n")
                     writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
                     await reader.read()
-                writer.close()
             await asyncio.sleep(0.02)
 
     task = asyncio.create_task(serve())

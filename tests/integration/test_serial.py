@@ -26,10 +26,12 @@ from .ports import free_port
 
 
 @pytest.fixture
-async def line(tmp_path: Path) -> AsyncGenerator[PtyLine]:
-    """Return a serial line with a device on it."""
+async def line(hass: HomeAssistant, tmp_path: Path) -> AsyncGenerator[PtyLine]:
+    """Return a serial line with a device on it; it lasts until nothing uses it."""
     async with pty_line(tmp_path) as line, device_on(line):
         yield line
+        for entry in hass.config_entries.async_loaded_entries(DOMAIN):
+            await hass.config_entries.async_unload(entry.entry_id)
 
 
 async def add(hass: HomeAssistant, line: PtyLine, **typed: Any) -> Dialog:

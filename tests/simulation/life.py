@@ -94,7 +94,8 @@ class Life(World):
     def _wind_down(self) -> None:
         """Ask no more, and see that everybody is answered."""
         self.winding_down = True
-        self.mux.resume()
+        if self.mux.paused:
+            self.loop.call_soon(self.mux.resume)  # in the loop, as all that acts on it
         watch = self.watch
         # A client that is held back asks one thing after the other, each with its time.
         limit = (2 + DEEPEST) * watch.timeout
