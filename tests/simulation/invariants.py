@@ -120,7 +120,7 @@ class Watch:
     """Per unit of a line, until when it must not be asked."""
     _said: dict[Link, bytearray]
     """Where late answers count, what the device said since it was last asked."""
-    _unasked: dict[Link, dict[int, float]]
+    _unasked: dict[Link, dict[int, tuple[float, bytes]]]
     """Where answers have identifiers, when the engine sent what, its own questions or
     what nobody waits for any more, that is not answered."""
     _overdue_ended: dict[Link, int]
@@ -184,7 +184,7 @@ class Watch:
         """Watch a client's new connection."""
         asker = Asker(name, face, link.dialled.get_extra_info("sockname")[0])
         self._askers[asker] = None
-        end = link.accepted
+        end = asker.end = link.accepted
         assert isinstance(end, ProgramEndpoint)
         end.on_begin = lambda: self._begins(asker, end)
         end.on_read = lambda data: self._client_read(asker, len(data))
@@ -220,9 +220,11 @@ class Watch:
         self._served(asker)
         return asker
 
-    def _served(self, asker: Asker) -> None:
-        """Note that somebody was served, or accepted, just now."""
+    def _served(self, asker: Asker, chosen: float = inf) -> None:
+        """Note that somebody was served, or accepted, just now; `chosen` when."""
         self._count += 1
+        asker.served_at = self.loop.time()
+        asker.chosen_at = min(chosen, asker.served_at)
         asker.served = self._count
         asker.served_turn = self.loop.turns
 
@@ -303,8 +305,11 @@ class Watch:
 
     def _await(self, question: Question, since: float) -> None:
         """Expect the end of a question within its time."""
-        question.due = since + self.timeout + self.slack
-        heappush(self._due, (question.due, question.number, question))
+        self._expect(question, since + self.timeout + self.slack)
+
+    def _expect(self, question: Question, due: float) -> None:
+        question.due = due
+        heappush(self._due, (due, question.number, question))
 
     def _client_wrote(self, asker: Asker, end: ProgramEndpoint, data: bytes) -> None:
         if asker.silent:
@@ -335,7 +340,10 @@ class Watch:
             self._line_ended(question, verdict, body)
         if verdict is Verdict.GATEWAY:
             # (A read that was sent and lost may be waiting to be sent again.)
-            if self.dialect.gave_up(body):
+            denied = not self.dialect.gave_up(body)
+            if denied and question.alike and question.links and question.ask.retry_safe:
+                self._hand_to_alike(question)
+            if not denied:
                 self._check_silence(question, now)
                 self._given_up[question.ask.body] = (self.loop.turns, question.asker)
                 if not question.links:
@@ -440,6 +448,23 @@ class Watch:
                 self._pending[other] = None
                 return
 
+    def _hand_to_alike(self, question: Question) -> None:
+        """Correct the books: what was sent was one just like this question."""
+        for other in self._open[question.ask.body]:
+            if not other.links:
+                link = question.links[-1]
+                self._flying[link].pop(question, None)
+                other.links, question.links = question.links, []
+                other.sent, other.sent_turn = question.sent, question.sent_turn
+                other.upstream_tid, other.beside = (
+                    question.upstream_tid,
+                    question.beside,
+                )
+                other.said, other.odd = question.said, question.odd
+                self._flying[link][other] = None
+                self._pending.pop(other, None)
+                return
+
     def failed(self, question: Question, failure: Failure) -> None:
         """Note that a request of the host program's own failed."""
         if failure.is_rule:
@@ -532,8 +557,9 @@ class Watch:
             self._heard[link] = self.loop.time()
             if face.correlated:
                 heard.extend(data)
-                for tid, _ in self.dialect.cut(heard):
-                    unasked.pop(tid, None)
+                for tid, body in self.dialect.cut(heard):
+                    if self._answers_unasked(link, tid, body):
+                        del unasked[tid]
             elif self._hold is not None:
                 self._said[link].extend(data)
 
@@ -663,7 +689,7 @@ class Watch:
 
     def _takes_turn(self, question: Question) -> None:
         """Note that a client is served: with a question, or with a part of one."""
-        self._served(question.asker)
+        self._served(question.asker, self.chosen)
         for other in self._open[question.ask.body]:
             other.asker.sure = not (question.alike or question.handed)
 
@@ -710,7 +736,7 @@ class Watch:
     def _asks_itself(self, link: Link, tid: int, body: bytes) -> None:
         """Look at a request that nobody asks, as it seems."""
         self._writes_at_least = self._writes_at_most = 0
-        self._unasked[link][tid] = self.loop.time()
+        self._unasked[link][tid] = (self.loop.time(), body)
         # (What was handed to the connection goes with what else the turn brings.)
         turn, asker = self._given_up.get(body, (-2, None))
         if asker is not None and turn >= self.loop.turns - 1:
@@ -750,8 +776,16 @@ class Watch:
         now = self.loop.time()
         return self.patient and any(
             now <= sent + self.timeout + self.slack and self._exceeds_patience(sent)
-            for sent in self._unasked[link].values()
+            for sent, _ in self._unasked[link].values()
         )
+
+    def _answers_unasked(self, link: Link, tid: int, answer: bytes) -> bool:
+        """Tell whether an answer is one to what nobody asks."""
+        if tid not in self._unasked[link]:
+            return False
+        sent, body = self._unasked[link][tid]
+        verdict = self.dialect.judge(body, answer, sent, self.loop.time())
+        return verdict is not Verdict.WRONG
 
     def _is_own(self, body: bytes) -> bool:
         """Tell whether the engine asks this for itself: nobody else can tell."""
@@ -884,7 +918,12 @@ class Watch:
         """Tell whether one was served longer ago, so that it goes next."""
         # With requests pipelined, who was chosen is seen a turn later.
         since = other.served_turn - (2 if self.max_in_flight > 1 else 0)
-        return one.served < other.served and one.served_turn <= since
+        return (
+            one.served < other.served
+            and one.served_turn <= since
+            # (It may have been accepted between the other's choice and its sending.)
+            and one.served_at <= other.chosen_at
+        )
 
     @staticmethod
     def _first_unsent(asker: Asker) -> Question | None:
@@ -948,6 +987,9 @@ class Watch:
                 continue
             if question.gone_turn is not None:
                 self.end(question)
+            elif question.asker.is_full:
+                # What it was told before goes first, as its connection carries that.
+                self._expect(question, now + self.slack)
             elif not question.asker.slow:
                 raise Violation(f"{question} is still not answered at {now}")
         self._steps += 1

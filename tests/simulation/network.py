@@ -258,7 +258,8 @@ class Endpoint(asyncio.Transport):
         self._eof_arrived = False
         self._eof_told = False
         self._error: OSError | None = None
-        self._writing_paused = False
+        self.writing_paused = False
+        """Its protocol was told to write no more, and not yet to go on."""
         self._high = 64 << 10
         self._low = 16 << 10
         self.max_size = 256 << 10
@@ -325,8 +326,8 @@ class Endpoint(asyncio.Transport):
             return
         out = self._out
         out.pump()
-        if self._writing_paused and len(out.backlog) <= self._low:
-            self._writing_paused = False
+        if self.writing_paused and len(out.backlog) <= self._low:
+            self.writing_paused = False
             self._protocol().resume_writing()
         if not out.backlog:
             if self._closing:
@@ -407,8 +408,8 @@ class Endpoint(asyncio.Transport):
             return
         out = self._out
         out.write(data, whole=whole)
-        if len(out.backlog) > self._high and not self._writing_paused:
-            self._writing_paused = True
+        if len(out.backlog) > self._high and not self.writing_paused:
+            self.writing_paused = True
             self._protocol().pause_writing()
 
     @override
@@ -477,8 +478,8 @@ class Endpoint(asyncio.Transport):
             high = 64 << 10 if low is None else 4 * low
         self._high = high
         self._low = high // 4 if low is None else low
-        if len(self._out.backlog) > self._high and not self._writing_paused:
-            self._writing_paused = True
+        if len(self._out.backlog) > self._high and not self.writing_paused:
+            self.writing_paused = True
             self._protocol().pause_writing()
 
     @override

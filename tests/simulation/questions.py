@@ -6,7 +6,7 @@ from typing import override
 
 from .dialects import Ask, Verdict
 from .faces import Face
-from .network import Link
+from .network import Endpoint, Link
 
 
 class Violation(AssertionError):  # noqa: N818 - what it is, like KeyboardInterrupt
@@ -131,10 +131,14 @@ class Asker:
         self.address = address
         self.host = host
         """It is the host program itself."""
+        self.end: Endpoint | None = None
+        """The engine's end of its connection."""
         self.served = 0
         """When it was last served, or accepted, as a count."""
         self.served_turn = 0
         """The loop's turn in which that was seen."""
+        self.served_at = self.chosen_at = 0.0
+        """When that was seen, and when it was decided at the earliest (loop time)."""
         self.sure = True
         """That is certain: nobody asked the very same as its last question."""
         self.waiting: deque[Question] = deque()
@@ -166,6 +170,11 @@ class Asker:
         """It may not take its answers."""
         self.silent = False
         """It must not get a single byte."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the engine has written more than its connection takes for now."""
+        return self.end is not None and self.end.writing_paused
 
     def head(self) -> Question | None:
         """Give its first question not yet ended."""
