@@ -66,6 +66,39 @@ def test_next_attempt_comes_after_a_fifth_of_the_outage(
     assert health.next_attempt == pytest.approx(1000 + away + delay)
 
 
+@pytest.mark.parametrize(("opened", "due"), [(98, 118), (85, 105), (50, 101)])
+def test_the_wait_runs_from_when_the_connection_was_opened(
+    opened: float, due: float
+) -> None:
+    health = HealthTracker(Least())
+    health.attempt_failed(0, "refused", BACKOFF, BACKOFF_MAX)
+    health.attempt_failed(100, "no response", BACKOFF, BACKOFF_MAX, opened)
+    assert health.next_attempt == pytest.approx(due)
+
+
+def test_what_failed_in_an_outage_does_not_count_after_it() -> None:
+    health = HealthTracker(random.Random(0))
+    health.attempt_failed(0, "refused", BACKOFF, BACKOFF_MAX)
+    health.failed("no response")
+    health.failed("no response")
+    assert health.degraded
+    health.answered()
+    health.recovered(10)
+    assert not health.degraded
+
+
+def test_probes_count_until_something_is_answered() -> None:
+    health = HealthTracker(random.Random(0))
+    health.failed("no response", probe=True)
+    assert health.failed_lately
+    assert not health.degraded
+    health.failed("no response")
+    assert health.degraded
+    health.answered()
+    assert health.failed_lately
+    assert not health.degraded
+
+
 def test_jitter_only_shortens_and_by_a_fifth_at_most() -> None:
     health = HealthTracker(random.Random(1))
     health.attempt_failed(0, "refused", BACKOFF, BACKOFF_MAX)

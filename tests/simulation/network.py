@@ -765,6 +765,8 @@ class Network:
         """Told when the program begins to connect."""
         self.on_refused: Callable[[], None] | None = None
         """Told when it learns that this was refused."""
+        self.syn_again: tuple[float, ...] = ()
+        """When TCP repeats an attempt that nobody answers (s after its beginning)."""
         self._sockets: dict[socket.socket, ProgramEndpoint] = {}
         """What the program has connected and not yet begun to use."""
         self._links = 0
@@ -942,6 +944,9 @@ class Network:
         if self.on_dial is not None:
             self.on_dial()
         self.later(self._syn, address, port, answer)
+        for seconds in self.syn_again:
+            when = self.loop.time() + seconds
+            self.loop.post(when, self._syn, address, port, answer)
         return await answer
 
     def _syn(

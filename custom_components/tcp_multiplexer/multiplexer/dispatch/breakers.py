@@ -192,6 +192,14 @@ class Breakers:
                 return request
         return None
 
+    def silent_witness(self) -> Request | None:
+        """Return a read that was answered once, where all are silent, or None.
+
+        It is of the unit that has been asked longest ago.
+        """
+        silent = (read for read in self._known if read.unit in self.units)
+        return min(silent, key=lambda read: self.units[read.unit].last, default=None)
+
     # ---- how it ends ------------------------------------------------------------
 
     def ended(self, exchange: Exchange, now: float) -> None:

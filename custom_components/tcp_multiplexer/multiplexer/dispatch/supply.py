@@ -32,8 +32,8 @@ class Supply(Interface):
         `now` is loop time.
         """
 
-    def unanswered(self, failure: Failure) -> None:
-        """Note that a request got no response, for whatever reason."""
+    def unanswered(self, failure: Failure, *, probe: bool) -> None:
+        """Note that a request, or a probe, got no response, for whatever reason."""
 
     def lost(
         self, upstream: Upstream, reason: CloseReason, detail: str, now: float

@@ -81,7 +81,8 @@ class Unanswered:
                 self.fail(follower, failure, now)
         self.succeed(self._coalescer.ended(exchange), now)
         if blame_device and exchange.attempts:  # else the device has no part in it
-            self._dispatcher.supply.unanswered(failure)
+            probe = not requester.counted
+            self._dispatcher.supply.unanswered(failure, probe=probe)
 
     def drop(self, exchange: Exchange, failure: Failure, now: float) -> None:
         """Fail a pending request."""

@@ -15,6 +15,7 @@ the next connection that nobody asked for grows in the same way.
 """
 
 from collections import deque
+from math import inf
 import random
 
 WINDOW = 20
@@ -36,6 +37,8 @@ class HealthTracker:
         """Exchanges that have ended, counted as far as `_failures` needs it."""
         self._failures: deque[int] = deque(maxlen=BAD)
         """The numbers of the last exchanges that failed, by that count."""
+        self.probes_failed = 0
+        """Probes that got no answer since the last answer to anything."""
         self.outage_since: float | None = None
         """When the outage began, if there is one."""
         self.next_attempt = 0.0
@@ -50,24 +53,29 @@ class HealthTracker:
     @property
     def failed_lately(self) -> bool:
         """Whether one of the last `WINDOW` exchanges got no answer."""
-        return bool(self._failures)
+        return bool(self._failures or self.probes_failed)
 
     @property
     def degraded(self) -> bool:
         """Whether at least `BAD` of the last `WINDOW` exchanges got no answer."""
-        return len(self._failures) == BAD and self._count - self._failures[0] < WINDOW
+        recent = sum(self._count - number < WINDOW for number in self._failures)
+        return recent + self.probes_failed >= BAD
 
     def answered(self) -> None:
         """Count an answered exchange; needed only while `failed_lately`."""
         self._count += 1
+        self.probes_failed = 0
         if self._failures and self._count - self._failures[-1] >= WINDOW:
             self._failures.clear()
 
-    def failed(self, reason: str) -> None:
-        """Count an unanswered exchange."""
+    def failed(self, reason: str, *, probe: bool = False) -> None:
+        """Count an unanswered exchange; a probe only until something is answered."""
+        self.reason = reason
+        if probe:
+            self.probes_failed += 1
+            return
         self._count += 1
         self._failures.append(self._count)
-        self.reason = reason
 
     @property
     def ending(self) -> bool:
@@ -75,17 +83,25 @@ class HealthTracker:
         return self._away_since is not None
 
     def attempt_failed(
-        self, now: float, reason: str, backoff: float, backoff_max: float
+        self,
+        now: float,
+        reason: str,
+        backoff: float,
+        backoff_max: float,
+        opened: float = inf,
     ) -> bool:
         """Count a failed attempt; return whether an outage begins with it.
 
-        The next one waits between `backoff` and `backoff_max` seconds.
+        The next one waits between `backoff` and `backoff_max` seconds. Within an
+        outage these run from when the connection was `opened` (loop time), if it was.
         """
         news = self.outage_since is None
         if news:
             self.outage_since = now
         self.reason = reason
-        self.next_attempt = now + self._backoff(now, backoff, backoff_max)
+        wait = self._backoff(now, backoff, backoff_max)
+        passed = 0.0 if news else max(now - opened, 0.0)
+        self.next_attempt = now + max(wait - passed, min(wait, backoff))
         return news
 
     def closed_unasked(self, now: float, backoff: float, backoff_max: float) -> None:
@@ -120,10 +136,12 @@ class HealthTracker:
             return None
         lasted = now - self.outage_since
         self.outage_since = None
+        self._failures.clear()  # they belong to the outage
         self.next_attempt = 0.0
         return lasted
 
     def forget(self) -> None:
         """Forget failures and backoff: a new connection was asked for."""
         self._failures.clear()
+        self.probes_failed = 0
         self.next_attempt = self.reopen_at = 0.0

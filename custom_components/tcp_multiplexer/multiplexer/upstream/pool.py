@@ -132,6 +132,8 @@ class UpstreamPool(Supply):
             wanted = self._keeps or self._pursues or self._connector.expects
             not_before = max(not_before, self.health.reopen_at)
         if not wanted:
+            if self.health.next_attempt:
+                self._timer.set(self.health.next_attempt)  # from then on, it is idle
             return
         if self._loop.time() < not_before:
             self._timer.set(not_before)
@@ -155,6 +157,9 @@ class UpstreamPool(Supply):
         self._report_health()
         if self.health.outage_since is not None:
             self._seek_end(upstream, self._loop.time())
+        elif self.health.probes_failed:
+            timeout = self._settings.connect_delay + self._settings.timeout
+            self._upkeep.probe(upstream, self._loop.time(), timeout)
         self._timer.set(self._next_moment())
         self._dispatcher.dispatch(self._loop.time())
 
@@ -165,7 +170,7 @@ class UpstreamPool(Supply):
         else:
             self._attempt_failed(reason)
 
-    def _attempt_failed(self, reason: str) -> None:
+    def _attempt_failed(self, reason: str, opened: float = inf) -> None:
         """Schedule the next attempt; fail the requests that it comes too late for."""
         settings = self._settings
         self._dispatcher.unreachable(self._loop.time())
@@ -174,6 +179,7 @@ class UpstreamPool(Supply):
             reason,
             settings.reconnect_backoff,
             settings.reconnect_backoff_max,
+            opened,
         )
         if news:
             LOGGER.info("%s is unavailable: %s", self._name, reason)
@@ -219,7 +225,7 @@ class UpstreamPool(Supply):
                 now, settings.reconnect_backoff, settings.reconnect_backoff_max
             )
         elif loss in {Loss.UNASKED, Loss.FAILED}:
-            self._attempt_failed(detail)
+            self._attempt_failed(detail, upstream.opened_at)
 
     @property
     def _awaited(self) -> bool:
@@ -388,9 +394,9 @@ class UpstreamPool(Supply):
         self._report_health()
 
     @override
-    def unanswered(self, failure: Failure) -> None:
+    def unanswered(self, failure: Failure, *, probe: bool) -> None:
         if failure in _DEVICE_FAILURES:
-            self.health.failed(failure.value)
+            self.health.failed(failure.value, probe=probe)
         self._report_health()
 
     def _report_health(self) -> None:

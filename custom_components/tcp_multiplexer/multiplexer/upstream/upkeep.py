@@ -62,7 +62,7 @@ class Upkeep:
 
         The response is awaited for `timeout` seconds.
         """
-        for last_good in (self._dispatcher.witness(), None):
+        for last_good in (self._dispatcher.witness(now), None):
             request = self._protocol.probe(last_good)
             if request is not None and self.ask(upstream, request, now, timeout):
                 return True
