@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from ..observe.statistics import Statistics
-    from ..protocols.base import Protocol, Request, ShareKey, Unsolicited
+    from ..protocols.base import Protocol, ShareKey, Unsolicited
     from ..settings import Settings
     from .coalescing import Coalescer
     from .connections import Connections
@@ -102,6 +102,7 @@ class Dispatcher(UpstreamOwner):
         self._loop = asyncio.get_running_loop()
         self._within = False
         self.guard = Guard(settings, protocol, units.breakers, recorder)
+        connections.probe = self.guard.probe
 
     @override
     def __repr__(self) -> str:
@@ -122,10 +123,6 @@ class Dispatcher(UpstreamOwner):
     def silent_units(self) -> tuple[Hashable, ...]:
         """The units that do not answer, and are only tried now and then."""
         return self._units.breakers.open_units
-
-    def witness(self) -> Request | None:
-        """Return a read that should be answered if the device is well, or None."""
-        return self._units.breakers.witness()
 
     def opened(self, upstream: Upstream, connect_delay: float) -> None:
         """Use a new connection; its first request waits for `connect_delay` seconds."""
@@ -293,7 +290,8 @@ class Dispatcher(UpstreamOwner):
         elif request.writes is not None:
             self._written(upstream, exchange, response, now)
         if requester.counted:
-            upstream.last_used = now
+            if requester.keeps_open:
+                upstream.last_used = now
             self.recorder.answered(exchange, response, now)
         self.connections.freed(upstream, now)
         if careful:

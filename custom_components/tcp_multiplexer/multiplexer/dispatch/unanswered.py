@@ -80,7 +80,9 @@ class Unanswered:
                 self._sharing.part(follower)
                 self.fail(follower, failure, now)
         self.succeed(self._coalescer.ended(exchange), now)
-        if blame_device and exchange.attempts:  # else the device has no part in it
+        if (
+            blame_device and exchange.attempts and requester.tells
+        ):  # else the device has no part in it
             self._dispatcher.supply.unanswered(failure)
 
     def drop(self, exchange: Exchange, failure: Failure, now: float) -> None:
