@@ -59,6 +59,7 @@ _SHARED: Final = {
     "matching": "strict",
     **_ONE_LINE,
     "connect_delay": 0.0,
+    "discard_first_read": False,
     "request_delay": 0.0,
     "idle_timeout": 0.0,
     "max_lifetime": 0.0,

@@ -90,6 +90,12 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
         (rule("deny", units=(1,)), rule("allow", "::1")),
     ),
     "repeated_write_ttl": ([*MODBUS, "--repeated-write-ttl", "10s"], 10.0),
+    "discard_first_read": ([*MODBUS, "--discard-first-read"], True),
+    "periodic_request": (
+        [*MODBUS, "--periodic-request", "unit=1 read=40608"],
+        "unit=1 read=40608",
+    ),
+    "periodic_interval": ([*MODBUS, "--periodic-interval", "2m"], 120.0),
     "allowed_functions": ([*MODBUS, "--allowed-functions", "3,0x04"], (3, 4)),
     "allowed_units": ([*MODBUS, "--allowed-units", "1,2"], (1, 2)),
     "max_read_registers": ([*MODBUS, "--max-read-registers", "25"], 25),

@@ -96,6 +96,9 @@ async def test_the_form_shows_defaults_and_saving_them_stores_nothing(
         "allowed_units": "",
         "max_read_registers": 125,
         "unit_map": "",
+        "discard_first_read": False,
+        "periodic_request": "",
+        "periodic_interval": 60,
         "matching": "strict",
         "quiet": 1,
         "check_logger_serial": False,
@@ -121,6 +124,7 @@ async def test_modbus_in_depth(hass: HomeAssistant, device: ModbusDevice) -> Non
         allowed_units="1, 10",
         unit_map="2=10",
         repeated_write_ttl=5,
+        periodic_request=" unit=1 read=40608 ",
     )
     assert page["type"] is CREATE_ENTRY
     assert entry.options == {
@@ -128,6 +132,7 @@ async def test_modbus_in_depth(hass: HomeAssistant, device: ModbusDevice) -> Non
         "allowed_units": [1, 10],
         "unit_map": [[2, 10]],
         "repeated_write_ttl": 5,
+        "periodic_request": "unit=1 read=40608",
     }
     await hass.async_block_till_done()
     settings = entry.runtime_data.multiplexer.settings
@@ -147,6 +152,8 @@ async def test_modbus_in_depth(hass: HomeAssistant, device: ModbusDevice) -> Non
         ("unit_map", "1=2=3"),
         ("unit_map", "1=2, 1=3"),
         ("unit_map", "1=300"),
+        ("periodic_request", "unit=1"),
+        ("periodic_request", "read 40608"),
     ],
 )
 async def test_modbus_in_depth_says_what_is_wrong(

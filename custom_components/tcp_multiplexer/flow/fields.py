@@ -281,6 +281,7 @@ def _pairs(text: str) -> list[list[int]]:
 
 
 _STORED_BY_TYPE: Final[dict[Any, Callable[[Any], Any]]] = {
+    str: str.strip,
     bytes: lambda text: bytes.fromhex(text).hex(),
     _NETWORKS: _any_networks,
     _NUMBERS: numbers_from,

@@ -95,6 +95,7 @@ _OWN_WORDS: Final = (
     "allowed_functions",
     "allowed_units",
     "unit_map",
+    "periodic_request",
     CONF_MORE_LISTENERS,
 )
 """Fields with an error of their own: values within bounds can still be invalid."""

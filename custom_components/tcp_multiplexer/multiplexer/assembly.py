@@ -14,6 +14,7 @@ from .dispatch.recorder import Recorder
 from .dispatch.units import Units
 from .upstream.connector import Connector
 from .upstream.health_tracker import HealthTracker
+from .upstream.periodic import PeriodicRequester
 from .upstream.pool import UpstreamPool
 from .upstream.prober import Prober
 from .upstream.upkeep import Upkeep
@@ -92,7 +93,8 @@ def make_pool(  # noqa: PLR0917 - the parts that it connects
         dispatcher,
         Connector(make, statistics, name, expects=route.expects),
         HealthTracker(rng or random.Random()),  # noqa: S311 - no secret
-        Upkeep(settings, protocol, queue, connections, dispatcher, prober),
+        Upkeep(settings, queue, connections, dispatcher, prober),
+        PeriodicRequester(protocol, queue, dispatcher, statistics, timer, name),
         statistics,
         events,
         timer,

@@ -5,7 +5,7 @@ belongs. The command line's flag and the form's field are generated from it, by 
 type. Times are seconds, sizes are bytes; a time of 0 turns its feature off.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 import enum
 import time
 from types import MappingProxyType
@@ -24,6 +24,7 @@ from .protocols.options import (
     SerialLine,
     SettingsError,
 )
+from .rows import Row, Section, setting
 from .tls import TlsListener, TlsUpstream
 from .write_rules import WriteAction, WriteRule
 
@@ -41,48 +42,6 @@ __all__ = [
     "WriteRule",
     "make_protocol",
 ]
-
-
-class Section(enum.StrEnum):
-    """The sections of forms and help, in order."""
-
-    CONNECTION = "connection"
-    RECOVERY = "recovery"
-    POOL = "pool"
-    MODBUS = "modbus"
-    ACCESS = "access"
-    RECORD = "record"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """What is known of a setting besides its name, type and default."""
-
-    section: Section | None = None
-    """None: forms and the command line handle it separately, such as an address."""
-    help: str = ""
-    """The text in the command line's help."""
-    bounds: tuple[float, float] | None = None
-    """Minimum and maximum of a number, or of every number in a tuple."""
-    unit: str = ""
-    """The unit of a number, if not seconds (`float`) or a plain count (`int`)."""
-    live: bool = False
-    """Whether it can be changed without a restart, which would drop clients."""
-
-
-def _row[ValueT](
-    default: ValueT,
-    section: Section | None = None,
-    text: str = "",
-    *,
-    bounds: tuple[float, float] | None = None,
-    unit: str = "",
-    live: bool = False,
-) -> ValueT:
-    """Return a field with its row, typed as its default, like `dataclasses.field`."""
-    row = Row(section=section, help=text, bounds=bounds, unit=unit, live=live)
-    made: ValueT = field(default=default, metadata={"row": row})
-    return made
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,10 +82,10 @@ class Settings:
     """A name in `PROTOCOLS`."""
     host: str = ""
     """The device; a name is resolved again at every attempt to connect."""
-    port: int = _row(502, bounds=(1, 65535))
+    port: int = setting(502, bounds=(1, 65535))
     listen_host: str | None = None
     """The local address to listen on; None: all of IPv4 and IPv6."""
-    listen_port: int = _row(5020, bounds=(0, 65535))
+    listen_port: int = setting(5020, bounds=(0, 65535))
     """0 lets the system choose, for tests."""
     more_listeners: tuple[ListenerSettings, ...] = ()
     tls: TlsUpstream | None = None
@@ -135,11 +94,11 @@ class Settings:
     """The device is on this serial line, not at a host and port."""
     dial_in: DialIn | None = None
     """The device connects to this local port."""
-    logger_serial: int = _row(0, bounds=(0, 0xFFFFFFFF))
+    logger_serial: int = setting(0, bounds=(0, 0xFFFFFFFF))
     """The serial number of a logger stick with Solarman V5. 0: asked of the stick, but
     not every one tells it."""
 
-    timeout: float = _row(
+    timeout: float = setting(
         5.0,
         Section.CONNECTION,
         "time from a request to its response, including the wait",
@@ -147,14 +106,14 @@ class Settings:
         live=True,
     )
     """Counted from the request's last byte."""
-    connect_delay: float = _row(
+    connect_delay: float = setting(
         0.0,
         Section.CONNECTION,
         "wait after connecting to the device before the first request",
         bounds=(0, 300),
         live=True,
     )
-    request_delay: float = _row(
+    request_delay: float = setting(
         0.0,
         Section.CONNECTION,
         "wait between two exchanges with the device",
@@ -162,20 +121,20 @@ class Settings:
         live=True,
     )
     """Per connection; implies one request in flight."""
-    connect_on_demand: bool = _row(
+    connect_on_demand: bool = setting(
         False,
         Section.CONNECTION,
         "connect for the first request rather than at once",
         live=True,
     )
-    idle_timeout: float = _row(
+    idle_timeout: float = setting(
         0.0,
         Section.CONNECTION,
         "disconnect from the device after this long without requests",
         bounds=(0, 86400),
         live=True,
     )
-    max_lifetime: float = _row(
+    max_lifetime: float = setting(
         0.0,
         Section.CONNECTION,
         "renew a connection to the device at this age",
@@ -183,55 +142,55 @@ class Settings:
         live=True,
     )
     """Renewed between two exchanges."""
-    unit_id: int = _row(
+    unit_id: int = setting(
         1,
         Section.CONNECTION,
         "Modbus: the unit to probe until a client has asked one",
         bounds=(0, 255),
     )
 
-    reconnect_backoff: float = _row(
+    reconnect_backoff: float = setting(
         1.0,
         Section.RECOVERY,
         "first wait between attempts to connect; it grows while they fail",
         bounds=(0.1, 300),
         live=True,
     )
-    reconnect_backoff_max: float = _row(
+    reconnect_backoff_max: float = setting(
         30.0,
         Section.RECOVERY,
         "longest wait between attempts to connect",
         bounds=(0.1, 3600),
         live=True,
     )
-    health_check_interval: float = _row(
+    health_check_interval: float = setting(
         30.0,
         Section.RECOVERY,
         "probe a connected device that was silent for this long",
         bounds=(0, 86400),
         live=True,
     )
-    probe: bytes = _row(
+    probe: bytes = setting(
         b"",
         Section.RECOVERY,
         "a complete message to probe the device with, in hexadecimal, if the protocol "
         "has no harmless request of its own (default: no probing)",
     )
 
-    max_connections: int = _row(
+    max_connections: int = setting(
         1,
         Section.POOL,
         "maximum number of connections to the device",
         bounds=(1, 64),
         live=True,
     )
-    max_in_flight: int = _row(
+    max_in_flight: int = setting(
         1,
         Section.POOL,
         "Modbus: maximum number of requests in flight on one connection",
         bounds=(1, 64),
     )
-    queue_size: int = _row(
+    queue_size: int = setting(
         32,
         Section.POOL,
         "maximum number of waiting requests, over all clients",
@@ -239,12 +198,12 @@ class Settings:
         live=True,
     )
     """Each client may always place one request."""
-    on_failure: OnFailure = _row(
+    on_failure: OnFailure = setting(
         OnFailure.EXCEPTION,
         Section.POOL,
         "Modbus: what a client gets if its request has no response",
     )
-    max_body: int = _row(
+    max_body: int = setting(
         16 << 20,
         Section.POOL,
         "HTTP: maximum body size, in either direction",
@@ -252,29 +211,29 @@ class Settings:
         unit="B",
     )
 
-    framing: Framing = _row(
+    framing: Framing = setting(
         Framing.TCP,
         Section.MODBUS,
         "how the device frames; rtu is RTU over TCP, solarman is Solarman V5",
     )
-    share_reads: bool = _row(
+    share_reads: bool = setting(
         True,
         Section.MODBUS,
         "answer reads of the same, or of a part, with one response",
         live=True,
     )
-    cache_ttl: float = _row(
+    cache_ttl: float = setting(
         0.0,
         Section.MODBUS,
         "reuse a response for the same reads, and parts of them, for this long",
         bounds=(0, 3600),
         live=True,
     )
-    writes_first: bool = _row(
+    writes_first: bool = setting(
         True, Section.MODBUS, "serve writes before reads, within bounds", live=True
     )
     """Clients whose next request is a write are served before others."""
-    write_rules: tuple[WriteRule, ...] = _row(
+    write_rules: tuple[WriteRule, ...] = setting(
         (),
         Section.MODBUS,
         "what to do with some writes, such as 'deny 192.168.1.0/24 unit=1 "
@@ -283,7 +242,7 @@ class Settings:
         "allowed. May be repeated",
         live=True,
     )
-    repeated_write_ttl: float = _row(
+    repeated_write_ttl: float = setting(
         0.0,
         Section.MODBUS,
         "confirm a write without sending it if it repeats the last one of its unit, "
@@ -291,21 +250,21 @@ class Settings:
         bounds=(0, 3600),
         live=True,
     )
-    allowed_functions: tuple[int, ...] = _row(
+    allowed_functions: tuple[int, ...] = setting(
         (),
         Section.MODBUS,
         "function codes that are allowed (default: all)",
         bounds=(1, 255),
         live=True,
     )
-    allowed_units: tuple[int, ...] = _row(
+    allowed_units: tuple[int, ...] = setting(
         (),
         Section.MODBUS,
         "units of the device that are allowed (default: all)",
         bounds=(0, 255),
         live=True,
     )
-    max_read_registers: int = _row(
+    max_read_registers: int = setting(
         MAX_REGISTERS,
         Section.MODBUS,
         "ask for reads of more registers in parts of so many",
@@ -313,46 +272,68 @@ class Settings:
         live=True,
     )
     """Less than the default implies one request in flight on a connection."""
-    unit_map: tuple[tuple[int, int], ...] = _row(
+    unit_map: tuple[tuple[int, int], ...] = setting(
         (),
         Section.MODBUS,
         "units that have other numbers at the device (default: none)",
         bounds=(0, 255),
     )
     """Pairs of the unit that clients ask and the unit of the device."""
-    matching: Matching = _row(
+    discard_first_read: bool = setting(
+        False,
+        Section.MODBUS,
+        "read something after connecting to the device, before the first request, and "
+        "ignore what comes of it",
+        live=True,
+    )
+    periodic_request: str = setting(
+        "",
+        Section.MODBUS,
+        "ask this of the device every --periodic-interval: 'unit=1 read=40608', or "
+        "'unit=1 write=49999 value=1'; function= and, of a read, count= may be added "
+        "(default: nothing)",
+        live=True,
+    )
+    periodic_interval: float = setting(
+        60.0,
+        Section.MODBUS,
+        "time from one --periodic-request to the next",
+        bounds=(1, 86400),
+        live=True,
+    )
+    matching: Matching = setting(
         Matching.STRICT,
         Section.MODBUS,
         "lenient is for devices that do not echo the transaction identifier",
     )
-    quiet: float = _row(
+    quiet: float = setting(
         1.0,
         Section.MODBUS,
         "silence after a timeout with rtu and lenient, where a late response could be "
         "taken for the next one",
         bounds=(0, 60),
     )
-    check_logger_serial: bool = _row(
+    check_logger_serial: bool = setting(
         False,
         Section.MODBUS,
         "ignore Solarman V5 clients that name another serial number than the stick's",
     )
 
-    allowed_networks: tuple[Network, ...] = _row(
+    allowed_networks: tuple[Network, ...] = setting(
         DEFAULT_NETWORKS,
         Section.ACCESS,
         "networks from which clients may connect (default: loopback, private, "
         "link-local and unique local addresses)",
         live=True,
     )
-    max_clients: int = _row(
+    max_clients: int = setting(
         1000,
         Section.ACCESS,
         "maximum number of clients",
         bounds=(1, 100_000),
         live=True,
     )
-    client_idle_timeout: float = _row(
+    client_idle_timeout: float = setting(
         0.0,
         Section.ACCESS,
         "disconnect clients that asked nothing for so long",
@@ -360,7 +341,7 @@ class Settings:
         live=True,
     )
 
-    trace_size: int = _row(
+    trace_size: int = setting(
         200, Section.RECORD, "exchanges to keep for the report", bounds=(0, 10_000)
     )
 

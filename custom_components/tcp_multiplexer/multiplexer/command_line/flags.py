@@ -99,6 +99,7 @@ _FLAGS_BY_TYPE: dict[Any, dict[str, Any]] = {
     bytes: {"type": hex_bytes, "metavar": "HEX"},
     float: {"type": duration, "metavar": "DURATION"},
     int: {"type": int, "metavar": "N"},
+    str: {"metavar": "REQUEST"},
     tuple[Network, ...]: {"type": networks, "metavar": "NETWORK,..."},
     tuple[WriteRule, ...]: {
         "type": write_rule,

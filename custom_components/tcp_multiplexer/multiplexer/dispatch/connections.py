@@ -8,14 +8,16 @@ it is draining, which means that it is closed as soon as nothing is in flight on
 `send` and `freed` run for every request.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ..protocols.base import Failure
 from .closing_habit import SECONDS, ClosingHabit
 from .exchange import CloseReason
+from .first_read import FirstRead
 
 if TYPE_CHECKING:
+    from ..protocols.base import Request
     from ..settings import Settings
     from .exchange import Exchange, Upstream
     from .queue import RequestQueue
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 class Connections:
     """The open connections to one device."""
+
+    probe: Callable[[], Request | None]
+    """Gives something harmless to ask; must be assigned before the first connection."""
 
     def __init__(
         self, settings: Settings, queue: RequestQueue, timer: Timer, units: Units
@@ -44,6 +49,7 @@ class Connections:
     def apply(self, settings: Settings) -> None:
         """Apply changed settings."""
         self._request_delay = settings.request_delay
+        self._discards_first = settings.discard_first_read
         # nothing goes between the parts of a read
         self._allowed_in_flight = 1 if settings.splits_reads else settings.max_in_flight
         self._update()
@@ -79,7 +85,7 @@ class Connections:
 
     def has_room(self, upstream: Upstream) -> bool:
         """Return whether a connection may carry another request."""
-        limit = 1 if upstream.on_trial else upstream.capacity
+        limit = 1 if upstream.on_trial or upstream.alone else upstream.capacity
         return upstream.reusable and len(upstream.in_flight) < limit
 
     def limit(self, upstream: Upstream, now: float, *, paused: bool = False) -> None:
@@ -112,7 +118,7 @@ class Connections:
         if not_before > upstream.opened_at:
             self._timer.set(not_before)
         else:
-            self._make_ready(upstream)
+            self._make_ready(upstream, upstream.opened_at)
 
     def send(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
         """Send a request on a ready connection."""
@@ -144,7 +150,7 @@ class Connections:
         elif not upstream.ready and now >= upstream.not_before:
             upstream.ready = True
             if upstream.waiting:
-                self._make_ready(upstream)
+                self._make_ready(upstream, now)
 
     def _rest(self, upstream: Upstream, now: float) -> None:
         """Send nothing for a while behind an exchange, or nothing any more."""
@@ -173,7 +179,7 @@ class Connections:
         if upstream.draining is None and now >= upstream.not_before:
             upstream.ready = self.has_room(upstream)
             if upstream.ready:
-                self._make_ready(upstream)
+                self._make_ready(upstream, now)
 
     def drain(self, upstream: Upstream, reason: CloseReason) -> None:
         """Close a connection as soon as nothing is in flight on it."""
@@ -201,8 +207,30 @@ class Connections:
         upstream.not_before = self.quiet_until
         self._timer.set(until)
 
-    def _make_ready(self, upstream: Upstream) -> None:
+    def _make_ready(self, upstream: Upstream, now: float) -> None:
         upstream.ready = True
+        if self._discards_first and not upstream.sent:
+            self._read_first(upstream, now)
+        if not upstream.ready:
+            return
         waiting, upstream.waiting = upstream.waiting, []
         for requester in waiting:
             self._queue.offer(requester)
+
+    def _read_first(self, upstream: Upstream, now: float) -> None:
+        """Send a read of our own before anything else, as soon as its unit allows it.
+
+        Where a connection carries one request only, there is none to spare.
+        """
+        request = None if self._habit.known else self.probe()
+        if request is None:
+            return
+        upstream.ready = False
+        upstream.not_before = max(now, self._units.held.get(request.unit, 0.0))
+        if now < upstream.not_before:
+            self._timer.set(upstream.not_before)
+            return
+        patience = self._units.patience.shortest
+        exchange = FirstRead(upstream).exchange(request, now, patience)
+        self.send(upstream, exchange, now)
+        self._timer.set(exchange.deadline)

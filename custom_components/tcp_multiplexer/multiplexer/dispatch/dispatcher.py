@@ -102,6 +102,7 @@ class Dispatcher(UpstreamOwner):
         self._loop = asyncio.get_running_loop()
         self._within = False
         self.guard = Guard(settings, protocol, units.breakers, recorder)
+        connections.probe = lambda: self.guard.probe(units.breakers.witness())
 
     @override
     def __repr__(self) -> str:
@@ -300,7 +301,8 @@ class Dispatcher(UpstreamOwner):
         elif request.writes is not None:
             self._written(upstream, exchange, response, now)
         if requester.counted:
-            upstream.last_used = now
+            if requester.keeps_open:
+                upstream.last_used = now
             self.recorder.answered(exchange, response, now)
         self.connections.freed(upstream, now)
         if careful:

@@ -129,6 +129,10 @@ class Requester(ABC):
 
     counted = True
     """Whether its requests count in statistics."""
+    keeps_open = True
+    """Whether its requests keep a connection from being idle, if they count."""
+    tells = True
+    """Whether it says anything of the device that one gets no response."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -264,6 +268,8 @@ class Upstream(ABC):
         """An extra connection that has not answered yet."""
         self.trial_until = 0.0
         """By when the response to the request in flight must have begun."""
+        self.alone = False
+        """Nothing may go out beside what is in flight."""
         self.draining: CloseReason | None = None
         """It gets no further requests, and closes for this reason once it is empty."""
         self.one_at_a_time = False

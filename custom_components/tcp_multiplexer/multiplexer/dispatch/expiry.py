@@ -138,9 +138,10 @@ class Expiry:
             self._misfits.timed_out(
                 exchange, dispatcher.last_response, upstream.mismatch
             )
-        trial_lost = upstream.on_trial
+        tells = exchange.requester.tells
+        trial_lost = upstream.on_trial and tells
         dead = False
-        if trial_lost:  # which is the connection's fault
+        if trial_lost or not tells:  # the former is the connection's fault
             self._units.ended(upstream, exchange, now)
         else:
             fair = self._units.fair(upstream, exchange, now)

@@ -10,7 +10,7 @@ from .policy import Policy, Verdict
 from .split import Split
 
 if TYPE_CHECKING:
-    from ..protocols.base import Protocol
+    from ..protocols.base import Protocol, Request
     from ..settings import Settings
     from .breakers import Breakers
     from .exchange import Exchange
@@ -41,6 +41,17 @@ class Guard:
         """Note that a breaker may have opened, or closed."""
         self.active = self.policy.active or self._breakers.any_open
         """Whether any request could be stopped, or has to be asked in parts."""
+
+    def probe(self, witness: Request | None) -> Request | None:
+        """Return something harmless to ask the device, if the rules permit any.
+
+        That is the `witness`, if there is one.
+        """
+        for last_good in (witness, None):
+            request = self._protocol.probe(last_good)
+            if request is not None and self.policy.permits(request):
+                return request
+        return None
 
     def stops(self, exchange: Exchange) -> bool:
         """Turn a request down if a rule or a breaker stops it; return whether so.

@@ -82,7 +82,8 @@ class Splitting:
         dispatcher.last_response = now
         dispatcher.taken_off(exchange)
         upstream.on_trial = False
-        upstream.last_used = now
+        if requester.keeps_open:
+            upstream.last_used = now
         dispatcher.watch_answer(upstream, exchange, now)
         exchange.asked = part
         if requester.gone:

@@ -80,7 +80,8 @@ class Unanswered:
                 self._sharing.part(follower)
                 self.fail(follower, failure, now)
         self.succeed(self._coalescer.ended(exchange), now)
-        if blame_device and exchange.attempts:  # else the device has no part in it
+        if blame_device and exchange.attempts and requester.tells:
+            # (else the device has no part in it)
             probe = not requester.counted
             self._dispatcher.supply.unanswered(failure, probe=probe)
 

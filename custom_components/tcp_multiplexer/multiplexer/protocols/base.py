@@ -369,6 +369,15 @@ class Protocol[ResponseT](ABC):
         """Return a harmless request that shows whether the device responds, or None."""
         return None
 
+    def worded(self, words: str) -> Request:
+        """Make a request of the owner's, as an option has it in words.
+
+        Raises:
+            ValueError: the protocol has no words for requests, or these say none.
+
+        """
+        raise ValueError(words)
+
     def outline(
         self,
         payload: bytes,  # noqa: ARG002

@@ -206,6 +206,10 @@ class ProtocolOptions(Interface):
         """Pairs of the unit that clients ask and the unit of the device."""
 
     @property
+    def periodic_request(self) -> str:
+        """What is asked of the device now and then, in words; empty: nothing."""
+
+    @property
     def allowed_units(self) -> tuple[int, ...]:
         """Units of the device that are allowed; empty: all."""
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ..settings import Settings
     from .connector import Connector
     from .health_tracker import HealthTracker
+    from .periodic import PeriodicRequester
     from .upkeep import Upkeep
 
 LOGGER = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class UpstreamPool(Supply):
         connector: Connector,
         health: HealthTracker,
         upkeep: Upkeep,
+        periodic: PeriodicRequester,
         statistics: Statistics,
         events: Events,
         timer: Timer,
@@ -78,6 +80,7 @@ class UpstreamPool(Supply):
         self._connections = connections
         self._dispatcher = dispatcher
         self._upkeep = upkeep
+        self._periodic = periodic
         self._timer = timer
         self._settings = settings
         self._queue = queue
@@ -124,7 +127,7 @@ class UpstreamPool(Supply):
             wanted = (
                 len(upstreams) < self.limit
                 and self._queue.depth > self._queue.joined
-                and not any(u.ready or u.on_trial for u in upstreams)
+                and not any(u.ready or u.on_trial or u.alone for u in upstreams)
             )
         elif self._queue.depth:
             wanted = True
@@ -199,6 +202,8 @@ class UpstreamPool(Supply):
         """Remove a connection that is gone; replace it where one is wanted."""
         self._connections.open.remove(upstream)
         self._upkeep.lost(upstream)
+        if not self._connections.open:
+            self._periodic.disconnected()
         LOGGER.debug("Disconnected from %s: %s %s", self._name, reason.value, detail)
         shown = detail or ("" if upstream.received else "no data")
         self._events.emit(Event(EventType.CONNECTION_CLOSED, None, reason, shown))
@@ -321,6 +326,8 @@ class UpstreamPool(Supply):
                 self._upkeep.look_after(upstream, now)
             else:
                 self._seek_end(upstream, now)
+        if self._may_ask:
+            self._periodic.ask(self._settings, now)
         self.connect()
         self._dispatcher.dispatch(now)
         if self.health.outage_since is not None:
@@ -340,15 +347,26 @@ class UpstreamPool(Supply):
         if not self._upkeep.probe(upstream, now, timeout) and stayed:
             self._recovered(now)
 
+    @property
+    def _may_ask(self) -> bool:
+        """Whether the periodic request may be asked: over a connection that is there.
+
+        In an outage, the probes alone decide.
+        """
+        there = self.willing and bool(self._connections.open)
+        return there and self.health.outage_since is None
+
     @override
     def question(self, upstream: Upstream, request: Request, now: float) -> bool:
         timeout = self._settings.timeout
-        return self._upkeep.ask(upstream, request, now, timeout, ahead=True)
+        return self._upkeep.ask(upstream, request, now, timeout)
 
     def _next_moment(self) -> float:
         """Return the earliest moment at which something may be due (loop time)."""
         now = self._loop.time()
         moments = [self._timer.at, self._dispatcher.expiry.next_moment()]
+        if self._may_ask:
+            moments.append(self._periodic.next_moment(self._settings))
         for upstream in self._connections.open:
             if self.health.outage_since is None:
                 moments.append(self._upkeep.next_moment(upstream, now))
@@ -389,6 +407,7 @@ class UpstreamPool(Supply):
         """Note that the device is there."""
         lasted = self.health.recovered(now)
         if lasted is not None:
+            self._timer.set(now)  # what was not done in the outage may be due
             LOGGER.info("%s is back after %.0f s", self._name, lasted)
             self._events.emit(Event(EventType.UPSTREAM_BACK))
         self._report_health()

@@ -5,7 +5,7 @@ A connection is `busy` while something is in flight on it, or while any request 
 
 import enum
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..dispatch.exchange import CloseReason
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..dispatch.dispatcher import Dispatcher
     from ..dispatch.exchange import Upstream
     from ..dispatch.queue import RequestQueue
-    from ..protocols.base import Protocol, Request
+    from ..protocols.base import Request
     from ..settings import Settings
     from .prober import Prober
 
@@ -22,17 +22,15 @@ if TYPE_CHECKING:
 class Upkeep:
     """Looks after the open connections."""
 
-    def __init__(  # noqa: PLR0917 - the parts that it connects
+    def __init__(
         self,
         settings: Settings,
-        protocol: Protocol[Any],
         queue: RequestQueue,
         connections: Connections,
         dispatcher: Dispatcher,
         prober: Prober,
     ) -> None:
         self.settings = settings
-        self._protocol = protocol
         self._queue = queue
         self._connections = connections
         self._dispatcher = dispatcher
@@ -62,11 +60,10 @@ class Upkeep:
 
         The response is awaited for `timeout` seconds.
         """
-        for last_good in (self._dispatcher.witness(now), None):
-            request = self._protocol.probe(last_good)
-            if request is not None and self.ask(upstream, request, now, timeout):
-                return True
-        return False
+        request = self._dispatcher.guard.probe(self._dispatcher.witness(now))
+        if request is not None:
+            self._prober.probe(upstream, request, now, timeout)
+        return request is not None
 
     def ask(
         self,
@@ -74,17 +71,15 @@ class Upkeep:
         request: Request,
         now: float,
         timeout: float,
-        *,
-        ahead: bool = False,
     ) -> bool:
         """Ask the device this, unless the rules forbid it; return whether they do not.
 
-        It goes `ahead` of all clients that wait, or behind them. The response is
-        awaited for `timeout` seconds.
+        It goes ahead of all clients that wait. The response is awaited for `timeout`
+        seconds.
         """
         if not self._dispatcher.guard.policy.permits(request):
             return False
-        self._prober.probe(upstream, request, now, timeout, ahead=ahead)
+        self._prober.probe(upstream, request, now, timeout, ahead=True)
         return True
 
     def lost(self, upstream: Upstream) -> None:

@@ -41,6 +41,7 @@ from .rtu_serial import RtuSerialUpstream
 from .solarman import SolarmanDownstream, Stick
 from .tcp import MAX_LENGTH, MIN_LENGTH, ModbusDownstream, frame_of
 from .units import UnitMap
+from .wording import payload_of
 
 
 class ModbusRules(Rules):
@@ -99,6 +100,9 @@ class ModbusProtocol(Protocol[bytes]):
             "repeated_write_ttl",
             "writes_first",
             "share_reads",
+            "periodic_request",
+            "periodic_interval",
+            "discard_first_read",
             "cache_ttl",
             "on_failure",
         )
@@ -127,6 +131,11 @@ class ModbusProtocol(Protocol[bytes]):
             check_one_in_flight(options, cls.framings[options.framing])
         elif options.matching is Matching.LENIENT:
             check_one_in_flight(options, "lenient matching")
+        if options.periodic_request:
+            try:
+                payload_of(options.periodic_request)
+            except ValueError as err:
+                raise SettingsError("periodic_request", str(err)) from None
         for units in zip(*options.unit_map, strict=True):
             if len(set(units)) < len(units):
                 message = "must not name a unit twice on the same side"
@@ -179,6 +188,10 @@ class ModbusProtocol(Protocol[bytes]):
             message = "give a unit identifier and a PDU of 1 to 253 bytes"
             raise ValueError(message)
         return modbus_request(payload, b"\0\0")
+
+    @override
+    def worded(self, words: str) -> Request:
+        return modbus_request(payload_of(words), b"\0\0")
 
     @override
     def rules(self, options: ProtocolOptions) -> ModbusRules | None:
