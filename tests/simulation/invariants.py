@@ -360,7 +360,7 @@ class Watch:
         ):
             raise Violation(f"{question} was answered, but never sent")
         if verdict in {Verdict.RIGHT, Verdict.EXCEPTION}:
-            self._unheard.pop(question.ask.body[0], None)
+            self._heard_of(question)
         if verdict in {Verdict.GATEWAY, Verdict.RULE}:
             question.asker.refused_at = now
         if verdict is Verdict.RIGHT and question.ask.retry_safe:
@@ -368,6 +368,23 @@ class Watch:
         if verdict is Verdict.RIGHT and question.ask.logs_in:
             question.asker.logged_in = True
         self.end(question)
+
+    def _heard_of(self, question: Question) -> None:
+        """Note that a unit has answered a question, unless that was remembered."""
+        if not (question.links or question.alike):
+            return
+        unit = question.ask.body[0]
+        self._unheard.pop(unit, None)
+        # (The next goes out just before the answer to the one before it.)
+        later = [
+            other.sent
+            for flying in self._flying.values()
+            for other in flying
+            if other.ask.body[0] == unit and other.sent >= question.sent
+            if other is not question
+        ]
+        if later:
+            self._unheard[unit] = min(later)
 
     def _judge(self, question: Question, body: bytes, now: float) -> Verdict:
         """Say what an answer is, by the owner's rules and by the device's values."""
