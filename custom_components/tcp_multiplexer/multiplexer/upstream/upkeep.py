@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..dispatch.queue import RequestQueue
     from ..protocols.base import Protocol, Request
     from ..settings import Settings
+    from .health_tracker import HealthTracker
     from .prober import Prober
 
 
@@ -30,6 +31,7 @@ class Upkeep:
         connections: Connections,
         dispatcher: Dispatcher,
         prober: Prober,
+        health: HealthTracker,
     ) -> None:
         self.settings = settings
         self._protocol = protocol
@@ -37,6 +39,9 @@ class Upkeep:
         self._connections = connections
         self._dispatcher = dispatcher
         self._prober = prober
+        self._health = health
+        self._probes = 0
+        """Probes since the last response, after the first of them."""
 
     def busy(self, upstream: Upstream) -> bool:
         """Return whether something is in flight on it, or a request waits."""
@@ -62,7 +67,9 @@ class Upkeep:
 
         The response is awaited for `timeout` seconds.
         """
-        for last_good in (self._dispatcher.witness(now), None):
+        self._probes = self._probes + 1 if self._health.probes_failed else 0
+        witness = self._dispatcher.witness(now, self._probes)
+        for last_good in (witness, None):
             request = self._protocol.probe(last_good)
             if request is not None and self.ask(upstream, request, now, timeout):
                 return True
