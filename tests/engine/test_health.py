@@ -90,13 +90,11 @@ def test_what_failed_in_an_outage_does_not_count_after_it() -> None:
 def test_probes_count_until_something_is_answered() -> None:
     health = HealthTracker(random.Random(0))
     health.failed("no response", probe=True)
-    assert health.failed_lately
-    assert not health.degraded
+    assert (health.failed_lately, health.degraded) == (True, False)
     health.failed("no response")
-    assert health.degraded
+    assert (health.failed_lately, health.degraded) == (True, True)
     health.answered()
-    assert health.failed_lately
-    assert not health.degraded
+    assert (health.failed_lately, health.degraded) == (True, False)
 
 
 def test_jitter_only_shortens_and_by_a_fifth_at_most() -> None:

@@ -86,14 +86,15 @@ def make_pool(  # noqa: PLR0917 - the parts that it connects
     make = partial(route.make, dispatcher)
     connections = dispatcher.connections
     prober = Prober(queue)
+    health = HealthTracker(rng or random.Random())  # noqa: S311 - no secret
     return UpstreamPool(
         settings,
         queue,
         connections,
         dispatcher,
         Connector(make, statistics, name, expects=route.expects),
-        HealthTracker(rng or random.Random()),  # noqa: S311 - no secret
-        Upkeep(settings, queue, connections, dispatcher, prober),
+        health,
+        Upkeep(settings, queue, connections, dispatcher, prober, health),
         PeriodicRequester(protocol, queue, dispatcher, statistics, timer, name),
         statistics,
         events,

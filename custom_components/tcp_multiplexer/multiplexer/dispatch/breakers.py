@@ -120,7 +120,7 @@ class Breakers:
         self.reads: dict[Hashable, Breaker] = {}
         """Of reads that get no response though their unit answers others, the longest
         known first."""
-        self._known = known
+        self.known = known
         self._describe = describe
         self._events = events
         self._name = name
@@ -177,28 +177,20 @@ class Breakers:
         """
         for unit, breaker in self.units.items():
             if breaker.is_due(proof):
-                for known in self._known.of(unit):
+                for known in self.known.of(unit):
                     if known.subject not in breaker.asked:
                         return known
         return None
 
     def witness(self, other_than: Hashable = None) -> Request | None:
         """Return a read that should be answered if the connection is alive, or None."""
-        for request in self._known:
+        for request in self.known:
             breaker = self.units.get(request.unit)
             if request.unit != other_than and (
                 breaker is None or request.subject not in breaker.asked
             ):
                 return request
         return None
-
-    def silent_witness(self) -> Request | None:
-        """Return a read that was answered once, where all are silent, or None.
-
-        It is of the unit that has been asked longest ago.
-        """
-        silent = (read for read in self._known if read.unit in self.units)
-        return min(silent, key=lambda read: self.units[read.unit].last, default=None)
 
     # ---- how it ends ------------------------------------------------------------
 
@@ -254,7 +246,7 @@ class Breakers:
         opened = False
         for unit, breaker in self.units.items():
             if breaker.is_due(proof) and all(
-                known.subject in breaker.asked for known in self._known.of(unit)
+                known.subject in breaker.asked for known in self.known.of(unit)
             ):
                 breaker.open(now)
                 opened = True

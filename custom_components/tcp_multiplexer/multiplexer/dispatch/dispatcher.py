@@ -124,16 +124,18 @@ class Dispatcher(UpstreamOwner):
         """The units that do not answer, and are only tried now and then."""
         return self._units.breakers.open_units
 
-    def witness(self, now: float) -> Request | None:
+    def witness(self, now: float, failed: int) -> Request | None:
         """Return a read that should be answered if the device is well, or None.
 
-        Where all are silent, it is one that was answered once, and may be a trial.
+        If so many probes have `failed` since the last response, it is one known read
+        after the other, and may be a trial.
         """
         breakers = self._units.breakers
-        if (witness := breakers.witness()) is not None:
-            return witness
-        breakers.away(now)
-        return breakers.silent_witness()
+        witness = breakers.witness()
+        if witness is None or failed:
+            breakers.away(now)
+            witness = breakers.known.after(failed)
+        return witness
 
     def opened(self, upstream: Upstream, connect_delay: float) -> None:
         """Use a new connection; its first request waits for `connect_delay` seconds."""

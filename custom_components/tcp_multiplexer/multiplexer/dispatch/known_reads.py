@@ -19,6 +19,11 @@ class KnownReads:
         """Iterate over them."""
         return iter(self.last.values())
 
+    def after(self, count: int) -> Request | None:
+        """Return one of them, the next one for each next `count`; None without any."""
+        reads = list(self)
+        return reads[count % len(reads)] if reads else None
+
     def of(self, unit: Hashable) -> list[Request]:
         """Return those of a unit; none if it has not answered any."""
         return [request for request in self if request.unit == unit]

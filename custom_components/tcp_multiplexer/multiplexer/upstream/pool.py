@@ -94,6 +94,8 @@ class UpstreamPool(Supply):
         self._keeps = not settings.connect_on_demand
         """A connection is opened even if no request waits."""
         self._opened_before = False
+        self._renewed = False
+        """The last connection was closed because it was silent."""
         self._reported = self.status
         """The `status` last reported."""
         self.well = False
@@ -160,7 +162,7 @@ class UpstreamPool(Supply):
         self._report_health()
         if self.health.outage_since is not None:
             self._seek_end(upstream, self._loop.time())
-        elif self.health.probes_failed:
+        elif self.health.probes_failed and not self._renewed:
             timeout = self._settings.connect_delay + self._settings.timeout
             self._upkeep.probe(upstream, self._loop.time(), timeout)
         self._timer.set(self._next_moment())
@@ -204,6 +206,7 @@ class UpstreamPool(Supply):
         self._upkeep.lost(upstream)
         if not self._connections.open:
             self._periodic.disconnected()
+        self._renewed = reason is CloseReason.NO_RESPONSE
         LOGGER.debug("Disconnected from %s: %s %s", self._name, reason.value, detail)
         shown = detail or ("" if upstream.received else "no data")
         self._events.emit(Event(EventType.CONNECTION_CLOSED, None, reason, shown))

@@ -16,25 +16,30 @@ if TYPE_CHECKING:
     from ..dispatch.queue import RequestQueue
     from ..protocols.base import Request
     from ..settings import Settings
+    from .health_tracker import HealthTracker
     from .prober import Prober
 
 
 class Upkeep:
     """Looks after the open connections."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - the parts that it connects
         self,
         settings: Settings,
         queue: RequestQueue,
         connections: Connections,
         dispatcher: Dispatcher,
         prober: Prober,
+        health: HealthTracker,
     ) -> None:
         self.settings = settings
         self._queue = queue
         self._connections = connections
         self._dispatcher = dispatcher
         self._prober = prober
+        self._health = health
+        self._probes = 0
+        """Probes since the last response, after the first of them."""
 
     def busy(self, upstream: Upstream) -> bool:
         """Return whether something is in flight on it, or a request waits."""
@@ -60,7 +65,9 @@ class Upkeep:
 
         The response is awaited for `timeout` seconds.
         """
-        request = self._dispatcher.guard.probe(self._dispatcher.witness(now))
+        self._probes = self._probes + 1 if self._health.probes_failed else 0
+        witness = self._dispatcher.witness(now, self._probes)
+        request = self._dispatcher.guard.probe(witness)
         if request is not None:
             self._prober.probe(upstream, request, now, timeout)
         return request is not None
