@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.rules import DENIED, rule
+from tests.solarman import SERIAL
 
 from .contract import contract, unquoted
 from .stage import (
@@ -268,7 +269,14 @@ def discarding(**settings: Any) -> Any:
     "Everything else waits for it, writes too.",
 )
 @pytest.mark.parametrize(
-    "settings", [{}, {"framing": "rtu"}, {"matching": "lenient"}, {"max_in_flight": 4}]
+    "settings",
+    [
+        {},
+        {"framing": "rtu"},
+        {"framing": "solarman", "logger_serial": SERIAL},
+        {"matching": "lenient"},
+        {"max_in_flight": 4},
+    ],
 )
 def test_each_connection_begins_with_a_read(settings: dict[str, Any]) -> None:
     with discarding(connect_on_demand=True, connect_delay=0.2, **settings) as scene:
@@ -331,14 +339,23 @@ def test_where_it_gets_no_response_the_next_request_goes_out(
 @contract("nor an extra connection, is judged by that.")
 def test_an_extra_connection_is_not_judged_by_it() -> None:
     with discarding(max_connections=2, timeout=10) as scene:
-        hands = [scene.hand() for _ in range(3)]
-        scene.run_to(1)
+        one, two, three = hands = [scene.hand() for _ in range(3)]
+        scene.run_to(0.5)
         scene.puppet.script.extend((answers(3), says_nothing))
-        for hand in hands:
-            scene.at(1, hand.ask, asks(hands.index(hand) + 1))
+        scene.at(1, one.ask, asks(1))
+        scene.at(1, two.ask, asks(2))
+        scene.at(1, three.ask, asks(3))
         scene.run_to(3)
-        assert [a.line for a in scene.puppet.asked] == [1, 1, 2, 2, 2]
+        assert scene.puppet.asked == [
+            (at(0), 1, FIRST),
+            (at(1), 1, asks(1)),
+            (at(1), 2, FIRST),
+            (at(2.03), 2, asks(2)),
+            (at(2.03), 1, asks(3)),  # beside what is overdue
+        ]
         assert scene.mux.snapshot().connections == 2
+        scene.run_to(5)
+        assert [len(hand.heard) for hand in hands] == [1, 1, 1]
 
 
 @contract("There is no such read where the rules permit none")

@@ -218,6 +218,7 @@ def _is_patient(upstream: Upstream) -> bool:
 
 def _due(upstream: Upstream, exchange: Exchange) -> float:
     """Return the moment until which a response is awaited (loop time)."""
-    if upstream.on_trial and not upstream.begun(exchange):
+    tried = upstream.on_trial and exchange.requester.tells
+    if tried and not upstream.begun(exchange):
         return upstream.trial_until
     return exchange.deadline
