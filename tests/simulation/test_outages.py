@@ -17,7 +17,17 @@ from custom_components.tcp_multiplexer.multiplexer import EventType
 from .contract import contract, unquoted
 from .device import HOST, PORT
 from .network import Link, Refusal
-from .stage import Line, Reaction, Stage, answers, asks, resets, says_nothing, stage
+from .stage import (
+    Line,
+    Reaction,
+    Stage,
+    answers,
+    asks,
+    hangs_up,
+    resets,
+    says_nothing,
+    stage,
+)
 
 SEEDS = 30
 BACKOFF, BACKOFF_MAX = 1.0, 30.0
@@ -111,6 +121,15 @@ def answers_only(known: bytes) -> Reaction:
 
     def react(line: Line, tid: int, body: bytes) -> None:
         (answers() if body == known else says_nothing)(line, tid, body)
+
+    return react
+
+
+def by_number(first: int, these: Reaction, others: Reaction) -> Reaction:
+    """Return manners that differ for the registers from the `first` of some on."""
+
+    def react(line: Line, tid: int, body: bytes) -> None:
+        (these if int.from_bytes(body[2:4]) >= first else others)(line, tid, body)
 
     return react
 
@@ -212,3 +231,33 @@ def test_an_outage_on_demand_leaves_nothing_behind(speaks: str, seed: int) -> No
         scene.run_to(over + 20)
         assert client.heard[-1].body == scene.dialect.execute(question, 0.0)
         assert scene.mux.health == "healthy"
+
+
+@contract("nor an end where the device hangs up at a request")
+@pytest.mark.parametrize(
+    ("settings", "most"), [(SPEAKS["tcp"], 0.1), (SPEAKS["rtu"], 2.0)]
+)
+def test_one_request_in_a_hundred_that_hangs_up_the_device_harms_no_other(
+    settings: dict[str, Any], most: float
+) -> None:
+    """On a line, `quiet` follows the loss of what was in flight."""
+    with stage(**settings) as scene:
+        scene.puppet.manners = by_number(9000, hangs_up(0.02), answers(0.02))
+        clients = [scene.hand() for _ in range(5)]
+        asked: list[list[float]] = [[] for _ in clients]
+        for number in range(1000):
+            moment, who = number / 10, number % 4
+            if number % 100 == 50:
+                scene.at(moment, clients[4].ask, asks(9000 + number))
+            else:
+                scene.at(moment, clients[who].ask, asks(number))
+                asked[who].append(moment)
+        scene.run_to(110)
+        for who, moments in enumerate(asked[:4]):
+            bodies = [asks(round(moment * 10)) for moment in moments]
+            right = [scene.dialect.execute(body, 0.0) for body in bodies]
+            assert [heard.body for heard in clients[who].heard] == right
+            waits = (h.at - m for h, m in zip(clients[who].heard, moments, strict=True))
+            assert max(waits) < most
+        assert not scene.told(EventType.UPSTREAM_LOST)
+        assert "unreachable" not in {health for _, health in scene.healths}
