@@ -18,7 +18,7 @@ from .questions import Question
 from .world import World
 
 TIMEOUT = 5.0
-PATIENCE = 1.0
+PATIENCE = 1.03
 """Seconds: the least that a device is given, which is enough for a fast one."""
 SILENT = 9
 """The unit that is silent, where one is."""

@@ -813,6 +813,31 @@ def test_what_has_too_little_time_left_is_not_sent() -> None:
         assert second.heard == [(at(4.5), 1, excuse(asks(3), BUSY))]
 
 
+@contract("Where a silence follows a timeout (below), none goes out with less than")
+@pytest.mark.parametrize(
+    ("way", "pause", "sent"),
+    [
+        ({"framing": "rtu"}, 2.8, False),
+        ({"framing": "rtu"}, 2.6, True),
+        ({"matching": "lenient"}, 2.8, False),
+        ({"matching": "lenient"}, 2.6, True),
+        ({}, 2.8, True),
+    ],
+)
+def test_what_may_soon_time_out_is_not_sent_where_that_silences_others(
+    way: dict[str, Any], pause: float, *, sent: bool
+) -> None:
+    with stage(timeout=3, request_delay=pause, **way) as scene:
+        first, second = scene.hand(), scene.hand()
+        scene.puppet.script += [answers(0.1), answers(0.1)]
+        scene.at(0, first.ask, asks(1))
+        scene.at(0.05, second.ask, asks(2))  # until 3.05; its turn is 0.1 + pause
+        scene.run_to(10)
+        assert len(scene.puppet.asked) == 1 + sent
+        if not sent:
+            assert second.heard == [(at(0.1 + pause), 1, excuse(asks(2), BUSY))]
+
+
 @contract(
     "The silence outlives the connection: a line behind a new one may still answer "
     "what the old one was asked.",

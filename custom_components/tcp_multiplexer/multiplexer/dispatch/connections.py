@@ -15,6 +15,7 @@ from ..protocols.base import Failure
 from .closing_habit import SECONDS, ClosingHabit
 from .exchange import CloseReason
 from .first_read import FirstRead
+from .response_times import SLOW
 
 if TYPE_CHECKING:
     from ..protocols.base import Request
@@ -87,6 +88,15 @@ class Connections:
         """Return whether a connection may carry another request."""
         limit = 1 if upstream.on_trial or upstream.alone else upstream.capacity
         return upstream.reusable and len(upstream.in_flight) < limit
+
+    def is_late(self, upstream: Upstream, exchange: Exchange, now: float) -> bool:
+        """Return whether too little time is left to send a request.
+
+        So it is where a timeout silences others, unless the unit is surely fast enough:
+        one that is not watched takes up to `SLOW`.
+        """
+        left = exchange.deadline - now
+        return left < min(SLOW, self._units.timeout / 2) and upstream.quiet > 0
 
     def limit(self, upstream: Upstream, now: float, *, paused: bool = False) -> None:
         """Limit a connection anew: overdue requests do not count as in flight.

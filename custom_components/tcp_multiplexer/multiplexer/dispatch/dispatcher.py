@@ -39,6 +39,7 @@ from .expiry import Expiry
 from .guard import Guard
 from .pinning import pin, release, unpin
 from .policy import Verdict
+from .response_times import SLOW
 from .sharing import Sharing
 from .splitting import Splitting
 from .unanswered import Unanswered
@@ -234,9 +235,14 @@ class Dispatcher(UpstreamOwner):
             if exchange is None:
                 return
             requester = exchange.requester
+            upstream = requester.upstream or upstream
+            if exchange.deadline - now < SLOW and connections.is_late(
+                upstream, exchange, now
+            ):
+                self._turn_down_late(exchange, now)
+                continue
             if exchange.request.writes is not None:
                 self._coalescer.wrote(exchange.request)
-            upstream = requester.upstream or upstream
             connections.send(upstream, exchange, now)
             if careful:
                 self._units.sent(upstream, exchange)
@@ -260,14 +266,26 @@ class Dispatcher(UpstreamOwner):
                 exchange.requester.upstream or upstream, exchange, now
             )
 
-        exchange = queue.take(screen)
-        turned_down, queue.turned_down = queue.turned_down, []
+        while True:
+            exchange = queue.take(screen)
+            turned_down, queue.turned_down = queue.turned_down, []
+            self._within = True
+            for hopeless, failure in turned_down:
+                self.unanswered.fail(hopeless, failure, now)
+                queue.relieve(hopeless.requester)
+            self._within = False
+            if exchange is not None or not turned_down:
+                return exchange
+
+    def _turn_down_late(self, exchange: Exchange, now: float) -> None:
+        """Fail a request that was taken too late; `dispatch` goes on."""
+        # what has been sent was lost, and would have been sent again
+        failure = Failure.NO_RESPONSE if exchange.attempts else Failure.BUSY
+        self._queue.not_served(exchange)
         self._within = True
-        for hopeless, failure in turned_down:
-            self.unanswered.fail(hopeless, failure, now)
-            queue.relieve(hopeless.requester)
+        self.unanswered.fail(exchange, failure, now)
         self._within = False
-        return exchange
+        self._admit(exchange.requester)
 
     def _admit(self, requester: Requester) -> None:
         """Unblock the requesters for which there is room now; `dispatch` goes on."""

@@ -61,6 +61,8 @@ class RequestQueue:
         """How many of these are followers, which need no connection of their own."""
         self._count = 0
         """Turns given; each turn is a higher number than all before it."""
+        self._turn_before = 0
+        """The turn before its last of the requester that was served last."""
         self._line: deque[tuple[int, Requester]] = deque()
         """The requesters waiting for a turn, sorted by their last one."""
         self._write_line: deque[tuple[int, Requester]] = deque()
@@ -224,6 +226,7 @@ class RequestQueue:
             pending.popleft()
             self.depth -= 1
             self._count += 1
+            self._turn_before = requester.turn
             requester.turn = self._count
             if pending:
                 self.offer(requester)
@@ -235,6 +238,16 @@ class RequestQueue:
             for requester in passed:
                 self.offer(requester)
         return taken
+
+    def not_served(self, exchange: Exchange) -> None:
+        """Note that what was just taken is not sent: that was no turn of anybody's."""
+        requester = exchange.requester
+        self._withdraw(requester)
+        if exchange.request.writes is None and self._write_line:
+            self._writes_in_a_row = WRITES_IN_A_ROW  # else a write had gone first
+        requester.turn = self._turn_before
+        self.offer(requester)
+        self.ended(exchange)
 
     def _set_aside(self, exchange: Exchange, verdict: bool | Failure) -> bool:
         """Set a request aside that is not to be taken now; return whether so."""
