@@ -211,6 +211,20 @@ def test_requeued_requests_go_first_in_their_original_order() -> None:
     assert [exchange.requester for exchange in got[2:]] == [c, a]
 
 
+def test_requeued_requests_of_one_keep_the_order_in_which_they_came() -> None:
+    queue, a = queue_of("a")
+    first, second, third = read(a), read(a), read(a)
+    second.arrived, third.arrived = 1.0, 2.0
+    put(queue, first, second, third)
+    assert [queue.take(), queue.take()] == [first, second]
+    queue.requeue(second)  # it was lost sooner
+    queue.requeue(first)
+    assert [queue.take() for _ in range(3)] == [first, second, third]
+    queue.requeue(first)
+    queue.requeue(second)
+    assert [queue.take(), queue.take()] == [first, second]
+
+
 # ---- writes ---------------------------------------------------------------------
 
 

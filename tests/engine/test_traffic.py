@@ -1076,13 +1076,13 @@ async def test_those_who_followed_one_that_left_are_served(
 async def test_those_who_followed_one_without_response_ask_themselves(
     device: Device, multiplex: Multiplex, connect: Connect
 ) -> None:
-    multiplexer = await multiplex(timeout=0.5, matching="lenient", quiet=0.05)
+    multiplexer = await multiplex(timeout=1, matching="lenient", quiet=0.05)
     leader, follower, third = [await connect(multiplexer) for _ in range(3)]
     device.script.append(ignore)
     leader.send(read(1))
     await device.has_been_asked(1)
     loop = asyncio.get_running_loop()
-    later = loop.time() + 0.25  # so that their deadlines are that much later
+    later = loop.time() + 0.5  # so that their deadlines are that much later
     await until(lambda: loop.time() >= later)
     follower.send(read(1))
     third.send(read(1))

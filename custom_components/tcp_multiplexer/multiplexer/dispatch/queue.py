@@ -164,7 +164,9 @@ class RequestQueue:
     def requeue(self, exchange: Exchange, *, ahead: bool = True) -> None:
         """Put a request that had its turn back, `ahead` of all others or not."""
         requester = exchange.requester
-        requester.pending.appendleft(exchange)
+        pending = requester.pending
+        # another that came before it may have been put back, too
+        pending.insert(sum(o.arrived < exchange.arrived for o in pending), exchange)
         self.depth += 1
         self.peak = max(self.peak, self.depth)
         self._members[requester] = None
