@@ -6,10 +6,10 @@ them, of new seeds; the failure of one tells the command that replays it.
 """
 
 from itertools import combinations
-from typing import Any
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
