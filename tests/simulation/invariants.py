@@ -336,13 +336,14 @@ class Watch:
             raise Violation(f"{question} got a wrong answer: {body[:40].hex(' ')}")
         if question.alike and not question.links:
             self._exchange_with_alike(question)
+        alike = question.links and question.alike and question.ask.retry_safe
+        if alike and verdict is Verdict.GATEWAY and body[1:] not in question.said:
+            self._hand_to_alike(question)  # its time is over, and the other's goes on
         if self._hold is not None and question.links:
             self._line_ended(question, verdict, body)
         if verdict is Verdict.GATEWAY:
             # (A read that was sent and lost may be waiting to be sent again.)
             denied = not self.dialect.gave_up(body)
-            if denied and question.alike and question.links and question.ask.retry_safe:
-                self._hand_to_alike(question)
             if not denied:
                 self._check_silence(question, now)
                 self._given_up[question.ask.body] = (self.loop.turns, question.asker)
@@ -478,6 +479,9 @@ class Watch:
                     question.beside,
                 )
                 other.said, other.odd = question.said, question.odd
+                line = self._line_of(question.ask.body, link)
+                if self._line_sent.get(line, (0.0, None))[1] is question:
+                    self._line_sent[line] = (question.sent, other)
                 self._flying[link][other] = None
                 self._pending.pop(other, None)
                 return
