@@ -156,3 +156,7 @@ def test_a_turn_of_the_loop_stays_short_whatever_is_read() -> None:
         return process_time() - began
 
     assert min(seconds() for _ in range(5)) < 0.02
+
+
+def test_an_extent_says_what_it_covers() -> None:
+    assert repr(ModbusExtent(b"\1\3", 5, 7)) == r"<ModbusExtent b'\x01\x03' 5-6>"

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, override
 
 from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
 import pytest
@@ -18,6 +18,7 @@ from custom_components.tcp_multiplexer.multiplexer import (
 )
 from custom_components.tcp_multiplexer.multiplexer.upstream.serial_upstream import (
     SerialUpstream,
+    _Sender,
 )
 from tests.waiting import until
 
@@ -343,3 +344,29 @@ async def test_four_clients_get_what_one_gets_from_the_line(
         for client in clients:
             client.close()
     assert by_four >= 0.95 * by_one
+
+
+class BrokenPort(asyncio.Transport):
+    """A port that was unplugged a moment ago."""
+
+    @override
+    def is_closing(self) -> bool:
+        return False
+
+    @override
+    def write(self, data: object) -> None:
+        raise RuntimeError("the adapter is gone")
+
+    @override
+    def abort(self) -> None:
+        """There is nothing to end."""
+
+
+async def test_a_port_that_breaks_while_it_is_written_to() -> None:
+    """Its end is told by the transport: writing raises nothing."""
+    sender = _Sender(BrokenPort(), 60)
+    sender.write(b"at once")
+    sender.heard()
+    sender.write(b"after the silence, that is, never")
+    sender.abort()
+    assert sender.written_at > 0

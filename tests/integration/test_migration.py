@@ -9,6 +9,7 @@ from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.tcp_multiplexer.config_flow import TcpMultiplexerConfigFlow
 from custom_components.tcp_multiplexer.const import CONF_WRITE_RULES, DOMAIN
+from custom_components.tcp_multiplexer.migration import async_migrate
 from tests.rules import rule
 
 from .peers import ModbusDevice
@@ -77,4 +78,5 @@ async def test_an_entry_of_a_newer_version_is_left_alone(hass: HomeAssistant) ->
     entry.add_to_hass(hass)
     assert not await hass.config_entries.async_setup(entry.entry_id)
     assert entry.state is ConfigEntryState.MIGRATION_ERROR
+    assert not await async_migrate(hass, entry)  # Home Assistant may not ask
     assert entry.options == {"write_policy": "deny"}
