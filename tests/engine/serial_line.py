@@ -139,6 +139,8 @@ def _lengths(rest: bytes, asked: bytes) -> range:
     if function in {1, 2, 3, 4, 0x17}:
         count = int.from_bytes(asked[4:6])
         size = (count + 7) // 8 if function < 3 else 2 * count
+        if not size:
+            return range(0)  # it asks for nothing
         times, odd = divmod(rest[2], size)
         if odd or not times or (times > 1 and function not in {3, 4}):
             return range(0)

@@ -415,6 +415,8 @@ class Watch:
         if question.alike or not question.links:
             return
         link = question.links[-1]
+        if link.dead:
+            return  # what the device said may never have come
         silent = now - _SILENCE - self.slack
         came = question.odd + self.network.conditions.slowest
         if max(came, self._heard[link]) < silent and not link.program.is_closing():
@@ -870,7 +872,7 @@ class Watch:
         if len(question.links) > (1 if self.max_connections == 1 else 2):
             raise Violation(f"{question} was sent too often")
         lost = question.beside and self._is_overdue(question)
-        if not (lost or question.links[0].program.is_closing()):
+        if not (lost or question.links[-1].program.is_closing()):
             raise Violation(f"{question} was sent again, though it may be answered")
         if question.begun:
             raise Violation(f"{question} was sent again, though its answer had begun")

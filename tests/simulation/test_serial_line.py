@@ -8,12 +8,14 @@ looked for is the same as ever: no wrong answer, no write twice, nobody left wai
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterator
 from random import Random
 from typing import Any, override
 
 import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import SerialLine
+from custom_components.tcp_multiplexer.multiplexer.dispatch.exchange import Exchange
 from custom_components.tcp_multiplexer.multiplexer.protocols.modbus import rtu_serial
 from custom_components.tcp_multiplexer.multiplexer.upstream.serial_upstream import (
     SerialPort,
@@ -66,22 +68,21 @@ class SerialServer(asyncio.Protocol):
         assert read is not None
         last = 0
         port = self.world.settings.serial
-        tested_at: float | None = None
 
         def translated(data: bytes) -> None:
-            nonlocal last, tested_at
+            nonlocal last
             assert with_crc(data[:-2]) == data
             if last == _UNKNOWN:
                 read(b"")  # silence has ended its response
             last = data[1]
             now = self.loop.time()
             if data[1:-2] == _TEST:
-                tested_at = tested_at or now
                 self.world.watch.tested(data[0])
                 return
             if port is not None:
-                self.world.watch.chosen = (tested_at or now) - port.silence
-            tested_at = None
+                # it waits until the line is silent, and the adapter is known
+                chosen = [e.sent for e in self._in_flight()]
+                self.world.watch.chosen = min(chosen, default=now - port.silence)
             try:
                 watched(self.world.dialect.pack(0, data[:-2]))
             except Violation as err:  # whoever writes may take it for a broken port
@@ -91,6 +92,11 @@ class SerialServer(asyncio.Protocol):
         end.on_write = translated
         self._buffer = b""
         return self
+
+    def _in_flight(self) -> Iterator[Exchange]:
+        """Give the requests that the engine has chosen to send: it is believed."""
+        for upstream in self.world.mux._connections.open:  # noqa: SLF001
+            yield from upstream.in_flight.values()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:

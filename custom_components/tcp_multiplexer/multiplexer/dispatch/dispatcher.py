@@ -310,7 +310,9 @@ class Dispatcher(UpstreamOwner):
         if not requester.in_flight:
             requester.upstream = requester.pinned
         upstream.on_trial = False
-        careful = now - exchange.sent > self._units.unremarkable
+        careful = now - exchange.sent > self._units.unremarkable or (
+            upstream.in_flight and _overtakes(exchange, upstream)
+        )
         if careful:
             self.watch_answer(upstream, exchange, now)
         if request.share_key is not None:
@@ -452,6 +454,11 @@ class Dispatcher(UpstreamOwner):
                 self._units.hung_up(exchange, now, self.last_response or 0.0)
         self._units.lost(upstream, now)
         self.guard.update()
+
+
+def _overtakes(exchange: Exchange, upstream: Upstream) -> bool:
+    """Return whether a request was answered before one that was sent earlier."""
+    return next(iter(upstream.in_flight.values())).sent < exchange.sent
 
 
 def _may_resend(

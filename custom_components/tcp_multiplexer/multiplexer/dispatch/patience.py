@@ -247,11 +247,12 @@ class Patience:
     ) -> list[Exchange]:
         """Note that a unit answered what was sent then; return what that judges."""
         crowd = self._crowds.get(upstream)
-        if crowd is None and not self._line:
-            return []
+        if crowd is None:
+            if not (self._line or upstream.in_flight):
+                return []
+            crowd = self._crowd(upstream)
         self._heard[unit] = now
-        if crowd is not None:
-            crowd.passed = max(crowd.passed, sent)
+        crowd.passed = max(crowd.passed, sent)
         return [
             entry.exchange
             for entry in self._line.answered(sent)

@@ -68,6 +68,8 @@ class RequestQueue:
         self._write_line: deque[tuple[int, Requester]] = deque()
         """The same for those whose next request is a write, if writes go first."""
         self._writes_in_a_row = 0
+        self._writes_before = 0
+        """What that was before the last request was taken."""
         self.blocked: dict[Requester, None] = {}
         """Requesters that found no room, in the order of arrival."""
         self._writes: dict[Hashable, deque[Exchange]] = {}
@@ -221,6 +223,7 @@ class RequestQueue:
                 self._after_write.setdefault(scope, {})[requester] = None
                 continue
             taken = exchange
+            self._writes_before = self._writes_in_a_row
             if line is self._line:
                 self._writes_in_a_row = 0
             elif self._line:
@@ -245,8 +248,7 @@ class RequestQueue:
         """Note that what was just taken is not sent: that was no turn of anybody's."""
         requester = exchange.requester
         self._withdraw(requester)
-        if exchange.request.writes is None and self._write_line:
-            self._writes_in_a_row = WRITES_IN_A_ROW  # else a write had gone first
+        self._writes_in_a_row = self._writes_before
         requester.turn = self._turn_before
         self.offer(requester)
         self.ended(exchange)
