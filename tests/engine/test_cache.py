@@ -35,10 +35,13 @@ def cache_of(clock: Clock, ttl: float) -> Cache:
 
 def test_a_response_is_fresh_for_its_time(clock: Clock) -> None:
     cache = cache_of(clock, 5)
-    cache.put(b"\1a", "a", clock.time())
-    assert cache.get(b"\1a", clock.time() + 4.9) == "a"
-    assert cache.get(b"\1a", clock.time() + 5) is None
-    assert cache.get(b"\1b", clock.time()) is None
+    now = clock.time()
+    cache.put(b"\1a", "a", now - 2, now)
+    assert cache.get(b"\1a", now + 2.9) == "a"
+    assert cache.get(b"\1a", now + 3) is None
+    assert cache.last(b"\1a") == "a"
+    assert cache.get(b"\1b", now) is None
+    assert cache.last(b"\1b") is None
 
 
 @pytest.mark.parametrize("ttl", [0.2, 5])
@@ -46,10 +49,11 @@ def test_what_has_expired_goes_though_nobody_asks(clock: Clock, ttl: float) -> N
     cache = cache_of(clock, ttl)
     assert not clock.waiting
     for number in range(100):
-        cache.put(bytes((number % 3, number)), "value", clock.time())
+        now = clock.time()
+        cache.put(bytes((number % 3, number)), "value", now, now)
         clock.advance(ttl / 50)
         assert len(clock.waiting) == 1  # one timer for all of them
-    clock.advance(2 * max(ttl, 1))
+    clock.advance(ttl + 2 * max(ttl, 1))
     assert not len(cache)
     assert cache.sweep_at == inf
     assert not clock.waiting
@@ -62,9 +66,9 @@ def test_the_oldest_of_all_units_goes_first(
     cache = cache_of(clock, 60)
     now = clock.time()
     for unit in range(1, 5):
-        cache.put(bytes((unit, 0)), unit, now)
-    cache.put(b"\1\0", "again", now)
-    cache.put(b"\5\0", 5, now)
+        cache.put(bytes((unit, 0)), unit, now, now)
+    cache.put(b"\1\0", "again", now, now)
+    cache.put(b"\5\0", 5, now, now)
     assert len(cache) == 4
     kept = [cache.get(bytes((unit, 0)), now) for unit in range(1, 6)]
     assert kept == ["again", None, 3, 4, 5]
@@ -74,7 +78,7 @@ def test_a_scope_is_cleared_alone(clock: Clock) -> None:
     cache = cache_of(clock, 60)
     now = clock.time()
     for key in (b"\1a", b"\1b", b"\2a"):
-        cache.put(key, key, now)
+        cache.put(key, key, now, now)
     cache.clear_scope(1)
     cache.clear_scope(7)
     assert [cache.get(key, now) for key in (b"\1a", b"\1b", b"\2a")] == [

@@ -18,6 +18,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from custom_components.tcp_multiplexer.multiplexer import Failure
+from custom_components.tcp_multiplexer.multiplexer.dispatch.refreshing import Refresher
 from custom_components.tcp_multiplexer.multiplexer.limits import (
     LIMITS,
     MOST_FREE_DESCRIPTORS,
@@ -144,8 +145,8 @@ class Watch:
         self.last_writes = LastWrites(settings)
         on_line = settings.framing == "rtu"
         self._line_sent = {}
-        self._own: deque[Exchange] = deque(maxlen=64)
-        """What the engine has asked for itself lately."""
+        self._own: deque[tuple[Exchange, int]] = deque(maxlen=64)
+        """What the engine has asked for itself lately, and at which attempt."""
         self._line_held = {}
         self._unheard = {}
         self._said = {}
@@ -816,9 +817,11 @@ class Watch:
             return False
         for upstream in self.mux._connections.open:  # noqa: SLF001 - believed
             for exchange in upstream.in_flight.values():
-                known = exchange.requester.counted or exchange in self._own
-                if not known and exchange.request.payload == body:
-                    self._own.append(exchange)
+                requester, sending = exchange.requester, (exchange, exchange.attempts)
+                own = not requester.counted or isinstance(requester, Refresher)
+                known = sending in self._own
+                if own and not known and exchange.request.payload == body:
+                    self._own.append(sending)
                     return True
         return False
 

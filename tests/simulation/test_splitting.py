@@ -309,18 +309,18 @@ def test_a_silent_part_is_soon_asked_only_now_and_then() -> None:
 @contract(
     "It is not one instant",
     "The parts are cached as the reads that they are, and the whole from when the "
-    "first part was answered.",
+    "first part was asked.",
 )
 def test_parts_and_whole_are_remembered() -> None:
     with stage(max_read_registers=25, cache_ttl=1) as scene:
         client = scene.hand()
         scene.at(0, client.ask, LONG)
         within, across = read(1, 3, 127, 3).body, read(1, 3, 124, 2).body
-        for moment in (0.5, 1.05):
+        for moment in (0.5, 0.95):
             scene.at(moment, client.ask, LONG)
         scene.at(0.6, client.ask, within)
         scene.at(0.7, client.ask, across)
-        scene.at(1.15, client.ask, within)
+        scene.at(1.05, client.ask, within)
         scene.run_to(1.3)
         assert bodies(scene) == [FIRST, SECOND, across]
         scene.at(2, client.ask, LONG)

@@ -1,8 +1,8 @@
 """Responses that are kept for a while, to answer identical reads and parts of them.
 
-Since all are kept equally long, the oldest is the first to expire. What nobody asks for
-again is swept out; one moment of the engine's timer serves all entries, and none while
-there are none.
+A value's age counts from when it was asked for. What has expired is kept as long again,
+which tells what is asked again and again, and then swept out; one moment of the
+engine's timer serves all entries, and none while there are none.
 """
 
 from collections import OrderedDict
@@ -31,7 +31,7 @@ class Cache:
         """When `sweep` has something to do (loop time)."""
         self._timer = timer
         self._entries: OrderedDict[ShareKey, tuple[float, Any]] = OrderedDict()
-        """When each expires (loop time), and the response; the oldest first."""
+        """When each expires (loop time), and the response; the oldest response first."""
         self._scopes: dict[Hashable, set[ShareKey]] = {}
         """Whose responses these are."""
 
@@ -44,9 +44,13 @@ class Cache:
         until, response = self._entries.get(key, (0.0, None))
         return response if now < until else None
 
-    def put(self, key: ShareKey, response: Any, now: float) -> None:
-        """Keep a response."""
-        self._entries[key] = (now + self.ttl, response)
+    def last(self, key: ShareKey) -> Any | None:
+        """Return the last response, fresh or not, or None if it is not kept."""
+        return self._entries.get(key, (0.0, None))[1]
+
+    def put(self, key: ShareKey, response: Any, sent: float, now: float) -> None:
+        """Keep a response that came at `now` to a request `sent` then (loop time)."""
+        self._entries[key] = (sent + self.ttl, response)
         self._entries.move_to_end(key)
         self._scopes.setdefault(key[0], set()).add(key)
         if len(self._entries) > _MOST:
@@ -59,10 +63,11 @@ class Cache:
         self._timer.set(self.sweep_at)
 
     def sweep(self, now: float) -> None:
-        """Forget what has expired, if it is time for that."""
+        """Forget what has long expired, if it is time for that."""
         if now < self.sweep_at:
             return
-        while self._entries and next(iter(self._entries.values()))[0] <= now:
+        kept_since = now - self.ttl
+        while self._entries and next(iter(self._entries.values()))[0] <= kept_since:
             self._drop_oldest()
         self.sweep_at = inf
         if self._entries:

@@ -64,8 +64,6 @@ class Coalescer:
 
     def leader(self, key: ShareKey, wider: Wider) -> Exchange | None:
         """Return what a read may join: its like, or one of the `wider`; or None."""
-        if not self.share:
-            return None
         leader = self.leaders.get(key)
         if leader is not None and _may_be_joined(leader):
             return leader
@@ -96,7 +94,8 @@ class Coalescer:
         """Cache a response, unless a write may have made it stale."""
         key, split = exchange.request.share_key, exchange.split
         if key is not None and self.leaders.get(key) is exchange:
-            self.cache.put(key, response, now if split is None else split.since)
+            since = exchange.sent if split is None else split.since
+            self.cache.put(key, response, since, now)
 
     def part_answered(self, exchange: Exchange, response: Any, now: float) -> None:
         """Cache the response to a part, unless a write may have made it stale."""
@@ -104,7 +103,7 @@ class Coalescer:
         if key is None or part.share_key is None or not self.cache.ttl:
             return
         if self.leaders.get(key) is exchange:
-            self.cache.put(part.share_key, response, now)
+            self.cache.put(part.share_key, response, exchange.sent, now)
             if part.share_key not in self.coverage.wider:
                 self.coverage.learn(part)
 

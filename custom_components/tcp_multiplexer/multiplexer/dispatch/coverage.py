@@ -26,6 +26,8 @@ class Coverage:
     def __init__(self) -> None:
         self.wider: dict[ShareKey, Wider] = {}
         """Of each known read, those known that cover it and more."""
+        self._asked: dict[ShareKey, tuple[float, Request]] = {}
+        """When clients last asked each (loop time), while there is a cache."""
         self._areas: dict[bytes, list[tuple[ShareKey, Extent]]] = {}
 
     def learn(self, request: Request) -> Wider:
@@ -46,7 +48,18 @@ class Coverage:
         self.wider[key] = wider
         return wider
 
+    def asked(self, request: Request, now: float) -> None:
+        """Note that a client asks a read, if it is known."""
+        if request.share_key in self.wider:
+            self._asked[request.share_key] = (now, request)
+
+    def asked_since(self, key: ShareKey, moment: float) -> Request | None:
+        """Return a read if a client has asked it after a moment (loop time)."""
+        asked, request = self._asked.get(key, (moment, None))
+        return request if asked > moment else None
+
     def clear(self) -> None:
         """Forget all reads."""
         self.wider.clear()
+        self._asked.clear()
         self._areas.clear()

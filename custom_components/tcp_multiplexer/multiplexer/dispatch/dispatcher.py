@@ -39,6 +39,7 @@ from .expiry import Expiry
 from .guard import Guard
 from .pinning import pin, release, unpin
 from .policy import Verdict
+from .refreshing import Refresher
 from .response_times import SLOW
 from .sharing import Sharing
 from .splitting import Splitting
@@ -93,7 +94,10 @@ class Dispatcher(UpstreamOwner):
         self._cache = coalescer.cache
         self._wider = coalescer.coverage.wider
         self._last_writes = coalescer.last_writes
-        self._sharing = Sharing(protocol, coalescer, queue, recorder, timer)
+        self._refresher = Refresher(self, queue, coalescer, settings.timeout)
+        self._sharing = Sharing(
+            protocol, coalescer, queue, recorder, timer, self._refresher
+        )
         self.unanswered = Unanswered(
             self, queue, coalescer, self._sharing, recorder, protocol
         )
@@ -116,6 +120,7 @@ class Dispatcher(UpstreamOwner):
         for upstream in self._upstreams:
             self._look_early(upstream)
         self.guard.apply(settings)
+        self._refresher.timeout = settings.timeout
         self._coalescer.apply(share=settings.share_reads, ttl=settings.cache_ttl)
         self._last_writes.apply(settings.repeated_write_ttl)
         self._queue.shorten(self._loop.time() + settings.timeout)

@@ -20,19 +20,21 @@ if TYPE_CHECKING:
     from .exchange import Exchange, Requester
     from .queue import RequestQueue
     from .recorder import Recorder
+    from .refreshing import Refresher
     from .timer import Timer
 
 
 class Sharing:
     """Answers requests without asking the device, and knows who follows whom."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - the parts that it connects
         self,
         protocol: Protocol[Any],
         coalescer: Coalescer,
         queue: RequestQueue,
         recorder: Recorder,
         timer: Timer,
+        refresher: Refresher,
     ) -> None:
         self._protocol = protocol
         self._coalescer = coalescer
@@ -41,17 +43,20 @@ class Sharing:
         self._queue = queue
         self._recorder = recorder
         self._timer = timer
+        self._refresher = refresher
 
     def share(self, exchange: Exchange, key: ShareKey, wider: Wider) -> bool:
         """Answer a read from the cache, or join it to another one, if allowed.
 
-        That is an identical one, or one of those that are `wider`.
+        That is an identical one, or one of those that are `wider`, which may be asked
+        for that.
         """
-        requester = exchange.requester
+        requester, leader = exchange.requester, None
         if requester.writing or requester.pinned or self._queue.writing(key[0]):
             return False
         if self._cache.ttl:
             now = exchange.arrived
+            self._coalescer.coverage.asked(exchange.request, now)
             response = self._cache.get(key, now)
             if response is None and wider:
                 response = self._cut(exchange.request.extent, wider, now)
@@ -59,8 +64,11 @@ class Sharing:
                 self._recorder.served_from_cache(exchange, response, now)
                 requester.answered(exchange, response)
                 return True
-        leader = self._coalescer.leader(key, wider)
-        if leader is None or not requester.counted:
+        if self._coalescer.share and requester.counted:
+            leader = self._coalescer.leader(key, wider)
+            if leader is None and wider and self._cache.ttl:
+                leader = self._refresher.refresh(exchange, wider)
+        if leader is None:
             return False
         self.join(exchange, leader)
         return True

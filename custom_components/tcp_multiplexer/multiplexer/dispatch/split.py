@@ -17,7 +17,7 @@ class Split:
         self._parts = parts
         self._responses: list[Any] = []
         self.since = 0.0
-        """When the first was answered (loop time)."""
+        """When the first that was answered had been sent (loop time)."""
 
     @property
     def number(self) -> int:
@@ -30,10 +30,10 @@ class Split:
         done = len(self._responses)
         return self._parts[done] if done < len(self._parts) else None
 
-    def answered(self, response: Any, now: float) -> None:
-        """Keep the response to the part that was asked (`now` is loop time)."""
+    def answered(self, response: Any, sent: float) -> None:
+        """Keep the response to the part that was asked; when it was `sent`."""
         if not self._responses:
-            self.since = now
+            self.since = sent
         self._responses.append(response)
 
     def joined(self, whole: Extent) -> Any:

@@ -68,7 +68,7 @@ class Splitting:
             return None
         now = upstream.last_received
         self._coalescer.part_answered(exchange, response, now)
-        split.answered(response, now)
+        split.answered(response, exchange.sent)
         if split.left is None:
             return split.joined(whole)
         self._ask(upstream, exchange, split.left, now)
