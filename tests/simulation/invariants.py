@@ -765,6 +765,9 @@ class Watch:
         turn, asker = self._given_up.get(body, (-2, None))
         if asker is not None and turn >= self.loop.turns - 1:
             self._served(asker)
+            alike = [question.asker for question in self._open.get(body, ())]
+            for one in (asker, *alike):  # it may have been any of theirs
+                one.sure = not alike
         elif not self._may_probe(body):
             raise Violation(f"nobody asks (any more) for {body[:40].hex(' ')}")
 

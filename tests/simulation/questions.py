@@ -213,5 +213,7 @@ class Asker:
             and question.ask.body[0] == body[0]
             and question.ask.body[1] == body[1] & 0x7F
         ]
+        if fitting and fitting[0].ask.writes is not None:
+            return fitting[0]  # a write is not dropped
         sent = [question for question in fitting if question.links or question.barred]
         return next(iter((*sent, *fitting)), head)
