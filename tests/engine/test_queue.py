@@ -308,6 +308,24 @@ def test_what_comes_too_late_is_dropped_and_was_not_served() -> None:
     assert queue.take(lambda e: Failure.BUSY if e is late else True) is waits
 
 
+def test_what_was_taken_and_is_not_served_was_nobodys_turn() -> None:
+    """Four writes go in a row, and then a read, whatever was turned down between."""
+    queue, a, b, c, d = queue_of("a", "b", "c", "d", writes_first=True)
+    put(queue, read(a), *(write(b) for _ in range(11)), read(c), read(d))
+
+    def served() -> str:
+        exchange = queue.take()
+        queue.ended(exchange)
+        name: str = exchange.requester.name
+        return name
+
+    assert [served() for _ in range(4)] == ["b"] * 4
+    queue.not_served(queue.take())
+    assert [served() for _ in range(4)] == ["c", "b", "b", "b"]
+    queue.not_served(queue.take())
+    assert [served() for _ in range(3)] == ["b", "d", "b"]
+
+
 def test_next_deadline_is_that_of_whatever_stands_first() -> None:
     queue, a, b = queue_of("a", "b")
     assert queue.next_deadline() == inf

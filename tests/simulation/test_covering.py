@@ -340,7 +340,9 @@ def test_nothing_is_read_whole_for_a_client_that_left() -> None:
         ]
 
 
-@contract("One such read waits or is in flight at a time; if it brings no whole response")
+@contract(
+    "One such read waits or is in flight at a time; if it brings no whole response"
+)
 def test_a_piece_is_asked_for_itself_if_the_whole_fails_meanwhile() -> None:
     with stage(cache_ttl=1) as scene:
         wide, narrow, other, another = (scene.hand() for _ in range(4))

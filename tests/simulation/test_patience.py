@@ -710,6 +710,27 @@ def test_a_unit_is_not_silent_that_answers_what_it_is_known_to() -> None:
         assert failed(client)[:5] == [at(moment) for moment in (5, 11, 17, 23, 24)]
 
 
+@contract("and only reads of units that have not been silent.")
+def test_a_unit_is_not_silent_that_answered_what_was_sent_later() -> None:
+    """A gateway lost one of several requests: that says nothing of its unit."""
+    lost, silent = sets(7, unit=2), asks(7)
+    with stage(timeout=1, max_in_flight=4) as scene:
+        learn(scene, 1, 2)
+
+        def react(line: Line, tid: int, body: bytes) -> None:
+            (says_nothing if body in {lost, silent} else answers())(line, tid, body)
+
+        scene.puppet.manners = react
+        writer, reader, other = (scene.hand() for _ in range(3))
+        scene.at(0, writer.ask, lost)
+        scene.at(0.01, reader.ask, asks(1, unit=2))
+        scene.at(1.05, other.ask, silent)
+        scene.at(1.6, reader.ask, asks(2, unit=2))  # beside what is overdue
+        scene.run_to(3)
+        assert failed(writer) == [at(1)]
+        assert [heard.at for heard in reader.heard] == [at(0.11), at(1.7)]
+
+
 @contract("those reads get a breaker of their own, by unit, function and address")
 def test_a_register_at_which_its_unit_is_silent_is_refused_alone() -> None:
     only = asks(1, unit=2)

@@ -9,7 +9,6 @@ from itertools import combinations
 import os
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 
@@ -26,25 +25,6 @@ MODBUS_LIVES = choose(MODBUS_CANDIDATES, 37)
 OTHER_LIVES = choose(OTHER_CANDIDATES, 33)
 
 
-OPEN = {
-    Candidate(39, "modbus"): (
-        "a unit at which a write timed out goes behind others, though it answered what "
-        "was sent later: that is not noted while nothing is overdue"
-    ),
-}
-"""Lives in which the engine is known to fall short."""
-
-
-def lives_of(chosen: list[Candidate]) -> list[Any]:
-    """Return the parameters of tests of lives; some are known to fail."""
-    return [
-        pytest.param(*life, marks=pytest.mark.xfail(reason=OPEN[life], strict=False))
-        if life in OPEN
-        else pytest.param(*life)
-        for life in chosen
-    ]
-
-
 def check(report: Report) -> None:
     """Fail with all that is needed to find out why."""
     if report.error:
@@ -54,12 +34,12 @@ def check(report: Report) -> None:
     assert min(report.faults.values()) >= FAULTS
 
 
-@pytest.mark.parametrize(("seed", "kind"), lives_of(MODBUS_LIVES))
+@pytest.mark.parametrize(("seed", "kind"), MODBUS_LIVES)
 def test_modbus(seed: int, kind: str) -> None:
     check(live(seed, kind))
 
 
-@pytest.mark.parametrize(("seed", "kind"), lives_of(OTHER_LIVES))
+@pytest.mark.parametrize(("seed", "kind"), OTHER_LIVES)
 def test_where_answers_name_no_question(seed: int, kind: str) -> None:
     """A late response never reaches the next client, by order alone."""
     check(live(seed, kind))

@@ -31,7 +31,7 @@ class Cache:
         """When `sweep` has something to do (loop time)."""
         self._timer = timer
         self._entries: OrderedDict[ShareKey, tuple[float, Any]] = OrderedDict()
-        """When each expires (loop time), and the response; the oldest response first."""
+        """When each expires (loop time), and the response; in the order they came."""
         self._scopes: dict[Hashable, set[ShareKey]] = {}
         """Whose responses these are."""
 
