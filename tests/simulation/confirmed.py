@@ -46,7 +46,8 @@ class LastWrites:
     def lost(self, since: float) -> None:
         """Note that a connection to the device has ended, not before `since`."""
         for unit, last in tuple(self._last.items()):
-            if last.sent < since:
+            ended = last.question.ended
+            if ended is not None and ended < since:  # else its answer may still come
                 del self._last[unit]
 
     def may_confirm(self, question: Question) -> bool:
