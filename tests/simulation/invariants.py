@@ -929,8 +929,18 @@ class Watch:
                 and not self._write_waits(other)
                 and not self._may_be_held(other)
                 and not self._something_is_overdue()
+                and not self._has_joined(other)
             ):
                 yield other
+
+    def _has_joined(self, question: Question) -> bool:
+        """Tell whether it follows a wider read that nobody asks: that is believed."""
+        return self.mux is not None and any(
+            isinstance(leader.requester, Refresher)
+            and follower.request.payload == question.ask.body
+            for requester in self.mux._queue.requesters()  # noqa: SLF001
+            for follower, leader in requester.joined.items()
+        )
 
     def _something_is_overdue(self) -> bool:
         """Tell whether a question may have to wait for what is overdue.
