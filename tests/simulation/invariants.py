@@ -28,6 +28,7 @@ from .bounds import Bounds
 from .confirmed import LastWrites
 from .dialects import Ask, Dialect, Verdict, covers, exception_of
 from .network import Link, Network, ProgramEndpoint
+from .own_requests import OwnRequests
 from .questions import Asker, Question, Violation
 from .rules import Rules
 
@@ -142,10 +143,11 @@ class Watch:
         """A read may be answered by the answer to another."""
         self.max_clients = settings.max_clients
         self.rules = Rules(settings)
+        self.own = OwnRequests(self, settings)
         self.last_writes = LastWrites(settings)
         on_line = settings.framing == "rtu"
         self._line_sent = {}
-        self._own: deque[tuple[Exchange, int]] = deque(maxlen=64)
+        self._asked_itself: deque[tuple[Exchange, int]] = deque(maxlen=64)
         """What the engine has asked for itself lately, and at which attempt."""
         self._line_held = {}
         self._unheard = {}
@@ -602,7 +604,11 @@ class Watch:
         end.on_read = read
         end.on_gone = gone
 
-    def _upstreams(self) -> list[ProgramEndpoint]:
+    def heard_at(self, link: Link) -> float:
+        """Give when the device said something last, or the connection was opened."""
+        return self._heard[link]
+
+    def upstreams(self) -> list[ProgramEndpoint]:
         """Give the engine's open connections to the device."""
         return [
             end
@@ -611,7 +617,7 @@ class Watch:
         ]
 
     def _dialled(self) -> None:
-        count = len(self._upstreams())
+        count = len(self.upstreams())
         if count >= self.max_connections:
             raise Violation(f"one more connection is opened, though {count} are open")
         earliest = (self._refused_at or 0.0) + _JITTER * self.backoff - _TINY
@@ -619,7 +625,7 @@ class Watch:
             raise Violation(f"it connects again before {earliest}")
 
     def _refused(self) -> None:
-        if not self._upstreams():
+        if not self.upstreams():
             self._refused_at = self.loop.time()
 
     def told_to_connect(self) -> None:
@@ -632,6 +638,7 @@ class Watch:
         if now < opened + self.connect_delay - _TINY:
             raise Violation(f"{body.hex(' ')} was sent before the connect delay")
         self._check_rest(link, body, now)
+        self.own.sent(link, body)
         line = self._line_of(body, link)
         if self._hold is not None and now < self._line_held.get(line, 0) - _TINY:
             raise Violation(f"{body.hex(' ')} may get a response that comes late")
@@ -822,9 +829,9 @@ class Watch:
             for exchange in upstream.in_flight.values():
                 requester, sending = exchange.requester, (exchange, exchange.attempts)
                 own = not requester.counted or isinstance(requester, Refresher)
-                known = sending in self._own
+                known = sending in self._asked_itself
                 if own and not known and exchange.request.payload == body:
-                    self._own.append(sending)
+                    self._asked_itself.append(sending)
                     return True
         return False
 
@@ -1059,16 +1066,17 @@ class Watch:
             raise Violation(f"{picture.in_flight} are in flight, {most} may be")
         if picture.connections > self.max_connections:
             raise Violation(f"{picture.connections} connections are open")
-        if mux.paused and self._upstreams() and not picture.in_flight:
+        self.own.look(mux)
+        if mux.paused and self.upstreams() and not picture.in_flight:
             # An attempt that is under way is called off first, which takes its turns.
             when = self.loop.time() + self.slack
-            self.loop.post(when, self._must_leave_alone, mux, self._upstreams())
+            self.loop.post(when, self._must_leave_alone, mux, self.upstreams())
 
     def _must_leave_alone(
         self, mux: Multiplexer, opened: list[ProgramEndpoint]
     ) -> None:
         idle = mux.paused and not mux.snapshot().in_flight and not self.loop.stalled
-        if idle and not set(opened).isdisjoint(self._upstreams()):
+        if idle and not set(opened).isdisjoint(self.upstreams()):
             raise Violation("a connection is open without need, though it is paused")
 
     # The end
