@@ -150,7 +150,9 @@ class OwnRequests:
     def _upstream(self, link: Link) -> Upstream | None:
         """Give what a connection is in the engine."""
         mux = self._watch.mux
-        opened = mux._connections.open if mux is not None else ()  # noqa: SLF001
+        opened = mux._connections.open if mux is not None else []  # noqa: SLF001
+        if len(opened) == 1:
+            return opened[0]
         for upstream in opened:
             if getattr(upstream, "_transport", None) is link.program:
                 return upstream
