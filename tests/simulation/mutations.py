@@ -248,13 +248,6 @@ MUTATIONS = (
         scenes="test_patience",
     ),
     Mutation(
-        "takes a device to be busy for ever",
-        "dispatch/line.py",
-        "_LONGEST_BUSY = 30.0\n",
-        "_LONGEST_BUSY = 300.0\n",
-        scenes="test_patience",
-    ),
-    Mutation(
         "forgets too soon what a device may be busy with",
         "dispatch/line.py",
         "_LONGEST_BUSY = 30.0\n",
