@@ -206,7 +206,7 @@ async def measure(folder: Path, seconds: float, *, hubs: bool) -> None:
     devices = [server.sockets[0].getsockname()[1] for server in servers]
     ports = [free_port("127.0.0.1") for _ in GATEWAYS]
     fill(folder, devices, ports, hubs=hubs)
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: ASYNC220 - before anything else runs
         (Path(sys.executable).with_name("hass"), "--skip-pip", "--config", folder),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
