@@ -11,6 +11,7 @@ from .dialects import CELLS, UNITS
 from .faults import LENIENT_FAULTS, MODBUS_FAULTS, PLAIN_FAULTS, RTU_FAULTS
 from .manners import UNLIMITED, Gateway, Habit, Manners, Order, Slots
 from .network import Conditions
+from .own_requests import PERIODIC
 
 KINDS: Final = ("modbus", "rtu", "lenient", "http", "echo", "iso8583", "mpu")
 """Kinds of lives: what the multiplexer and its device speak."""
@@ -34,6 +35,17 @@ _WRITE_RULES = (
         rule("deny", functions=(0x41,)),
     ),
 )
+
+
+def draw_own(rng: Random, kind: str) -> dict[str, Any]:
+    """Draw what the multiplexer asks for itself, apart from all else."""
+    if kind not in _MODBUS:
+        return {}
+    return {
+        "discard_first_read": rng.choice((False, False, True)),
+        "periodic_request": rng.choice(("", "", *PERIODIC)),
+        "periodic_interval": rng.choice((1.0, 5.0, 20.0)),
+    }
 
 
 def kind_of(seed: int) -> str:

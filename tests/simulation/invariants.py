@@ -28,6 +28,7 @@ from .bounds import Bounds
 from .confirmed import LastWrites
 from .dialects import Ask, Dialect, Verdict, covers, exception_of
 from .network import Link, Network, ProgramEndpoint
+from .own_requests import OwnRequests
 from .questions import Asker, Question, Violation
 from .rules import Rules
 
@@ -71,7 +72,7 @@ class Watch:
         self._take(settings)
         self.writes_first = settings.writes_first
         self.closes_on_failure = settings.on_failure == "close" or not (dialect.excuses)
-        self.patient = dialect.correlated and not self._hold
+        self.patient = dialect.correlated and not self._hold and _names(settings)
         """The next question may go out beside one that is overdue."""
         self.bounds = Bounds(network, dialect)
         self.slack = 5 * self.loop.stall + 0.002
@@ -92,6 +93,8 @@ class Watch:
         """Per unit, the turn in which a write ended last."""
         self._flying: dict[Link, dict[Question, None]] = {}
         """Per upstream connection, questions sent and not ended."""
+        self._used: dict[Link, None] = {}
+        """Upstream connections that have carried something and are not gone."""
         self._last_end: dict[Link, float] = {}
         self._heard: dict[Link, float] = {}
         """When the device said something last."""
@@ -107,9 +110,12 @@ class Watch:
         """Whose connection the engine has accepted and not yet let go."""
         self._refused_at: float | None = None
         """When the last attempt to connect failed, if none succeeded since."""
+        self._attach()
+
+    def _attach(self) -> None:
         self.loop.step = self.step
-        network.on_dial = self._dialled
-        network.on_refused = self._refused
+        self.network.on_dial = self._dialled
+        self.network.on_refused = self._refused
 
     chosen = inf
     """When what is sent now was chosen, if it is seen later (loop time)."""
@@ -142,10 +148,11 @@ class Watch:
         """A read may be answered by the answer to another."""
         self.max_clients = settings.max_clients
         self.rules = Rules(settings)
+        self.own = OwnRequests(self, settings)
         self.last_writes = LastWrites(settings)
         on_line = settings.framing == "rtu"
         self._line_sent = {}
-        self._own: deque[tuple[Exchange, int]] = deque(maxlen=64)
+        self._asked_itself: deque[tuple[Exchange, int]] = deque(maxlen=64)
         """What the engine has asked for itself lately, and at which attempt."""
         self._line_held = {}
         self._unheard = {}
@@ -451,8 +458,10 @@ class Watch:
     def _may_be_held(self, question: Question) -> bool:
         """Tell whether the unit of a question may be left alone for the moment."""
         unheard = self._unheard.get(question.ask.body[0], inf)
-        if self.patient and self.loop.time() > unheard + self.shortest_timeout / 2:
-            return True  # it may be silent, and hold up others
+        # It may be silent, and hold up others.
+        shortest = self.shortest_timeout / (2 if self.patient else 1)
+        if (self.patient or self._by_unit) and self.loop.time() > unheard + shortest:
+            return True
         sent, _ = self._line_sent.get(
             self._line_of(question.ask.body, None), (-inf, None)
         )
@@ -566,11 +575,8 @@ class Watch:
         self._heard[link] = opened
         self._refused_at = None
 
-        used = False
-
         def wrote(data: bytes) -> None:
-            nonlocal used
-            used = True
+            self._used[link] = None
             buffer.extend(data)
             for tid, body in face.cut(buffer):
                 self._sent(link, tid, body, opened)
@@ -588,12 +594,15 @@ class Watch:
                 self._said[link].extend(data)
 
         def gone() -> None:
-            if used:  # (else the engine may never have had it)
+            if link in self._used:  # (else the engine may never have had it)
+                del self._used[link]
                 self.last_writes.lost(self.loop.time() - self.slack)
             tid = int.from_bytes(heard[:2]) if len(heard) > 1 else -1
             for question in self._flying[link]:
                 # (On a line there are no identifiers; elsewhere none is 0.)
-                question.begun = tid == question.upstream_tid != 0
+                question.begun = tid == question.upstream_tid != 0 or (
+                    self._by_unit and _has_begun(question.ask.body, self._said[link])
+                )
             # What was handed to the connection and not seen may be asked again.
             for question in self._pending:
                 question.handed = True
@@ -602,7 +611,11 @@ class Watch:
         end.on_read = read
         end.on_gone = gone
 
-    def _upstreams(self) -> list[ProgramEndpoint]:
+    def heard_at(self, link: Link) -> float:
+        """Give when the device said something last, or the connection was opened."""
+        return self._heard[link]
+
+    def upstreams(self) -> list[ProgramEndpoint]:
         """Give the engine's open connections to the device."""
         return [
             end
@@ -611,7 +624,7 @@ class Watch:
         ]
 
     def _dialled(self) -> None:
-        count = len(self._upstreams())
+        count = len(self.upstreams())
         if count >= self.max_connections:
             raise Violation(f"one more connection is opened, though {count} are open")
         earliest = (self._refused_at or 0.0) + _JITTER * self.backoff - _TINY
@@ -619,7 +632,7 @@ class Watch:
             raise Violation(f"it connects again before {earliest}")
 
     def _refused(self) -> None:
-        if not self._upstreams():
+        if not self.upstreams():
             self._refused_at = self.loop.time()
 
     def told_to_connect(self) -> None:
@@ -632,6 +645,10 @@ class Watch:
         if now < opened + self.connect_delay - _TINY:
             raise Violation(f"{body.hex(' ')} was sent before the connect delay")
         self._check_rest(link, body, now)
+        self.own.sent(link, body)
+        open_ = [other for other in self._used if not other.program.is_closing()]
+        if len(open_) > self.max_connections:
+            raise Violation(f"{body.hex(' ')} was sent over one connection too many")
         line = self._line_of(body, link)
         if self._hold is not None and now < self._line_held.get(line, 0) - _TINY:
             raise Violation(f"{body.hex(' ')} may get a response that comes late")
@@ -822,9 +839,9 @@ class Watch:
             for exchange in upstream.in_flight.values():
                 requester, sending = exchange.requester, (exchange, exchange.attempts)
                 own = not requester.counted or isinstance(requester, Refresher)
-                known = sending in self._own
+                known = sending in self._asked_itself
                 if own and not known and exchange.request.payload == body:
-                    self._own.append(sending)
+                    self._asked_itself.append(sending)
                     return True
         return False
 
@@ -1069,16 +1086,23 @@ class Watch:
             raise Violation(f"{picture.in_flight} are in flight, {most} may be")
         if picture.connections > self.max_connections:
             raise Violation(f"{picture.connections} connections are open")
-        if mux.paused and self._upstreams() and not picture.in_flight:
+        self.own.look(mux)
+        if mux.paused and self.upstreams() and not picture.in_flight:
             # An attempt that is under way is called off first, which takes its turns.
             when = self.loop.time() + self.slack
-            self.loop.post(when, self._must_leave_alone, mux, self._upstreams())
+            # (A device that dials in meanwhile waits a moment, and is told nothing.)
+            opened = [
+                end
+                for end in self.upstreams()
+                if end.server is None or end.link in self._used
+            ]
+            self.loop.post(when, self._must_leave_alone, mux, opened)
 
     def _must_leave_alone(
         self, mux: Multiplexer, opened: list[ProgramEndpoint]
     ) -> None:
         idle = mux.paused and not mux.snapshot().in_flight and not self.loop.stalled
-        if idle and not set(opened).isdisjoint(self._upstreams()):
+        if idle and not set(opened).isdisjoint(self.upstreams()):
             raise Violation("a connection is open without need, though it is paused")
 
     # The end
@@ -1101,6 +1125,17 @@ class Watch:
         left += [task for task in asyncio.all_tasks(self.loop) if not task.done()]
         if left:
             raise Violation(f"left behind by stop(): {left}")
+
+
+def _names(settings: Settings) -> bool:
+    """Tell whether answers name their question, where they have an identifier."""
+    return settings.framing != "solarman"
+
+
+def _has_begun(body: bytes, said: bytes | bytearray) -> bool:
+    """Tell whether an answer to a question seems to have begun on a line."""
+    functions = (b"", body[1:2], bytes((body[1] | 0x80,)))
+    return said[:1] == body[:1] and said[1:2] in functions
 
 
 def _same_kind(one: Question, other: Question) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from .crowd import DEEPEST, draw_crowd
 from .dialects import Verdict
-from .draws import DESCRIPTORS, Draw
+from .draws import DESCRIPTORS, Draw, draw_own
 from .faults import Fault
 from .owner import Owner
 from .questions import Violation
@@ -43,6 +43,7 @@ class Life(World):
             stall=rng.choice((0.0, 0.003, 0.03)),
             manners=draw.manners(),
             **draw.settings(),
+            **draw_own(Random(f"{seed}/{kind}/own"), kind),
         )
         self.starts_paused = rng.random() < 0.1
         self.addresses = rng.choice((3, 30))
@@ -89,7 +90,9 @@ class Life(World):
         self._owner.see_all_ended()
 
     def _enough(self) -> bool:
-        return self.exchanges >= EXCHANGES and not self.lacking
+        own = self.watch.own
+        asked = own.asked >= own.wanted
+        return asked and self.exchanges >= EXCHANGES and not self.lacking
 
     def _wind_down(self) -> None:
         """Ask no more, and see that everybody is answered."""

@@ -3,9 +3,9 @@
     python -m tests.simulation.mutations            all of them
     python -m tests.simulation.mutations cache      those with this word
 
-A mutation replaces a few lines in a copy of the engine, in which lives are then lived
-until one fails. Prints what was broken, and by which life that was seen. Exits with 1
-if something was not.
+A mutation replaces a few lines in a copy of the engine. There, scenes are played that
+are about just this, or lives are lived, until one fails. Prints what was broken, and by
+which scene or life that was seen. Exits with 1 if something was not.
 """
 
 from pathlib import Path
@@ -30,8 +30,10 @@ class Mutation(NamedTuple):
     file: str
     old: str
     new: str
-    kinds: tuple[str, ...]
+    kinds: tuple[str, ...] = ()
     """Kinds of lives that can see it."""
+    scenes: str = ""
+    """The module of scenes that can."""
 
 
 MUTATIONS = (
@@ -176,6 +178,153 @@ MUTATIONS = (
         ("modbus", "echo"),
     ),
     Mutation(
+        "opens a breaker by one silence",
+        "dispatch/breakers.py",
+        "SILENT_TO_OPEN = 2\n",
+        "SILENT_TO_OPEN = 1\n",
+        scenes="test_patience",
+    ),
+    Mutation(
+        "opens a breaker by the third silence only",
+        "dispatch/breakers.py",
+        "SILENT_TO_OPEN = 2\n",
+        "SILENT_TO_OPEN = 3\n",
+        scenes="test_patience",
+    ),
+    Mutation(
+        "tries a silent unit as often as ever",
+        "dispatch/breakers.py",
+        "min(2 * self.interval, _LONGEST_INTERVAL)",
+        "min(self.interval, _LONGEST_INTERVAL)",
+        scenes="test_patience",
+    ),
+    Mutation(
+        "tries a silent unit ever more seldom",
+        "dispatch/breakers.py",
+        "_LONGEST_INTERVAL = 60.0\n",
+        "_LONGEST_INTERVAL = 70.0\n",
+        scenes="test_patience",
+    ),
+    Mutation(
+        "keeps a breaker open over a late response",
+        "dispatch/units.py",
+        "        self.breakers.lives(unit)\n        opens = self",
+        "        opens = self",
+        scenes="test_patience",
+    ),
+    Mutation(
+        "renews a connection for one timeout",
+        "dispatch/expiry.py",
+        "_TIMEOUTS_TO_RENEW = 2\n",
+        "_TIMEOUTS_TO_RENEW = 1\n",
+        scenes="test_patience",
+    ),
+    Mutation(
+        "renews a connection for the third timeout only",
+        "dispatch/expiry.py",
+        "_TIMEOUTS_TO_RENEW = 2\n",
+        "_TIMEOUTS_TO_RENEW = 3\n",
+        scenes="test_patience",
+    ),
+    Mutation(
+        "counts timeouts that had no fair chance",
+        "dispatch/units.py",
+        "        return took >= needed - 1e-6\n",
+        "        return took <= allowed\n",
+        scenes="test_patience",
+    ),
+    Mutation(
+        "has patience for more than half the timeout",
+        "dispatch/patience.py",
+        "        return exchange.sent + min(patience, self.timeout / 2)\n",
+        "        return exchange.sent + max(patience, self.timeout * 0.7)\n",
+        scenes="test_patience",
+    ),
+    Mutation(
+        "has no patience with what is fast",
+        "dispatch/patience.py",
+        "\nSHORTEST = 1.03\n",
+        "\nSHORTEST = 0.9\n",
+        scenes="test_patience",
+    ),
+    Mutation(
+        "forgets too soon what a device may be busy with",
+        "dispatch/line.py",
+        "_LONGEST_BUSY = 30.0\n",
+        "_LONGEST_BUSY = 3.0\n",
+        scenes="test_patience",
+    ),
+    Mutation(
+        "takes nothing for busy with what it was asked before",
+        "dispatch/line.py",
+        "        return any(other.asked.unit != unit for other in before)\n",
+        "        return bool(before and unit is before)\n",
+        scenes="test_patience",
+    ),
+    Mutation(
+        "looks no further behind what was turned down",
+        "dispatch/dispatcher.py",
+        "            if exchange is not None or not turned_down:\n",
+        "            if exchange is not None or turned_down is not queue:\n",
+        scenes="test_patience",
+    ),
+    Mutation(
+        "sends nothing where the timeout is shorter than a slow response",
+        "dispatch/connections.py",
+        "        return left < min(SLOW, self._units.timeout / 2) and",
+        "        return left < SLOW and",
+        scenes="test_patience",
+    ),
+    Mutation(
+        "asks a unit no more that was slower than half the timeout",
+        "dispatch/units.py",
+        "min(self.times.usual(unit), self.timeout / 2)",
+        "self.times.usual(unit)",
+        scenes="test_patience",
+    ),
+    Mutation(
+        "discards nothing",
+        "dispatch/connections.py",
+        "        if self._discards_first and not upstream.sent:\n",
+        "        if self._discards_first and upstream.sent:\n",
+        ("modbus",),
+    ),
+    Mutation(
+        "sends beside what it discards",
+        "dispatch/first_read.py",
+        "        self._carrier.alone = True\n",
+        "        self._carrier.alone = False\n",
+        ("modbus",),
+    ),
+    Mutation(
+        "leads others with what it discards",
+        "dispatch/first_read.py",
+        "        self._carrier.alone = False\n\n    @override\n    def failed",
+        "        self._carrier.alone = True\n\n    @override\n    def failed",
+        ("modbus",),
+    ),
+    Mutation(
+        "asks the periodic request too often",
+        "upstream/periodic.py",
+        "        self._due = now + settings.periodic_interval\n",
+        "        self._due = now + settings.periodic_interval / 2\n",
+        ("modbus",),
+    ),
+    Mutation(
+        "answers the periodic request out of the cache",
+        "upstream/periodic.py",
+        "submit(exchange, alone=True)",
+        "submit(exchange)",
+        ("modbus",),
+    ),
+    Mutation(
+        "forgets the periodic request over a pause that was called off",
+        "upstream/pool.py",
+        "        if self.willing:\n            self._timer.set(self._next_moment())",
+        "        if self._stopped:\n            self._timer.set(self._next_moment())",
+        ("lenient",),
+    ),
+    Mutation(
         "waits for the rest of exceptions of odd length",
         "protocols/modbus/matching.py",
         "            len(head) == MIN_FRAME\n            and head[7] & EXCEPTION_BIT != 0\n            and head[4:6]",
@@ -186,26 +335,41 @@ MUTATIONS = (
 
 
 def seen(mutation: Mutation) -> str:
-    """Live lives with a mutation; tell which one failed, and why; empty if none did."""
+    """Tell which scene or life failed with a mutation, and why; empty if none did."""
     with TemporaryDirectory() as folder:
         copy = Path(folder)
-        for part in ("custom_components", "tests", "docs"):
+        for part in ("custom_components", "tests", "docs", "script"):
             shutil.copytree(ROOT / part, copy / part)
+        shutil.copy(ROOT / "pyproject.toml", copy)
         path = copy / ENGINE / mutation.file
         path.write_text(path.read_text().replace(mutation.old, mutation.new, 1))
+        if mutation.scenes:
+            scenes = f"tests/simulation/{mutation.scenes}.py"
+            how = ("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", scenes)
+            played = _run(copy, *how)
+            if played.returncode:
+                failed = re.findall(
+                    r"^(?:FAILED|ERROR) (\S+)", played.stdout, re.MULTILINE
+                )
+                return failed[0].rpartition("::")[2] if failed else played.stdout[-80:]
         for kind in mutation.kinds:
             for seed in map(str, range(LIVES)):
                 life = ("-m", "tests.simulation", "1", seed, "--kind", kind)
-                lived = subprocess.run(  # noqa: S603 - our own program
-                    (sys.executable, *life),
-                    cwd=copy,
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                )
+                lived = _run(copy, *life)
                 if lived.returncode:
                     return f"{kind} {seed}: {_reason(lived.stdout)}"
     return ""
+
+
+def _run(folder: Path, *how: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a copy."""
+    return subprocess.run(  # noqa: S603 - our own program
+        (sys.executable, *how),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def _reason(told: str) -> str:

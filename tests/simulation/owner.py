@@ -34,6 +34,9 @@ class Owner:
         self.seconds = 3.0
         """Between two calls, on average."""
 
+    resets = True
+    """He begins to count anew at times."""
+
     def act(self) -> None:
         """Do something, and something else later."""
         world, rng, mux = self._world, self._rng, self._world.mux
@@ -54,7 +57,8 @@ class Owner:
             case 3 | 4:
                 self._begin(self._apply())
             case 5:
-                mux.reset_statistics()
+                if self.resets:
+                    mux.reset_statistics()
                 mux.trace()
             case _:
                 self._begin(self._request())

@@ -14,11 +14,11 @@ import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import DialIn, Health
 
-from .clients import HalfCloser, Leaver, SimulatedClient, SlowReader, Temper
 from .contract import contract
-from .dialects import Verdict
 from .network import Link
+from .questions import Violation
 from .stage import SERVICE, Hand, Stage, asks, at, excuse, sets, stage
+from .ways import WayWorld
 from .world import World
 
 PORT = 5502
@@ -289,14 +289,39 @@ class BadDevice:
                 self._later(self.rng.uniform(0.001, 0.02), line.say, frame)
 
     def _stranger(self) -> None:
+        stranger = Stranger()
         self.world.network.dial(
-            asyncio.Protocol(),
+            stranger,
             "127.0.0.1",
             PORT,
             source="192.168.1.99",
             prepare=lambda _: None,
-            refused=lambda: None,
+            refused=stranger.refused,
         )
+        self._later(1.0, stranger.must_be_gone)
+
+
+class Stranger(asyncio.Protocol):
+    """Dials as if it were the device."""
+
+    closed = False
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        raise Violation(f"a stranger was told {data!r}")
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+
+    def refused(self) -> None:
+        """Be told that nobody listens."""
+        self.closed = True
+
+    def must_be_gone(self) -> None:
+        """See that it was closed."""
+        if not self.closed:
+            raise Violation("a stranger was not closed")
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -306,23 +331,13 @@ def test_a_bad_device_that_dials_in(seed: int) -> None:
 
 def live(seed: int) -> None:
     """Let clients of all tempers live with it."""
-    with World(
+    with WayWorld(
         f"{seed}/dial in",
         host="",
         dial_in=DialIn(host="127.0.0.1", port=PORT, device=DEVICE),
         timeout=0.5,
-        share_reads=False,
-        writes_first=False,
     ) as world:
         world.start()
         device = BadDevice(world, world.rng("device"))
-        crowd = (SimulatedClient, SimulatedClient, Leaver, HalfCloser, SlowReader)
-        for number, kind in enumerate(crowd, 1):
-            depth = 8 if kind is SlowReader else 1
-            world.client(kind, number, Temper(depth=depth, think=(0.0, 0.05)))
-        world.run_for(200)
-        world.stop()
-        verdicts = world.watch.verdicts
-        assert verdicts[Verdict.WRONG] == 0
-        assert verdicts[Verdict.RIGHT] > 300
+        world.live(200)
         assert all(device.faults[fault] > 3 for fault in _FAULTS)

@@ -23,10 +23,9 @@ from tests.solarman import (
     v5,
 )
 
-from .clients import HalfCloser, Leaver, SimulatedClient, SlowReader, Temper
 from .device import HOST, PORT
-from .dialects import Verdict
 from .network import Link, ProgramEndpoint
+from .ways import WayWorld
 from .world import World
 
 TIMEOUT = 0.6
@@ -195,33 +194,16 @@ def _without_time(acknowledgement: bytes) -> bytes:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_bad_stick_behind_the_engine(seed: int) -> None:
-    with World(
+    with WayWorld(
         f"{seed}/stick",
         framing="solarman",
         logger_serial=SERIAL,
         timeout=TIMEOUT,
         reconnect_backoff=0.1,
-        share_reads=False,
-        writes_first=False,
     ) as world:
         stick = Stick(world, world.rng("stick"))
         world.start()
-        crowd = (
-            SimulatedClient,
-            SimulatedClient,
-            SimulatedClient,
-            Leaver,
-            HalfCloser,
-            SlowReader,
-        )
-        for number, kind in enumerate(crowd, 1):
-            depth = 8 if kind is SlowReader else 1
-            world.client(kind, number, Temper(depth=depth, think=(0.0, 0.05)))
-        world.run_for(100)
-        world.stop()
-        verdicts = world.watch.verdicts
-        assert verdicts[Verdict.WRONG] == 0
-        assert verdicts[Verdict.RIGHT] > 300
+        world.live()
         assert min(stick.owed.values()) == 0 < stick.acknowledged
         assert all(stick.faults[fault] > 5 for fault in _FAULTS)
         snapshot = world.mux.snapshot()

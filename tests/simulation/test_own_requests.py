@@ -224,6 +224,21 @@ def test_it_is_not_asked_while_paused_nor_in_an_outage() -> None:
         assert again.at == at(probe.at + 0.5)
 
 
+@contract("again each time that `periodic_interval` has passed")
+def test_it_is_asked_in_time_after_a_pause_that_was_called_off() -> None:
+    with periodic(every=5, timeout=60) as scene:
+        client = scene.hand()
+        scene.puppet.script.extend((answers(), answers(3)))
+        scene.at(4, client.ask, asks(1))
+        scene.run_to(4.5)
+        pausing = scene.loop.create_task(scene.mux.pause())
+        scene.at(5.5, scene.mux.resume)
+        scene.run_to(12)
+        assert pausing.done()
+        assert moments(scene) == [at(0), at(4), at(5.5), at(10.5)]
+        assert len(scene.puppet.dials) == 1
+
+
 @contract(
     "That it fails or is answered by an exception is logged once, and once that it "
     "succeeds again."

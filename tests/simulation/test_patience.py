@@ -24,13 +24,14 @@ from .stage import (
     answers,
     asks,
     at,
+    excuse,
     hangs_up,
     resets,
     says_nothing,
     sets,
     stage,
 )
-from .test_contract import NO_ANSWER, answer
+from .test_contract import BUSY, NO_ANSWER, answer
 
 PATIENCE = 1.03
 TCP: dict[str, Any] = {}
@@ -905,3 +906,55 @@ def test_a_lost_trial_says_nothing_of_the_unit() -> None:
         assert living.heard == [(at(3.2), 1, answer(scene, asks(1)))]
         silent_units = scene.mux._dispatcher._units.breakers.units  # noqa: SLF001
         assert 1 not in silent_units
+
+
+# ---- with little time left ------------------------------------------------------
+
+
+def on_a_line(**settings: Any) -> Any:
+    """Have a device on a line, of which nothing but what a scene asks is asked."""
+    defaults: dict[str, Any] = {"framing": "rtu", "health_check_interval": 0}
+    return stage(**defaults | settings)
+
+
+@contract(
+    "never counted above half the timeout",
+    "with less than 0.25 s left either, or half the timeout if that is less",
+)
+def test_a_short_timeout_leaves_time_enough() -> None:
+    with on_a_line(timeout=0.3) as scene:
+        one, two = scene.hand(), scene.hand()
+        scene.at(1, one.ask, asks(1))
+        scene.at(1, two.ask, asks(2))
+        scene.run_to(2)
+        assert [asked.at for asked in scene.puppet.asked] == [at(1), at(1 + SERVICE)]
+        assert two.heard == [(at(1 + 2 * SERVICE), 1, answer(scene, asks(2)))]
+
+
+@contract("never counted above half the timeout")
+def test_a_unit_that_was_very_slow_is_asked_with_half_the_timeout_left() -> None:
+    with on_a_line(timeout=2) as scene:
+        one, two = scene.hand(), scene.hand()
+        scene.puppet.script.append(answers(1.5))
+        scene.at(1, one.ask, asks(1))
+        scene.at(1.8, two.ask, asks(2))
+        scene.run_to(5)
+        assert [asked.at for asked in scene.puppet.asked] == [at(1), at(2.5)]
+        assert two.heard == [(at(2.5 + SERVICE), 1, answer(scene, asks(2)))]
+
+
+@contract("nothing is sent, with RTU to its unit, until `quiet` after")
+def test_what_waits_behind_what_is_turned_down_goes_at_once() -> None:
+    with on_a_line(timeout=2, quiet=1, queue_size=1) as scene:
+        one, two = scene.hand(), scene.hand()
+        scene.puppet.script.append(says_nothing)
+        silent = asks(1, unit=2)
+        scene.at(1, one.ask, silent)
+        # There is room for the first of these, whose time ends while its unit is held.
+        scene.at(1.5, two.ask, silent, asks(2))
+        scene.run_to(6)
+        assert [asked.at for asked in scene.puppet.asked] == [at(1), at(3)]
+        assert two.heard == [
+            (at(3), 1, excuse(silent, BUSY)),
+            (at(3 + SERVICE), 2, answer(scene, asks(2))),
+        ]

@@ -22,11 +22,12 @@ from custom_components.tcp_multiplexer.multiplexer.upstream.serial_upstream impo
 )
 from tests.engine.serial_line import acceptable, with_crc
 
-from .clients import HalfCloser, Leaver, SimulatedClient, SlowReader, Temper
 from .device import HOST, PORT
-from .dialects import Verdict
+from .faces import CarelessFace, Face
+from .manners import Habit
 from .network import Link, ProgramEndpoint, Refusal
 from .questions import Violation
+from .ways import WayWorld
 from .world import World
 
 TIMEOUT = 0.6
@@ -60,7 +61,10 @@ class SerialServer(asyncio.Protocol):
         if self.loop.time() < self._plugged_in_at:
             return Refusal.REFUSED
         self.links.append(link)
-        self.world.watch.upstream(link)
+        face: Face | None = None
+        if not self.echoes:  # (which seem to be the beginning of a response)
+            face = CarelessFace(self.world.dialect, Habit.SAYS_ZERO)
+        self.world.watch.upstream(link, face)
         end = link.dialled
         assert isinstance(end, ProgramEndpoint)
         watched, read = end.on_write, end.on_read
@@ -204,34 +208,17 @@ async def _open(port: SerialPort, protocol: asyncio.Protocol) -> None:
 
 def live(seed: str, *, echoes: bool = False, **settings: Any) -> None:
     """Let clients of all tempers live before a line in which everything goes wrong."""
-    with World(
+    with WayWorld(
         seed,
         framing="rtu",
         timeout=TIMEOUT,
         quiet=QUIET,
         reconnect_backoff=0.1,
-        share_reads=False,
-        writes_first=False,
         **settings,
     ) as world:
         line = SerialServer(world, world.rng("line"), echoes=echoes)
         world.start()
-        crowd = (
-            SimulatedClient,
-            SimulatedClient,
-            SimulatedClient,
-            Leaver,
-            HalfCloser,
-            SlowReader,
-        )
-        for number, kind in enumerate(crowd, 1):
-            depth = 8 if kind is SlowReader else 1
-            world.client(kind, number, Temper(depth=depth, think=(0.0, 0.05)))
-        world.run_for(100)
-        world.stop()
-        verdicts = world.watch.verdicts
-        assert verdicts[Verdict.WRONG] == 0
-        assert verdicts[Verdict.RIGHT] > 300
+        world.live()
         faults = (*_FAULTS, "spoiled echo") if echoes else _FAULTS
         assert all(line.faults[fault] > 5 for fault in faults)
         snapshot = world.mux.snapshot()

@@ -117,6 +117,7 @@ class World(AbstractContextManager["World"]):
             return mux
 
         self.mux = self.watch.mux = self.run(start())
+        self.watch.own.attach(self.mux)
         return self.mux
 
     def stop(self) -> None:

@@ -292,6 +292,8 @@ class UpstreamPool(Supply):
         self._closer.wake()
         self._keeps = not self._settings.connect_on_demand
         self._report_health()
+        if self.willing:
+            self._timer.set(self._next_moment())  # what was not done may be due
         self.connect()
 
     async def stop(self) -> None:
