@@ -106,7 +106,9 @@ class Draw:
             manners.poison = rng.choice((0, 0, 100))
             manners.silent = frozenset(rng.sample(UNITS, rng.choice((0, 1, 2))))
             manners.gateway = rng.choice(tuple(Gateway))
-            manners.holds = rng.choice((1.0, 3.0, 10.0))
+            # (Longer, and there is hardly a moment in which anybody is answered.)
+            most = 2 * timeout if len(manners.silent) < 2 else timeout
+            manners.holds = min(rng.choice((1.0, 3.0, 10.0)), most)
             if self._kind != "modbus":
                 # (What waits behind it must not come later either, see `late`;
                 # several units, or connections, may have been silent before it.)
