@@ -92,6 +92,7 @@ class Dispatcher(UpstreamOwner):
         self._queue = queue
         self._coalescer = coalescer
         self._cache = coalescer.cache
+        self._leaders = coalescer.leaders
         self._wider = coalescer.coverage.wider
         self._last_writes = coalescer.last_writes
         self._refresher = Refresher(self, queue, coalescer, settings.timeout)
@@ -170,7 +171,7 @@ class Dispatcher(UpstreamOwner):
             return
         key = request.share_key
         if key is not None:
-            leaders = self._coalescer.leaders
+            leaders = self._leaders
             wider = self._wider.get(key)
             if wider is None:
                 wider = self._coalescer.learn(exchange)
@@ -220,7 +221,7 @@ class Dispatcher(UpstreamOwner):
             self._timer.cover(exchange.deadline)
         self._queue.put(exchange)
         if key is not None:
-            self._coalescer.leaders[key] = exchange
+            self._leaders[key] = exchange
 
     # ---- it is sent -------------------------------------------------------------
 
@@ -320,11 +321,12 @@ class Dispatcher(UpstreamOwner):
         )
         if careful:
             self.watch_answer(upstream, exchange, now)
-        if request.share_key is not None:
-            coalescer = self._coalescer
+        key = request.share_key
+        if key is not None:
             if self._cache.ttl and not self._protocol.is_exception(response):
-                coalescer.answered(exchange, response, now)
-            coalescer.retire(exchange)
+                self._coalescer.answered(exchange, response, now)
+            if self._leaders.get(key) is exchange:
+                del self._leaders[key]  # nobody may join it any more
         elif request.writes is not None:
             self._written(upstream, exchange, response, now)
         if requester.counted:
