@@ -75,7 +75,9 @@ class OwnRequests:
             raise Violation(f"{self._open} has not ended, and is asked again")
         if now < self._earliest - _TINY:
             raise Violation(f"the periodic request is due at {self._earliest}")
-        if mux is None or mux.paused or not watch.upstreams():
+        # (That a connection is lost is learned a moment later.)
+        there = mux is not None and (watch.upstreams() or mux.snapshot().connections)
+        if mux is None or mux.paused or not there:
             raise Violation("the periodic request is asked, and nothing is open")
         self._due = self._earliest = now + self._every
         self.asked += 1
