@@ -599,8 +599,10 @@ class Watch:
                 self.last_writes.lost(self.loop.time() - self.slack)
             tid = int.from_bytes(heard[:2]) if len(heard) > 1 else -1
             for question in self._flying[link]:
-                # (On a line there are no identifiers; elsewhere none is 0.)
-                question.begun = tid == question.upstream_tid != 0 or (
+                # (On a line there are no identifiers; elsewhere none is 0. One that was
+                # taken for lost may wait to be asked again by now.)
+                lost = question.beside and self._is_overdue(question)
+                question.begun = (tid == question.upstream_tid != 0 and not lost) or (
                     self._by_unit and _has_begun(question.ask.body, self._said[link])
                 )
             # What was handed to the connection and not seen may be asked again.
