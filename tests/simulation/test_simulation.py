@@ -23,6 +23,8 @@ MODBUS_CANDIDATES = [Candidate(seed, "modbus") for seed in range(200)]
 OTHER_CANDIDATES = [Candidate(seed, OTHERS[seed % len(OTHERS)]) for seed in range(200)]
 MODBUS_LIVES = choose(MODBUS_CANDIDATES, 37)
 OTHER_LIVES = choose(OTHER_CANDIDATES, 33)
+FAILED_ONCE = [Candidate(222, "modbus")]
+"""Lives of which no scene is the like."""
 
 
 def check(report: Report) -> None:
@@ -34,7 +36,7 @@ def check(report: Report) -> None:
     assert min(report.faults.values()) >= FAULTS
 
 
-@pytest.mark.parametrize(("seed", "kind"), MODBUS_LIVES)
+@pytest.mark.parametrize(("seed", "kind"), [*MODBUS_LIVES, *FAILED_ONCE])
 def test_modbus(seed: int, kind: str) -> None:
     check(live(seed, kind))
 

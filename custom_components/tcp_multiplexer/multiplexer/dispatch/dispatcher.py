@@ -266,7 +266,7 @@ class Dispatcher(UpstreamOwner):
             failure = units.verdict(exchange, now)
             if failure is not None:
                 return failure
-            if upstream.on_trial and not exchange.request.retry_safe:
+            if upstream.on_trial and not _may_try(exchange):
                 return False
             return units.patience.may_go(
                 exchange.requester.upstream or upstream, exchange, now
@@ -466,6 +466,12 @@ class Dispatcher(UpstreamOwner):
 def _overtakes(exchange: Exchange, upstream: Upstream) -> bool:
     """Return whether a request was answered before one that was sent earlier."""
     return next(iter(upstream.in_flight.values())).sent < exchange.sent
+
+
+def _may_try(exchange: Exchange) -> bool:
+    """Return whether a request may be the first on a connection on trial."""
+    twice = exchange.attempts > 1 and not exchange.sent_once
+    return exchange.request.retry_safe and not twice
 
 
 def _may_resend(
