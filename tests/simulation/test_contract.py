@@ -1596,18 +1596,18 @@ def test_a_probe_goes_behind_all_requests_that_wait() -> None:
 def test_resumed_while_it_drains_it_sends_nothing_beside(max_in_flight: int) -> None:
     with stage(max_in_flight=max_in_flight) as scene:
         clients = [scene.hand() for _ in range(3)]
-        scene.puppet.script += [answers(2)]
+        scene.puppet.script += [answers(0.9)]
         scene.at(0, clients[0].ask, asks(0))
-        scene.run_to(1)
+        scene.run_to(0.5)
         pausing = scene.loop.create_task(scene.mux.pause())
-        scene.at(1.2, scene.mux.resume)
+        scene.at(0.6, scene.mux.resume)
         for number in (1, 2):
-            scene.at(1.3, clients[number].ask, asks(number))
+            scene.at(0.7, clients[number].ask, asks(number))
         scene.run_to(3)
         assert pausing.done()
         assert scene.puppet.ended == []
         assert [asked.at for asked in scene.puppet.asked] == (
-            [at(0), at(2), at(2.1)] if max_in_flight == 1 else [at(0), at(1.3), at(1.4)]
+            [at(0), at(0.9), at(1)] if max_in_flight == 1 else [at(0), at(0.7), at(0.8)]
         )
 
 
