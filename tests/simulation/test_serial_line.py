@@ -141,7 +141,7 @@ class SerialServer(asyncio.Protocol):
         frame = with_crc(self.world.dialect.execute(asked, self.loop.time()))
         match fault:
             case "late":
-                self._when_given_up(self.world.mux.snapshot().timeouts, frame)
+                self._when_given_up(asked, frame)
             case "lost":
                 pass
             case "split":
@@ -176,12 +176,12 @@ class SerialServer(asyncio.Protocol):
         if not acceptable(spoiled, asked):
             self.say(spoiled)
 
-    def _when_given_up(self, timeouts: int, frame: bytes) -> None:
+    def _when_given_up(self, asked: bytes, frame: bytes) -> None:
         """Answer when the engine has just ceased to wait."""
-        if self.world.mux.snapshot().timeouts > timeouts:
+        if all(exchange.asked.payload != asked for exchange in self._in_flight()):
             self._later(self.rng.uniform(0, QUIET * 0.9), self.say, frame)
         elif self.links:
-            self._later(0.005, self._when_given_up, timeouts, frame)
+            self._later(0.005, self._when_given_up, asked, frame)
 
 
 @pytest.mark.parametrize("seed", range(5))
