@@ -437,7 +437,8 @@ class Watch:
         if self._hold is None or last is not question:
             return
         if verdict is not Verdict.GATEWAY:
-            del self._line_sent[unit]
+            if not question.alike:  # else it may have been asked again for another
+                del self._line_sent[unit]
         elif (
             self.dialect.gave_up(body)
             # (A gateway may have said so itself.)
