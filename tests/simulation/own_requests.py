@@ -49,6 +49,7 @@ class OwnRequests:
         self._every = settings.periodic_interval
         self._ask = PERIODIC.get(settings.periodic_request, PERIODIC[""])
         self._discards = settings.discard_first_read
+        self._on_port = settings.serial is not None
         self._due = self._earliest = 0.0
         self._open: Question | None = None
         self.asked = 0
@@ -144,7 +145,8 @@ class OwnRequests:
         if any(_is_discarded(e) and e.asked.payload == body for e in found):
             self._firsts[link] = now
             self.discarded += 1
-        elif mux is not None and upstream is not None:
+        elif mux is not None and upstream is not None and not self._on_port:
+            # (At a port it may end before the line is silent and the adapter known.)
             # believed: that connections serve one request, and that rules forbid all
             connections = mux._connections  # noqa: SLF001
             if not connections._habit.known and connections.probe() is not None:  # noqa: SLF001
