@@ -161,16 +161,19 @@ class ClientEntity(Entity):
         """Follow the client, beginning with the present value."""
         await super().async_added_to_hass()
         self.async_on_remove(self._clients.async_add_listener(self._async_looked))
-        if (status := self._clients.status(self._client_id)) is not None:
-            self._take(status)
+        self._look()
 
     @callback
     def _async_looked(self) -> None:
         """Write the state if the value has changed."""
-        # Of one that was removed, the entity goes a moment later.
-        status = self._clients.status(self._client_id)
-        if status is not None and self._take(status):
+        if self._look():
             self.async_write_ha_state()
+
+    def _look(self) -> bool:
+        """Take over the present value; return whether it is another."""
+        # Of a client that was removed, the entity goes a moment later.
+        status = self._clients.status(self._client_id)
+        return status is not None and self._take(status)
 
     @abstractmethod
     def _take(self, status: ClientStatus) -> bool:

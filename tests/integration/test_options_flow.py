@@ -184,7 +184,7 @@ async def test_rules_for_writes_are_a_list(
             "registers": "100-0x6e",
         },
         {"action": "allow", "clients": ["Home Assistant"], "registers": "7"},
-        {"action": "acknowledge", "clients": [], "units": "", "registers": ""},
+        {"action": "acknowledge", "clients": [" "], "units": "", "registers": ""},
     ]
     page = await dialog.send(write_rules=rows)
     assert page["type"] is CREATE_ENTRY
