@@ -1037,6 +1037,21 @@ async def test_pause_and_refusals_are_told(
     assert replace(refused, count=4) in events
 
 
+async def test_at_rest_no_error_of_the_past_is_told(
+    device: Device, multiplex: Multiplex, connect: Connect
+) -> None:
+    """Neither when it is stopped nor when it is paused."""
+    for rest in (Health.IDLE, Health.PAUSED):
+        multiplexer = await multiplex(timeout=0.2)
+        client = await connect(multiplexer)
+        device.script.append(ignore)
+        await client.ask(read())
+        events: list[Event] = []
+        multiplexer.subscribe(events.append)
+        await (multiplexer.pause() if rest is Health.PAUSED else multiplexer.stop())
+        assert Event(EventType.HEALTH_CHANGED, reason=rest) in events
+
+
 async def test_listener_s_fault_does_not_stop_the_traffic(
     device: Device, multiplex: Multiplex, connect: Connect
 ) -> None:

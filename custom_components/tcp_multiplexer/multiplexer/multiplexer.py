@@ -288,7 +288,7 @@ class Multiplexer:
         traffic = statistics.gone.including(self._listener.clients)
         return Snapshot(
             health=health,
-            health_reason=pool.health.reason if health.value in _UNWELL else None,
+            health_reason=pool.reason,
             connections=len(opened),
             connected_since=min(opened) + clock if opened else None,
             last_response=None if last is None else last + clock,
@@ -363,16 +363,14 @@ class Multiplexer:
 
     def pcap(self, records: Iterable[TraceRecord]) -> bytes:
         """Return exchanges as a packet capture, for Wireshark."""
-        device = (self._settings.host, self._settings.port)
+        port = self._protocol.capture_port or self._settings.port
+        device = (self._settings.host, port)
         return to_pcap(records, device, self._protocol.on_wire)
 
     @property
     def _clock(self) -> float:
         """Seconds to add to loop time for the time of day."""
         return time.time() - self._loop.time()
-
-
-_UNWELL = frozenset(("degraded", "unreachable"))
 
 
 class _Host(Requester):

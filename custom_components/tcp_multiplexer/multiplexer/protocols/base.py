@@ -311,6 +311,10 @@ class Protocol[ResponseT](ABC):
     """The two bytes of a payload, unit and function, by which requests are counted.
     None: they are only counted in total."""
 
+    capture_port: int | None = None
+    """The device's port in captures, by which readers know the protocol; None: its
+    own."""
+
     @classmethod
     def check(cls, options: ProtocolOptions) -> None:
         """Check that the settings are compatible with each other.
