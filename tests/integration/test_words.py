@@ -17,6 +17,7 @@ from homeassistant.data_entry_flow import section
 from homeassistant.helpers import device_registry as dr, entity_registry as er
 from homeassistant.helpers.selector import SelectSelector
 from homeassistant.setup import async_setup_component
+from homeassistant.util.yaml import load_yaml_dict
 import pytest
 from pytest_homeassistant_custom_component.common import (
     MockConfigEntry,
@@ -47,7 +48,7 @@ from custom_components.tcp_multiplexer.multiplexer import (
 from custom_components.tcp_multiplexer.multiplexer.observe.snapshot import TraceOutcome
 
 from .dialogs import Dialog
-from .words import LANGUAGES, words_in
+from .words import LANGUAGES, TRANSLATIONS, words_in
 
 SHOWN_ELSEWHERE = {
     "framing": "upstream",
@@ -165,6 +166,15 @@ async def test_every_setting_has_its_place_in_a_form(hass: HomeAssistant) -> Non
     assert shown.keys() >= set(SHOWN_ELSEWHERE.values())
 
 
+def choices_of_actions() -> Iterator[tuple[str, set[str]]]:
+    """Give the choices in the fields of actions, by the names of their words."""
+    actions = load_yaml_dict(str(TRANSLATIONS.parent / "services.yaml"))
+    for action in actions.values():
+        for field in action["fields"].values():
+            if (select := field["selector"].get("select")) is not None:
+                yield select["translation_key"], set(select["options"])
+
+
 async def test_every_choice_has_words(hass: HomeAssistant) -> None:
     shown = await shown_fields(hass)
     choices = {
@@ -172,6 +182,8 @@ async def test_every_choice_has_words(hass: HomeAssistant) -> None:
         for selector in shown.values()
         if isinstance(selector, SelectSelector) and "translation_key" in selector.config
     }
+    for name, choice in choices_of_actions():
+        choices[name] = choices.get(name, set()) | choice
     for language in LANGUAGES:
         options = {
             name: words["options"].keys()
