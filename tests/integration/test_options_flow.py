@@ -143,13 +143,34 @@ async def test_modbus_in_depth(hass: HomeAssistant, device: ModbusDevice) -> Non
     assert shown["unit_map"] == "2=10"
 
 
+async def test_pasted_forms_of_numbers_are_understood(
+    hass: HomeAssistant, entry: MockConfigEntry
+) -> None:
+    dialog = await open_options(hass, entry)
+    await dialog.send(
+        allowed_functions="3-6, 0x10",
+        allowed_units="1 - 5",
+        unit_map="1:10, 2 = 11",
+    )
+    assert entry.options["allowed_functions"] == [3, 4, 5, 6, 16]
+    assert entry.options["allowed_units"] == [1, 2, 3, 4, 5]
+    assert entry.options["unit_map"] == [[1, 10], [2, 11]]
+    shown = (await open_options(hass, entry)).values
+    assert shown["allowed_functions"] == "3-6, 16"
+    assert shown["allowed_units"] == "1-5"
+    assert shown["unit_map"] == "1=10, 2=11"
+
+
 @pytest.mark.parametrize(
     ("field", "typed"),
     [
         ("allowed_functions", "three"),
         ("allowed_functions", "256"),
-        ("allowed_units", "1-5"),
+        ("allowed_units", "5-1"),
+        ("allowed_units", "-5"),
+        ("allowed_units", "0-99999"),
         ("unit_map", "1=2=3"),
+        ("unit_map", "1:2=3"),
         ("unit_map", "1=2, 1=3"),
         ("unit_map", "1=300"),
         ("periodic_request", "unit=1"),

@@ -38,6 +38,7 @@ from custom_components.tcp_multiplexer.local_sockets import ListenProblem
 from custom_components.tcp_multiplexer.multiplexer import (
     PROFILES,
     PROTOCOLS,
+    ROWS,
     ClientRefusal,
     CloseReason,
     EventType,
@@ -191,6 +192,24 @@ async def test_every_choice_has_words(hass: HomeAssistant) -> None:
             if "options" in words
         }
         assert options == choices
+
+
+DISCONNECTS = {
+    "de": "Eine Änderung trennt alle Clients kurz.",
+    "en": "Changing this disconnects all clients briefly.",
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_options_that_disconnect_clients_say_so(language: str) -> None:
+    page = words_in(language)["options"]["step"]["preferences"]
+    said = {
+        field: DISCONNECTS[language] in text
+        for part in page["sections"].values()
+        for field, text in part["data_description"].items()
+        if field in ROWS
+    }
+    assert said == {field: not ROWS[field].live for field in said}
 
 
 async def test_whatever_a_profile_sets_can_be_changed(hass: HomeAssistant) -> None:

@@ -68,9 +68,11 @@ from ..multiplexer import (
     Section,
     SerialLine,
     Settings,
+    numbers_from,
+    numbers_to_text,
+    pairs_from,
     protocols_with,
 )
-from .numbers import numbers_from, numbers_to_text
 from .write_rules import (
     WRITE_RULES,
     RowError,
@@ -269,23 +271,12 @@ def _any_networks(texts: list[str]) -> list[str]:
     return [str(ip_network(text.strip(), strict=False)) for text in texts or ()]
 
 
-def _pairs(text: str) -> list[list[int]]:
-    """Parse "1=10, 2=11"."""
-    pairs = [
-        [int(number, 0) for number in part.split("=")]
-        for part in text.replace(",", " ").split()
-    ]
-    if any(len(pair) != 2 for pair in pairs):
-        raise ValueError(text)
-    return pairs
-
-
 _STORED_BY_TYPE: Final[dict[Any, Callable[[Any], Any]]] = {
     str: str.strip,
     bytes: lambda text: bytes.fromhex(text).hex(),
     _NETWORKS: _any_networks,
     _NUMBERS: numbers_from,
-    _PAIRS: _pairs,
+    _PAIRS: lambda text: [list(pair) for pair in pairs_from(text)],
 }
 _TO_STORE: Final[dict[str, Callable[[Any], Any]]] = {
     **{

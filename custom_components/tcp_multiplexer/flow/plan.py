@@ -46,6 +46,7 @@ from ..multiplexer import (
     Settings,
     SettingsError,
     make_protocol,
+    place_in,
 )
 from ..shared_connection import async_name_in_use
 from .certificates import Uploads
@@ -210,10 +211,12 @@ def _place(typed: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     if upstream in {UPSTREAM_DIAL_IN, UPSTREAM_DIAL_IN_RTU}:
         return dial_in
     try:
-        host, port = parse_endpoint(typed.get(CONF_HOST, ""))
+        host, port = parse_endpoint(place_in(typed.get(CONF_HOST, "")))
     except ValueError:
         raise FieldError(CONF_HOST, "invalid_host") from None
-    usual = _USUAL_PORTS.get(upstream, DEFAULTS[CONF_PORT])
+    usual = _USUAL_PORTS.get(upstream) or (
+        PROTOCOLS[typed[CONF_PROTOCOL]].usual_port or DEFAULTS[CONF_PORT]
+    )
     place = {CONF_HOST: host, CONF_PORT: port or typed.get(CONF_PORT, usual)}
     if serial := typed.get(CONF_LOGGER_SERIAL):
         place[CONF_LOGGER_SERIAL] = serial

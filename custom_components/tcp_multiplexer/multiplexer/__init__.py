@@ -44,6 +44,7 @@ from .settings import (
     make_protocol,
 )
 from .tls import TlsError, TlsListener, TlsUpstream
+from .typed import numbers_from, numbers_to_text, pairs_from, place_in, range_from
 
 __all__ = [  # noqa: RUF022 - grouped by what they are for
     "__version__",
@@ -76,6 +77,12 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "find_logger_serial",
     "PROFILES",
     "PROTOCOLS",
+    # What people type in forms
+    "numbers_from",
+    "numbers_to_text",
+    "pairs_from",
+    "place_in",
+    "range_from",
     # What it reports
     "ClientRefusal",
     "Event",

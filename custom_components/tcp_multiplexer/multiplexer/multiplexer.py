@@ -136,7 +136,9 @@ class Multiplexer:
                 self._learned,
                 self._memory,
             )
-        return NetworkRoute(settings, self._protocol, self._limits, self._memory)
+        return NetworkRoute(
+            lambda: self._settings, self._protocol, self._limits, self._memory
+        )
 
     def _learned(self, address: str) -> None:
         """Take over the address of a device that dials in."""
@@ -265,7 +267,8 @@ class Multiplexer:
         }
         if not all(field in ROWS and ROWS[field].live for field in changed):
             return False
-        self._settings = settings
+        self._settings = self._protocol.options = settings
+        self._dispatcher.recorder.keep(settings.trace_size)
         self._listener.apply(settings)
         self._queue.size = settings.queue_size
         self._queue.writes_first = settings.writes_first
@@ -363,7 +366,7 @@ class Multiplexer:
 
     def pcap(self, records: Iterable[TraceRecord]) -> bytes:
         """Return exchanges as a packet capture, for Wireshark."""
-        port = self._protocol.capture_port or self._settings.port
+        port = self._protocol.usual_port or self._settings.port
         device = (self._settings.host, port)
         return to_pcap(records, device, self._protocol.on_wire)
 

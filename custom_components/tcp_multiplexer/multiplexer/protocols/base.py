@@ -166,6 +166,9 @@ class DownstreamCodec[ResponseT](ABC):
     def next_event(self) -> DownstreamEvent | None:
         """Return the next message, or None if more bytes are needed."""
 
+    def apply(self, options: ProtocolOptions) -> None:  # noqa: B027 - most need none
+        """Go on with changed options: those that may change while clients stay."""
+
     def fast_request(self, data: bytes) -> Request | None:  # noqa: ARG002
         """Return the request if `data` is exactly one, which is the usual case.
 
@@ -311,9 +314,9 @@ class Protocol[ResponseT](ABC):
     """The two bytes of a payload, unit and function, by which requests are counted.
     None: they are only counted in total."""
 
-    capture_port: int | None = None
-    """The device's port in captures, by which readers know the protocol; None: its
-    own."""
+    usual_port: int | None = None
+    """Where devices listen as a rule; None: there is no such port. Captures show them
+    there, so that readers know the protocol."""
 
     @classmethod
     def check(cls, options: ProtocolOptions) -> None:

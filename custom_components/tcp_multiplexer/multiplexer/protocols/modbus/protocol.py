@@ -119,7 +119,7 @@ class ModbusProtocol(Protocol[bytes]):
     read_while_held = 4096
     has_units = True
     counted_by = slice(2)
-    capture_port = 502
+    usual_port = 502
 
     @override
     @classmethod
