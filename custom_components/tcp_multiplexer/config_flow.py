@@ -64,6 +64,7 @@ from .flow.fields import (
     FieldError,
     protocol_field,
     tls_to_show,
+    to_store,
     worth_storing,
 )
 from .flow.forms import ADD, RECONFIGURE, Sections, show_form
@@ -92,6 +93,25 @@ IN_USE_HERE: Final = "in_use_here"
 def _as_stored(identity: Identity) -> dict[str, str]:
     """Return what a device reported about itself, as an entry stores it."""
     return {key: value for key, value in asdict(identity).items() if key != "unit"}
+
+
+def _with_identity(plan: Plan, typed: Mapping[str, Any]) -> Plan:
+    """Return a plan with what its user made of the device's answer.
+
+    Raises:
+        FieldError: something of that is invalid.
+
+    """
+    data = {**plan.data, CONF_PROFILE: typed[CONF_PROFILE]}
+    unit = worth_storing({_UNIT: to_store(_UNIT, typed[_UNIT])})
+    options = {k: v for k, v in plan.options.items() if k != _UNIT} | unit
+    return replace(
+        plan,
+        title=typed[CONF_NAME].strip() or plan.title,
+        data=data,
+        options=options,
+        settings=checked_settings(data, options),
+    )
 
 
 class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
@@ -149,11 +169,19 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
         """Ask for the serial number of the logger stick, and propose what it tells."""
+        error: FieldError | None = None
         if user_input is not None:
-            self._logger = user_input
-            return await self.async_step_try_again()
+            try:
+                to_store(CONF_LOGGER_SERIAL, user_input.get(CONF_LOGGER_SERIAL, 0))
+            except FieldError as err:
+                error = err
+            else:
+                self._logger = user_input
+                return await self.async_step_try_again()
+            serial = user_input[CONF_LOGGER_SERIAL]
+        else:
+            serial = await find_logger_serial(self._plan.settings.host)
         settings = self._plan.settings
-        serial = await find_logger_serial(settings.host)
         stored = self._entry.data if self._entry else {}
         if not serial and stored.get(CONF_HOST) == settings.host:
             serial = stored.get(CONF_LOGGER_SERIAL, 0)
@@ -162,7 +190,11 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         return self.async_show_form(
             step_id="logger",
             data_schema=vol.Schema({field: LOGGER_SERIAL}),
-            description_placeholders={"endpoint": settings.target},
+            errors={CONF_LOGGER_SERIAL: error.key} if error else None,
+            description_placeholders={
+                "endpoint": settings.target,
+                **(error.placeholders if error else {}),
+            },
         )
 
     async def async_step_change(
@@ -206,17 +238,14 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     ) -> ConfigFlowResult:
         """Propose what follows from what the device reported about itself."""
         plan, said = self._plan, self._result.identity
+        error: FieldError | None = None
         if user_input is not None:
-            plan.data[CONF_PROFILE] = user_input[CONF_PROFILE]
-            unit = worth_storing({_UNIT: user_input[_UNIT]})
-            options = {k: v for k, v in plan.options.items() if k != _UNIT} | unit
-            self._plan = replace(
-                plan,
-                title=user_input[CONF_NAME].strip() or plan.title,
-                options=options,
-                settings=checked_settings(plan.data, options),
-            )
-            return await self._async_finish_answered()
+            try:
+                self._plan = _with_identity(plan, user_input)
+            except FieldError as err:
+                error = err
+            else:
+                return await self._async_finish_answered()
         profile = plan.data[CONF_PROFILE]
         if profile == GENERIC and said and said.profile:
             profile = said.profile
@@ -233,10 +262,14 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         parts = (said.name, said.version, said.serial) if said and said.name else ()
         return self.async_show_form(
             step_id="identified",
-            data_schema=vol.Schema(fields),
+            data_schema=self.add_suggested_values_to_schema(
+                vol.Schema(fields), user_input
+            ),
+            errors={error.field: error.key} if error else None,
             description_placeholders={
                 "device": name,
                 "answer": ", ".join(filter(None, parts)) or name,
+                **(error.placeholders if error else {}),
             },
         )
 

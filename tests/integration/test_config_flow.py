@@ -229,11 +229,15 @@ async def test_the_suggested_port_is_free_and_not_another_entry_s(
 @pytest.mark.parametrize(
     ("typed", "place", "error"),
     [
-        ({"host": "http://192.0.2.1"}, "host", "invalid_host"),
+        ({"host": "rfc2217://192.0.2.1"}, "host", "invalid_host"),
         ({"host": "192.0.2.1:70000"}, "host", "invalid_host"),
         ({"host": "[192.0.2.1]:502"}, "host", "invalid_host"),
         ({"listen_host": "192.0.2.1"}, "access", "address_not_here"),
         ({"listen_host": "here"}, "access", "invalid_listen_host"),
+        ({"listen_host": "fe80::1"}, "access", "listen_host_needs_zone"),
+        ({"listen_port": 70000}, "listen_port", "number_out_of_range"),
+        ({"port": 0}, "port", "number_out_of_range"),
+        ({"timeout": 0}, "connection", "number_out_of_range"),
         ({"allowed_networks": ["home"]}, "access", "invalid_allowed_networks"),
         ({"allowed_networks": []}, "access", "invalid_allowed_networks"),
         ({"protocol": "echo", "max_in_flight": 2}, "pool", "invalid_max_in_flight"),
@@ -252,7 +256,8 @@ async def test_what_cannot_be_used_is_told_where_it_stands(
     page = await dialog.send(**right | typed)
     assert page["type"] is FORM
     assert page["errors"] == {place: error}
-    assert dialog.opened == [name for name in ("pool", "access") if name == place]
+    sections = ("connection", "pool", "access")
+    assert dialog.opened == [name for name in sections if name == place]
     # Nothing of what was typed is lost.
     assert dialog.values == before | right | typed
     page = await dialog.send(**{name: before[name] for name in typed} | right)
@@ -340,9 +345,14 @@ async def test_the_port_of_another_entry_at_another_address(
     assert page["type"] is CREATE_ENTRY
 
 
+@pytest.mark.parametrize("named", ["localhost", "0.0.0.0"])  # noqa: S104 - a device's
 @pytest.mark.parametrize("listen_host", [None, "127.0.0.1"])
 async def test_our_own_listener_is_no_device(
-    hass: HomeAssistant, dialog: Dialog, device: ModbusDevice, listen_host: str | None
+    hass: HomeAssistant,
+    dialog: Dialog,
+    device: ModbusDevice,
+    listen_host: str | None,
+    named: str,
 ) -> None:
     other = add_entry(
         hass,
@@ -353,7 +363,7 @@ async def test_our_own_listener_is_no_device(
     )
     assert await hass.config_entries.async_setup(other.entry_id)
     page = await dialog.send(
-        host="localhost", port=other.data[CONF_LISTEN_PORT], listen_port=free_port()
+        host=named, port=other.data[CONF_LISTEN_PORT], listen_port=free_port()
     )
     assert page["type"] is FORM
     assert page["errors"] == {"host": "own_listener"}

@@ -475,14 +475,39 @@ async def test_a_message_to_ask_as_health_check(
 
 
 @pytest.mark.parametrize(
-    "typed",
-    [{"timeout": 0}, {"unit_id": 256}, {"queue_size": 0}, {"max_lifetime": 604801}],
+    ("typed", "section", "said"),
+    [
+        ({"timeout": 0}, "connection", ("0", "0.1", "3600")),
+        ({"unit_id": 256}, "connection", ("256", "0", "255")),
+        ({"queue_size": 0}, "pool", ("0", "1", "100000")),
+        ({"max_lifetime": 604801}, "connection", ("604801", "0", "604800")),
+        ({"timeout": float("nan")}, "connection", ("nan", "0.1", "3600")),
+    ],
 )
 async def test_no_more_can_be_typed_than_the_engine_takes(
-    hass: HomeAssistant, device: ModbusDevice, typed: dict[str, Any]
+    hass: HomeAssistant,
+    device: ModbusDevice,
+    typed: dict[str, Any],
+    section: str,
+    said: tuple[str, str, str],
+) -> None:
+    """It is said in the user's language, where it was typed."""
+    entry = await running_entry(hass, device, "modbus")
+    dialog = await open_options(hass, entry)
+    page = await dialog.send(**typed)
+    assert page["errors"] == {section: "number_out_of_range"}
+    given = page["description_placeholders"]
+    assert (given["value"], given["low"], given["high"]) == said
+    [(field, value)] = typed.items()
+    assert repr(float(dialog.values[field])) == repr(float(value))
+    right = getattr(entry.runtime_data.multiplexer.settings, field)
+    assert (await dialog.send(**{field: right}))["type"] is CREATE_ENTRY
+
+
+async def test_what_is_no_number_is_refused(
+    hass: HomeAssistant, device: ModbusDevice
 ) -> None:
     entry = await running_entry(hass, device, "modbus")
     dialog = await open_options(hass, entry)
     with pytest.raises(InvalidData):
-        await dialog.send(**typed)
-    assert (await dialog.send())["type"] is CREATE_ENTRY
+        await dialog.send(timeout="soon")

@@ -557,13 +557,13 @@ async def fetch(
     hass: HomeAssistant, hass_client_no_auth: ClientSessionGenerator
 ) -> Fetch:
     """Return what follows a link as a browser does: with no right of its own."""
-    client = await hass_client_no_auth()
     hass.config.internal_url = "http://192.0.2.7:8123"
 
     async def fetch(link: str) -> tuple[int, bytes, Mapping[str, str]]:
         base = "http://192.0.2.7:8123"
         assert link.startswith(f"{base}/api/{DOMAIN}/capture/")
         path = link.removeprefix(base)
+        client = await hass_client_no_auth()
         async with client.head(path) as response:  # what previews links
             assert response.status == 405
         async with client.get(path) as response:

@@ -50,7 +50,7 @@ from ..multiplexer import (
 )
 from ..shared_connection import async_name_in_use
 from .certificates import Uploads
-from .fields import DEFAULTS, TLS, FieldError, worth_storing
+from .fields import DEFAULTS, TLS, FieldError, to_store, worth_storing
 from .forms import DIAL_IN, SERIAL_LINE, UPSTREAM_TLS, Sections
 from .local_ports import ListenAddress
 
@@ -170,7 +170,7 @@ async def async_plan(
         CONF_PROTOCOL: typed[CONF_PROTOCOL],
         **_place(typed, values),
         CONF_LISTEN_HOST: values.pop(CONF_LISTEN_HOST),
-        CONF_LISTEN_PORT: typed[CONF_LISTEN_PORT],
+        CONF_LISTEN_PORT: to_store(CONF_LISTEN_PORT, typed[CONF_LISTEN_PORT]),
         CONF_PROFILE: typed[CONF_PROFILE],
         CONF_UPSTREAM: typed[CONF_UPSTREAM],
     }
@@ -217,7 +217,8 @@ def _place(typed: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     usual = _USUAL_PORTS.get(upstream) or (
         PROTOCOLS[typed[CONF_PROTOCOL]].usual_port or DEFAULTS[CONF_PORT]
     )
-    place = {CONF_HOST: host, CONF_PORT: port or typed.get(CONF_PORT, usual)}
+    port = port or to_store(CONF_PORT, typed.get(CONF_PORT, usual))
+    place = {CONF_HOST: host, CONF_PORT: port}
     if serial := typed.get(CONF_LOGGER_SERIAL):
         place[CONF_LOGGER_SERIAL] = serial
     return place

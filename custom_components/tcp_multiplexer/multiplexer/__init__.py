@@ -44,7 +44,14 @@ from .settings import (
     make_protocol,
 )
 from .tls import TlsError, TlsListener, TlsUpstream
-from .typed import numbers_from, numbers_to_text, pairs_from, place_in, range_from
+from .typed import (
+    numbers_from,
+    numbers_to_text,
+    pairs_from,
+    place_in,
+    range_from,
+    server_name_from,
+)
 
 __all__ = [  # noqa: RUF022 - grouped by what they are for
     "__version__",
@@ -83,6 +90,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "pairs_from",
     "place_in",
     "range_from",
+    "server_name_from",
     # What it reports
     "ClientRefusal",
     "Event",

@@ -5,6 +5,8 @@ cannot read.
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
+from ipaddress import ip_address
 import re
 
 _MOST = 0x10000
@@ -13,6 +15,7 @@ _URL = re.compile(
     r"(?:https?|tcp|modbus(?:[+-]?tcp)?)://(?:[^/?#@]*@)?([^/?#@]*)(?:[/?#].*)?",
     re.IGNORECASE,
 )
+_NAME = re.compile(r"(?!.{254})[\w-]{1,63}(\.[\w-]{1,63})*\.?", re.ASCII)
 
 
 def place_in(text: str) -> str:
@@ -20,6 +23,19 @@ def place_in(text: str) -> str:
     text = text.strip().removesuffix("/")
     match = _URL.fullmatch(text)
     return match[1] if match else text
+
+
+def server_name_from(text: str) -> str:
+    """Return the name that a certificate must have: a host's, or an address; or none.
+
+    A label has at most 63 characters, none is empty (RFC 1035, 2.3.4).
+    """
+    text = text.strip()
+    with suppress(ValueError):
+        return str(ip_address(text))
+    if text and not _NAME.fullmatch(text.encode("idna").decode()):
+        raise ValueError(text)
+    return text
 
 
 def range_from(text: str) -> tuple[int, int]:

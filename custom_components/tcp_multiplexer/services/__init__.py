@@ -33,7 +33,7 @@ from .calls import (
     async_require_admin,
     invalid,
 )
-from .captures import async_offer, async_setup_captures
+from .captures import async_offer
 from .registers import (
     ATTR_ADDRESS,
     ATTR_UNIT_ID,
@@ -81,7 +81,6 @@ _SEND_REQUEST_SCHEMA: Final = SCHEMA.extend(
 @callback
 def async_setup_services(hass: HomeAssistant) -> None:
     """Register the actions, once for all entries."""
-    async_setup_captures(hass)
     hass.services.async_register(
         DOMAIN, "reconnect", _async_reconnect, schema=_RECONNECT_SCHEMA
     )

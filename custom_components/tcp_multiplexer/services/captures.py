@@ -46,10 +46,12 @@ _OFFERS: Final[HassKey[dict[str, _Offer]]] = HassKey(f"{DOMAIN}_captures")
 
 
 @callback
-def async_setup_captures(hass: HomeAssistant) -> None:
-    """Serve captures."""
-    hass.data[_OFFERS] = {}
-    hass.http.register_view(CaptureView())
+def _async_offers(hass: HomeAssistant) -> dict[str, _Offer]:
+    """Return what is offered; from the first time on, it is served."""
+    if (offers := hass.data.get(_OFFERS)) is None:
+        offers = hass.data[_OFFERS] = {}
+        hass.http.register_view(CaptureView())
+    return offers
 
 
 class CaptureView(HomeAssistantView):
@@ -85,7 +87,7 @@ async def async_offer(
 
     """
     base = _own_url(hass)
-    offers = hass.data[_OFFERS]
+    offers = _async_offers(hass)
     for token, offer in tuple(offers.items()):
         if offer.entry_id == entry.entry_id:
             _async_take(hass, token)
@@ -121,7 +123,7 @@ def _notification_id(entry_id: str) -> str:
 @callback
 def _async_take(hass: HomeAssistant, token: str) -> _Offer | None:
     """Return what is offered at a link, and end that; None: nothing is."""
-    if (offer := hass.data[_OFFERS].pop(token, None)) is not None:
+    if (offer := _async_offers(hass).pop(token, None)) is not None:
         offer.forget()
         persistent_notification.async_dismiss(hass, _notification_id(offer.entry_id))
     return offer
