@@ -32,6 +32,7 @@ from custom_components.tcp_multiplexer.const import (
     CONF_UPSTREAM,
     DOMAIN,
 )
+from custom_components.tcp_multiplexer.coordinator import TcpMultiplexerCoordinator
 from custom_components.tcp_multiplexer.local_sockets import try_listen
 from tests.waiting import until
 from tests.wire import read, values
@@ -706,6 +707,90 @@ async def test_the_same_device_under_another_name(
     assert running.data[CONF_PAUSED] is False
     assert running.options == {"timeout": 0.5}
     await assert_serves(running.data[CONF_LISTEN_PORT])
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
+async def test_another_device_is_tried_while_the_old_one_is_served(
+    hass: HomeAssistant,
+    running: MockConfigEntry,
+    device: ModbusDevice,
+    states: list[ConfigEntryState],
+    address: str,
+) -> None:
+    other = ModbusDevice()
+    await other.start(address)
+    other.delay = 0.05
+    async with ModbusClient(running.data[CONF_LISTEN_PORT]) as client:
+        dialog = await reconfigure(hass, running)
+        trial = asyncio.ensure_future(dialog.send(host=address, port=other.port))
+        await until(lambda: other.requests)
+        assert await client.ask(read(7)) == values(7)
+        assert states == []
+        await trial
+    assert_success(dialog)
+    await hass.async_block_till_done()
+    await until(lambda: other.connection)
+    await assert_serves(running.data[CONF_LISTEN_PORT])
+    assert running.data[CONF_HOST] == address
+    assert await hass.config_entries.async_unload(running.entry_id)
+    await other.stop()
+
+
+async def test_another_device_that_does_not_answer_disturbs_nobody(
+    hass: HomeAssistant, running: MockConfigEntry, states: list[ConfigEntryState]
+) -> None:
+    async with ModbusClient(running.data[CONF_LISTEN_PORT]) as client:
+        dialog = await reconfigure(hass, running)
+        page = await dialog.send(host="127.0.0.2", port=free_port())
+        assert page["step_id"] == "refused"
+        assert states == []
+        assert await client.ask(read()) == values()
+
+
+async def test_another_port_of_a_device_with_one_slot(
+    hass: HomeAssistant,
+    running: MockConfigEntry,
+    device: ModbusDevice,
+    states: list[ConfigEntryState],
+) -> None:
+    """It is asked again once the slot is free."""
+    async with device.also() as port:
+        dialog = await reconfigure(hass, running)
+        await dialog.send(port=port)
+        assert_success(dialog)
+        await hass.async_block_till_done()
+        assert states.count(ConfigEntryState.NOT_LOADED) == 1
+        await until(lambda: device.connection)
+        await assert_serves(running.data[CONF_LISTEN_PORT])
+        assert await hass.config_entries.async_unload(running.entry_id)
+
+
+async def test_what_is_being_set_up_is_waited_for(
+    hass: HomeAssistant, running: MockConfigEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of options may have caused that a moment ago; its port is ours."""
+    listens, go_on = asyncio.Event(), asyncio.Event()
+    start = TcpMultiplexerCoordinator.async_start
+
+    async def start_slowly(coordinator: TcpMultiplexerCoordinator) -> None:
+        await start(coordinator)
+        listens.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(TcpMultiplexerCoordinator, "async_start", start_slowly)
+    dialog = await reconfigure(hass, running)
+    port = running.data[CONF_LISTEN_PORT]
+    hass.config_entries.async_schedule_reload(running.entry_id)
+    async with asyncio.timeout(5):
+        await listens.wait()
+    sending = asyncio.ensure_future(dialog.send())
+    done, _ = await asyncio.wait((sending,), timeout=0.2)
+    go_on.set()
+    assert not done
+    await sending
+    assert_success(dialog)
+    await hass.async_block_till_done()
+    await assert_serves(port)
 
 
 async def test_another_local_port_needs_no_trial_of_the_device(

@@ -16,7 +16,7 @@ from homeassistant.const import (
     CONF_PORT,
     CONF_PROTOCOL,
 )
-from homeassistant.core import HomeAssistant, callback
+from homeassistant.core import HomeAssistant
 
 from ..addresses import parse_endpoint
 from ..const import (
@@ -50,6 +50,7 @@ from ..multiplexer import (
 )
 from ..shared_connection import async_name_in_use
 from .certificates import Uploads
+from .endpoint import Nearness, async_nearness
 from .fields import DEFAULTS, TLS, FieldError, to_store, worth_storing
 from .forms import DIAL_IN, SERIAL_LINE, UPSTREAM_TLS, Sections
 from .local_ports import ListenAddress
@@ -112,6 +113,8 @@ class ToTry:
     """Whether the local port is free."""
     release: bool
     """Whether the running entry holds what has to be tried."""
+    release_if_needed: bool
+    """Whether it may hold that: if the trial fails, it is tried without that entry."""
     ask: bool
     """Whether the running entry can be used to identify its device."""
 
@@ -195,7 +198,7 @@ async def async_plan(
         data=data,
         options=options,
         settings=settings,
-        to_try=_to_try(data, entry),
+        to_try=await _async_to_try(hass, data, entry),
     )
 
 
@@ -231,11 +234,16 @@ def _usual_title(settings: Settings) -> str:
     return settings.host or settings.target.rpartition("/")[2] or settings.target
 
 
-@callback
-def _to_try(data: dict[str, Any], entry: TcpMultiplexerConfigEntry | None) -> ToTry:
+async def _async_to_try(
+    hass: HomeAssistant, data: dict[str, Any], entry: TcpMultiplexerConfigEntry | None
+) -> ToTry:
     """Compare new data with the entry that is reconfigured."""
     if entry is None:
-        return ToTry(dial=True, bind=True, release=False, ask=False)
+        return ToTry(
+            dial=True, bind=True, release=False, release_if_needed=False, ask=False
+        )
+    async with entry.setup_lock:
+        pass  # what is being set up, or unloaded, holds its port for a moment yet
     running = entry.state is ConfigEntryState.LOADED
     before = _UNNAMED | entry.data
     changed = {
@@ -244,13 +252,16 @@ def _to_try(data: dict[str, Any], entry: TcpMultiplexerConfigEntry | None) -> To
     dial = not changed.isdisjoint(DEVICE)
     bind = not (running and changed.isdisjoint(_LISTENING))
     needs_own_port = bind and not (running and CONF_LISTEN_PORT in changed)
-    release = entry.state in _RELEASABLE and (dial or needs_own_port)
+    near = await async_nearness(hass, data, before) if dial else Nearness.APART
+    releasable = entry.state in _RELEASABLE
+    release = releasable and (near is Nearness.SAME or needs_own_port)
     can_identify = PROTOCOLS[data[CONF_PROTOCOL]].has_units
     return ToTry(
         dial=dial,
         bind=bind,
         release=release,
-        ask=running and can_identify and not release,
+        release_if_needed=releasable and not release and near is Nearness.SAME_HOST,
+        ask=running and can_identify and not (dial or release),
     )
 
 
