@@ -19,6 +19,7 @@ from typing import Any, Final, override
 
 from homeassistant.config_entries import (
     SOURCE_RECONFIGURE,
+    ConfigEntryState,
     ConfigFlow,
     ConfigFlowResult,
 )
@@ -55,11 +56,14 @@ from .entry_settings import GENERIC
 from .flow.certificates import Uploads
 from .flow.endpoint import is_taken
 from .flow.fields import (
+    CLIENT_RIGHTS,
+    CLIENTS_MAY,
     DEFAULTS,
     FIELDS,
     LOGGER_SERIAL,
     PORT,
     PROFILE,
+    READ_AND_WRITE,
     UPSTREAM,
     FieldError,
     protocol_field,
@@ -69,12 +73,17 @@ from .flow.fields import (
 )
 from .flow.forms import ADD, RECONFIGURE, Sections, show_form
 from .flow.identify import Identity
-from .flow.local_ports import async_free_port, async_other_entries
+from .flow.local_ports import (
+    async_free_port,
+    async_other_entries,
+    listen_addresses,
+)
 from .flow.options import TcpMultiplexerOptionsFlow
 from .flow.plan import DEVICE, Plan, async_plan, checked_settings
 from .flow.probe import DeviceError, DeviceProblem, ProbeResult
 from .flow.suggestions import async_host_selector, async_names_of_neighbours
 from .flow.trial import async_try
+from .local_sockets import ListenProblem, try_listen
 from .multiplexer import Framing, find_logger_serial
 
 _OTHER_CAUSES: Final = {
@@ -391,6 +400,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             stored = self._entry.data
             tls = tls_to_show(stored.get(CONF_TLS))
             values = stored | self._sections.to_show({**stored, **tls})
+            values[CONF_LISTEN_PORT] = await self._async_port_to_propose(self._entry)
         # Otherwise the frontend would select the first suggestion.
         nothing = {"suggested_value": ""}
         fields: dict[vol.Marker, Any] = {
@@ -410,10 +420,31 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             vol.Required(CONF_PROFILE, default=GENERIC): PROFILE,
             vol.Required(CONF_UPSTREAM, default=UPSTREAM_TCP): UPSTREAM,
         }
-        if not self._entry:
+        if self._entry:
+            step_id, hosts = "reconfigure", []
+        else:
+            step_id, hosts = "user", await async_hosts_for_clients(self.hass, None)
+            fields[vol.Required(CLIENTS_MAY, default=READ_AND_WRITE)] = CLIENT_RIGHTS
             fields[vol.Optional(CONF_NAME)] = TextSelector()
-        step_id = "reconfigure" if self._entry else "user"
-        return show_form(self, step_id, fields, self._sections, values, error)
+        return show_form(
+            self,
+            step_id,
+            fields,
+            self._sections,
+            values,
+            error,
+            hosts=", ".join(f"`{host}`" for host in hosts),
+        )
+
+    async def _async_port_to_propose(self, entry: TcpMultiplexerConfigEntry) -> int:
+        """Return the local port of an entry, or a free one if others have that."""
+        host, port = listen_addresses(entry)[0]
+        if (
+            entry.state is ConfigEntryState.SETUP_RETRY
+            and await try_listen(host, port) is ListenProblem.IN_USE
+        ):
+            return await async_free_port(self.hass, port + 1, host)
+        return port
 
     async def _async_abort_if_shared(self, plan: Plan) -> None:
         """Abort if another entry shares this device."""

@@ -24,6 +24,7 @@ from pytest_homeassistant_custom_component.common import (
     mock_integration,
 )
 
+from custom_components.tcp_multiplexer.addresses import async_hosts_for_clients
 from custom_components.tcp_multiplexer.const import (
     CONF_LISTEN_HOST,
     CONF_LISTEN_PORT,
@@ -35,7 +36,7 @@ from custom_components.tcp_multiplexer.const import (
 from custom_components.tcp_multiplexer.coordinator import TcpMultiplexerCoordinator
 from custom_components.tcp_multiplexer.local_sockets import try_listen
 from tests.waiting import until
-from tests.wire import read, values
+from tests.wire import exception, read, values, write
 
 from .dialogs import Dialog
 from .peers import ModbusClient, ModbusDevice
@@ -265,6 +266,32 @@ async def test_what_cannot_be_used_is_told_where_it_stands(
     assert page["type"] is CREATE_ENTRY
     assert page["title"] == "Roof"
     assert page["options"] == {"idle_timeout": 60}
+
+
+async def test_clients_may_only_read(
+    hass: HomeAssistant, dialog: Dialog, device: ModbusDevice
+) -> None:
+    hosts = await async_hosts_for_clients(hass, None)
+    shown = dialog.page["description_placeholders"]["hosts"]
+    assert all(f"`{host}`" in shown for host in hosts)
+    assert dialog.values["clients_may"] == "read_and_write"
+    typed = {"host": "127.0.0.1", "port": device.port, "listen_port": free_port()}
+    page = await dialog.send(**typed, clients_may="read_only")
+    assert page["type"] is CREATE_ENTRY
+    assert page["options"] == {"write_rules": [{"action": "deny"}]}
+    async with ModbusClient(page["data"][CONF_LISTEN_PORT]) as client:
+        assert await client.ask(read()) == values()
+        assert await client.ask(write(1, 2)) == exception(6, 1)
+
+
+async def test_only_modbus_tells_reading_and_writing_apart(
+    dialog: Dialog, device: ModbusDevice
+) -> None:
+    typed = {"host": "127.0.0.1", "port": device.port, "listen_port": free_port()}
+    page = await dialog.send(**typed, protocol="echo", clients_may="read_only")
+    assert page["errors"] == {"clients_may": "only_modbus_writes"}
+    page = await dialog.send(protocol="modbus")
+    assert page["type"] is CREATE_ENTRY
 
 
 async def test_a_port_in_use(dialog: Dialog, device: ModbusDevice, taken: int) -> None:
@@ -952,7 +979,8 @@ async def test_an_entry_whose_port_is_taken(
     assert not await hass.config_entries.async_setup(entry.entry_id)
     assert_state(entry, ConfigEntryState.SETUP_RETRY)
     dialog = await reconfigure(hass, entry)
-    page = await dialog.send()
+    assert dialog.values["listen_port"] > taken  # a free one is proposed
+    page = await dialog.send(listen_port=taken)
     assert page["type"] is FORM
     assert page["errors"] == {"listen_port": "port_in_use"}
     assert_state(entry, ConfigEntryState.SETUP_RETRY)

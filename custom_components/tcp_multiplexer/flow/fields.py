@@ -164,6 +164,12 @@ UPSTREAM: Final = _choice(
     UPSTREAM_HOME_ASSISTANT_SERIAL,
 )
 
+CLIENTS_MAY: Final = "clients_may"
+"""Whether clients may write; the rules for writes say it in detail."""
+READ_AND_WRITE: Final = "read_and_write"
+READ_ONLY: Final = "read_only"
+CLIENT_RIGHTS: Final = _choice(CLIENTS_MAY, READ_AND_WRITE, READ_ONLY)
+
 LOGGER_SERIAL: Final = whole(*(ROWS[CONF_LOGGER_SERIAL].bounds or (0, 0)))
 
 TLS: Final = "tls_upstream"

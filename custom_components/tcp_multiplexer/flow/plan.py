@@ -27,6 +27,7 @@ from ..const import (
     CONF_PROFILE,
     CONF_TLS,
     CONF_UPSTREAM,
+    CONF_WRITE_RULES,
     SERIAL_UPSTREAMS,
     SHARED_UPSTREAMS,
     UPSTREAM_DIAL_IN,
@@ -45,13 +46,23 @@ from ..multiplexer import (
     Framing,
     Settings,
     SettingsError,
+    WriteAction,
     make_protocol,
     place_in,
 )
 from ..shared_connection import async_name_in_use
 from .certificates import Uploads
 from .endpoint import Nearness, async_nearness
-from .fields import DEFAULTS, TLS, FieldError, to_store, worth_storing
+from .fields import (
+    CLIENTS_MAY,
+    DEFAULTS,
+    READ_ONLY,
+    TLS,
+    FieldError,
+    applies_to,
+    to_store,
+    worth_storing,
+)
 from .forms import DIAL_IN, SERIAL_LINE, UPSTREAM_TLS, Sections
 from .local_ports import ListenAddress
 
@@ -190,7 +201,7 @@ async def async_plan(
         if CONF_HOST not in data:
             raise FieldError(TLS, "tls_not_available")
         data[CONF_TLS] = tls
-    options = entry.options if entry else worth_storing(values)
+    options = entry.options if entry else worth_storing(values) | _rights(typed)
     settings = checked_settings(data, options)
     named = typed.get(CONF_NAME, "").strip()
     return Plan(
@@ -225,6 +236,20 @@ def _place(typed: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     if serial := typed.get(CONF_LOGGER_SERIAL):
         place[CONF_LOGGER_SERIAL] = serial
     return place
+
+
+def _rights(typed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rules for writes that follow from what clients may do.
+
+    Raises:
+        FieldError: the protocol does not tell reading and writing apart.
+
+    """
+    if typed[CLIENTS_MAY] != READ_ONLY:
+        return {}
+    if not applies_to(typed[CONF_PROTOCOL], CONF_WRITE_RULES):
+        raise FieldError(CLIENTS_MAY, "only_modbus_writes")
+    return {CONF_WRITE_RULES: [{"action": WriteAction.DENY.value}]}
 
 
 def _usual_title(settings: Settings) -> str:
