@@ -7,7 +7,8 @@ or the end. What is tried, and how a failure is reported, is the same for both.
 
 A running entry holds the device's only slot, and its port. So `reconfigure` unloads it
 while it tries, only if what it holds must be tried, and sets it up again before any
-page is shown: a dialog that is abandoned leaves a running multiplexer behind.
+page is shown: a dialog that is abandoned leaves a running multiplexer behind. If that
+takes longer than two seconds, it is shown what is being tried meanwhile.
 
 The pages are here; what they show, read and try is in `flow/`.
 """
@@ -80,7 +81,8 @@ from .flow.local_ports import (
 )
 from .flow.options import TcpMultiplexerOptionsFlow
 from .flow.plan import DEVICE, Plan, async_plan, checked_settings
-from .flow.probe import DeviceError, DeviceProblem, ProbeResult
+from .flow.probe import DeviceError, DeviceProblem, ProbeResult, Report
+from .flow.progress import Trial
 from .flow.suggestions import async_host_selector, async_names_of_neighbours
 from .flow.trial import async_try
 from .local_sockets import ListenProblem, try_listen
@@ -137,8 +139,12 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     """What follows from that."""
     _result = ProbeResult()
     """The device's answer."""
+    _proposes = False
+    """Whether it reported anything to choose from."""
     _failed: DeviceError
     """Why the device did not answer."""
+    _trial: Trial
+    """The last trial of a plan."""
     _uploads: Uploads | None = None
     """The files that were uploaded in this dialog."""
 
@@ -228,19 +234,62 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             await self._async_abort_if_shared(plan)
             if plan.settings.framing is Framing.SOLARMAN and self._logger is None:
                 return await self.async_step_logger()
-            async with async_try(self.hass, self._entry, plan) as result:
-                self._result = result
-                proposes = self._async_has_proposal()
-                if (said := result.identity) is not None and said.name:
-                    plan.data[CONF_IDENTITY] = _as_stored(said)
-                if proposes:
-                    return await self.async_step_identified()
-                return await self._async_finish_answered()
+        except FieldError as err:
+            return await self._async_show_form(err)
+        self._trial = Trial(self.hass, self._async_try)
+        await self._trial.async_wait()
+        if self._trial.task.done():
+            return await self.async_step_tried()
+        return await self.async_step_trying()
+
+    async def async_step_trying(
+        self, _: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Show what is being tried, until that has ended."""
+        if self._trial.task.done():
+            return self.async_show_progress_done(next_step_id="tried")
+        return self.async_show_progress(
+            step_id="trying",
+            progress_action=self._trial.stage,
+            progress_task=self._trial.async_watch(),
+            description_placeholders={
+                "endpoint": self._plan.settings.target,
+                "unit": str(self._plan.settings.unit_id),
+            },
+        )
+
+    async def _async_try(self, report: Report) -> None:
+        """Try the plan; an entry that had to give way is changed before it returns."""
+        plan, entry = self._plan, self._entry
+        async with async_try(self.hass, entry, plan, report) as self._result:
+            self._proposes = self._async_has_proposal()
+            if (said := self._result.identity) is not None and said.name:
+                plan.data[CONF_IDENTITY] = _as_stored(said)
+            if entry is not None and not self._proposes:
+                await self._async_abort_if_shared(plan)
+                self._async_update(entry)
+
+    async def async_step_tried(
+        self, _: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Show the page that follows from the trial."""
+        try:
+            self._trial.task.result()
         except FieldError as err:
             return await self._async_show_form(err)
         except DeviceError as err:
             self._failed = err
             return await self._async_step_no_answer()
+        if self._proposes:
+            return await self.async_step_identified()
+        return await self._async_finish_answered()
+
+    @callback
+    @override
+    def async_remove(self) -> None:
+        """End the trial of a dialog that is closed meanwhile."""
+        if (trial := getattr(self, "_trial", None)) is not None:
+            trial.task.cancel()
 
     async def async_step_identified(
         self, user_input: dict[str, Any] | None = None
@@ -361,13 +410,9 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             plan
         )  # another dialog may have added one meanwhile
         if (entry := self._entry) is not None:
-            # The identity that is stored may be another device's.
-            gone = {*DEVICE, CONF_IDENTITY} if plan.to_try.dial else {CONF_TLS}
-            kept = {key: value for key, value in entry.data.items() if key not in gone}
             # The update listener decides whether that needs a reload.
-            return self.async_update_and_abort(
-                entry, title=plan.title, data=kept | plan.data, options=plan.options
-            )
+            self._async_update(entry)
+            return self.async_update_and_abort(entry)
         listen_host, port = plan.settings.listen_host, plan.settings.listen_port
         hosts = await async_hosts_for_clients(self.hass, listen_host)
         if async_must_publish(self.hass):
@@ -387,6 +432,17 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
                     host_for_home_assistant(listen_host), port
                 ),
             },
+        )
+
+    @callback
+    def _async_update(self, entry: TcpMultiplexerConfigEntry) -> None:
+        """Store the plan in the entry that is reconfigured."""
+        plan = self._plan
+        # The identity that is stored may be another device's.
+        gone = {*DEVICE, CONF_IDENTITY} if plan.to_try.dial else {CONF_TLS}
+        kept = {key: value for key, value in entry.data.items() if key not in gone}
+        self.hass.config_entries.async_update_entry(
+            entry, title=plan.title, data=kept | plan.data, options=plan.options
         )
 
     # The form

@@ -14,7 +14,7 @@ from homeassistant.config_entries import (
 )
 from homeassistant.const import CONF_HOST, CONF_PORT, CONF_PROTOCOL
 from homeassistant.core import HomeAssistant
-from homeassistant.data_entry_flow import FlowResultType
+from homeassistant.data_entry_flow import FlowResultType, UnknownFlow
 from homeassistant.helpers import issue_registry as ir
 from homeassistant.helpers.selector import SelectSelector, TextSelector
 import pytest
@@ -34,6 +34,7 @@ from custom_components.tcp_multiplexer.const import (
     DOMAIN,
 )
 from custom_components.tcp_multiplexer.coordinator import TcpMultiplexerCoordinator
+from custom_components.tcp_multiplexer.flow import progress
 from custom_components.tcp_multiplexer.local_sockets import try_listen
 from tests.waiting import until
 from tests.wire import exception, read, values, write
@@ -266,6 +267,65 @@ async def test_what_cannot_be_used_is_told_where_it_stands(
     assert page["type"] is CREATE_ENTRY
     assert page["title"] == "Roof"
     assert page["options"] == {"idle_timeout": 60}
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Show progress at once."""
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_what_takes_its_time_shows_what_is_tried(
+    hass: HomeAssistant, dialog: Dialog, device: ModbusDevice
+) -> None:
+    device.silent_units = {1}
+    page = await dialog.send(
+        host="127.0.0.1", port=device.port, listen_port=free_port(), timeout=0.5
+    )
+    assert list(dict.fromkeys(dialog.progress)) == [
+        "connecting",
+        "asking",
+        "trying_units",
+    ]
+    assert page["type"] is FORM
+    assert page["step_id"] == "identified"
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_errors_and_menus_come_after_progress_too(
+    hass: HomeAssistant, dialog: Dialog, device: ModbusDevice, taken: int
+) -> None:
+    typed = {"host": "127.0.0.1", "port": device.port}
+    page = await dialog.send(**typed, listen_port=taken)
+    assert page["errors"] == {"listen_port": "port_in_use"}
+    device.silent = True
+    page = await dialog.send(listen_port=free_port(), timeout=0.3)
+    assert page["step_id"] == "silent"
+    device.silent = False
+    page = await dialog.choose("try_again")
+    assert page["type"] is CREATE_ENTRY
+    assert dialog.progress
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_dialog_that_is_closed_meanwhile_ends_its_trial(
+    hass: HomeAssistant, device: ModbusDevice
+) -> None:
+    device.silent = True
+    flows = hass.config_entries.flow
+    dialog = Dialog(hass)
+    await dialog.start()
+    sending = asyncio.ensure_future(
+        dialog.send(host="127.0.0.1", port=device.port, listen_port=free_port())
+    )
+    await until(lambda: device.connection and dialog.progress)
+    dialog.abandon()
+    with pytest.raises(UnknownFlow):
+        await sending
+    async with asyncio.timeout(3):  # by itself, it would wait for 5 s
+        await until(lambda: device.connection is None)
+    assert not flows.async_progress()
 
 
 async def test_clients_may_only_read(

@@ -33,16 +33,19 @@ from .local_ports import (
     listen_addresses,
 )
 from .plan import Plan
-from .probe import DeviceError, ProbeResult, ask_device, ask_running
+from .probe import DeviceError, ProbeResult, Report, Stage, ask_device, ask_running
 from .probe_route import DIAL_IN_SECONDS, ask_with_multiplexer
 from .probe_shared import async_ask_shared
 
 
 @asynccontextmanager
 async def async_try(
-    hass: HomeAssistant, entry: TcpMultiplexerConfigEntry | None, plan: Plan
+    hass: HomeAssistant,
+    entry: TcpMultiplexerConfigEntry | None,
+    plan: Plan,
+    report: Report,
 ) -> AsyncIterator[ProbeResult]:
-    """Try a plan, and yield what the device answered.
+    """Try a plan, and yield what the device answered; `report` its stages.
 
     If `entry` had to be unloaded, it is set up again after the block, with what the
     block has changed in it.
@@ -61,12 +64,12 @@ async def async_try(
         if plan.to_try.dial and plan.dial_in_address is not None:
             await async_bind(hass, plan.dial_in_address, CONF_DIAL_IN_PORT)
         try:
-            result = await _async_ask_device(hass, entry, plan)
+            result = await _async_ask_device(hass, entry, plan, report)
         except DeviceError:
             if not plan.to_try.release_if_needed:
                 raise
             await released.enter_async_context(_async_out_of_the_way(hass, entry))
-            result = await _async_ask_device(hass, entry, plan)
+            result = await _async_ask_device(hass, entry, plan, report)
         yield result
 
 
@@ -112,7 +115,10 @@ async def _async_out_of_the_way(
 
 
 async def _async_ask_device(
-    hass: HomeAssistant, entry: TcpMultiplexerConfigEntry | None, plan: Plan
+    hass: HomeAssistant,
+    entry: TcpMultiplexerConfigEntry | None,
+    plan: Plan,
+    report: Report,
 ) -> ProbeResult:
     """Ask the device something harmless, the way the entry will.
 
@@ -121,6 +127,7 @@ async def _async_ask_device(
 
     """
     profile = PROFILES.get(plan.data[CONF_PROFILE], PROFILES[GENERIC])
+    report(Stage.ASKING)
     if plan.to_try.ask and entry:
         return await ask_running(entry.runtime_data.multiplexer, profile.units)
     if not plan.to_try.dial:
@@ -131,7 +138,8 @@ async def _async_ask_device(
         await async_prepare_serial(hass)
         return await ask_with_multiplexer(plan.settings, profile.units)
     if plan.settings.dial_in is not None:
+        report(Stage.WAITING)
         return await ask_with_multiplexer(
             plan.settings, profile.units, seconds=DIAL_IN_SECONDS
         )
-    return await ask_device(plan.settings, profile.units)
+    return await ask_device(plan.settings, profile.units, report)
