@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from typing import Any
+from unittest.mock import AsyncMock
 
 from homeassistant.config_entries import (
     SOURCE_RECONFIGURE,
@@ -24,6 +25,7 @@ from pytest_homeassistant_custom_component.common import (
     mock_integration,
 )
 
+from custom_components.tcp_multiplexer import config_flow
 from custom_components.tcp_multiplexer.addresses import async_hosts_for_clients
 from custom_components.tcp_multiplexer.const import (
     CONF_LISTEN_HOST,
@@ -267,6 +269,39 @@ async def test_what_cannot_be_used_is_told_where_it_stands(
     assert page["type"] is CREATE_ENTRY
     assert page["title"] == "Roof"
     assert page["options"] == {"idle_timeout": 60}
+
+
+async def test_a_pasted_address_of_a_web_page_is_a_host(
+    dialog: Dialog, device: ModbusDevice
+) -> None:
+    page = await dialog.send(
+        host="http://127.0.0.1/", port=device.port, listen_port=free_port()
+    )
+    assert page["type"] is CREATE_ENTRY
+    assert page["data"][CONF_HOST] == "127.0.0.1"
+    assert page["data"][CONF_PORT] == device.port
+
+
+async def test_numbers_on_later_pages_are_bounded_too(
+    dialog: Dialog, device: ModbusDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.silent_units = {1}
+    typed = {"host": "127.0.0.1", "port": device.port, "listen_port": free_port()}
+    page = await dialog.send(**typed, timeout=0.5)
+    assert page["step_id"] == "identified"
+    page = await dialog.send(unit_id=300)
+    assert page["errors"] == {"unit_id": "number_out_of_range"}
+    assert dialog.values["unit_id"] == 300
+    page = await dialog.send(unit_id=0)
+    assert page["type"] is CREATE_ENTRY
+
+    monkeypatch.setattr(config_flow, "find_logger_serial", AsyncMock(return_value=0))
+    await dialog.start()
+    page = await dialog.send(host="127.0.0.1", port=1, upstream="solarman")
+    assert page["step_id"] == "logger"
+    page = await dialog.send(logger_serial=2**32)
+    assert page["errors"] == {"logger_serial": "number_out_of_range"}
+    assert dialog.values["logger_serial"] == 2**32
 
 
 @pytest.fixture
@@ -830,6 +865,9 @@ async def test_another_device_that_does_not_answer_disturbs_nobody(
         dialog = await reconfigure(hass, running)
         page = await dialog.send(host="127.0.0.2", port=free_port())
         assert page["step_id"] == "refused"
+        await dialog.choose("change")
+        page = await dialog.send(host="fe80::1%nowhere")
+        assert page["step_id"] == "unknown_host"
         assert states == []
         assert await client.ask(read()) == values()
 

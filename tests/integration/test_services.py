@@ -504,6 +504,9 @@ async def test_send_request_of_another_protocol(hass: HomeAssistant) -> None:
     with pytest.raises(ServiceValidationError) as error:
         await call(hass, SEND_REQUEST, entry, unit_id=1, pdu="03")
     assert error.value.translation_key == "message_request_fields"
+    with pytest.raises(ServiceValidationError) as error:
+        await call(hass, READ_REGISTERS, entry, address=0)
+    assert error.value.translation_key == "no_registers"
     assert await hass.config_entries.async_unload(entry.entry_id)
     server.close()
     await server.wait_closed()
@@ -624,6 +627,21 @@ async def test_last_capture_of_an_entry_is_offered(
     assert len(notifications(hass)) == 1
     assert (await fetch(first["link"]))[0] == 404
     assert (await fetch(second["link"]))[0] == 200
+
+
+async def test_each_entry_has_a_capture_of_its_own(
+    hass: HomeAssistant,
+    loaded_entry: MockConfigEntry,
+    other_entry: MockConfigEntry,
+    fetch: Fetch,
+) -> None:
+    links = [
+        (await call(hass, GET_TRACE, entry, file=True))["link"]
+        for entry in (loaded_entry, other_entry)
+    ]
+    assert len(notifications(hass)) == 2
+    for link in links:
+        assert (await fetch(link))[0] == 200
 
 
 async def test_capture_needs_an_address(
