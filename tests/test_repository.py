@@ -21,8 +21,10 @@ import tomllib
 from typing import Any, Final
 
 import homeassistant
+from homeassistant.bootstrap import CORE_INTEGRATIONS
 from homeassistant.const import Platform
 from homeassistant.core import HomeAssistant
+from homeassistant.helpers import config_validation as cv
 from homeassistant.helpers.entity import EntityDescription
 from homeassistant.setup import async_setup_component
 from PIL import Image
@@ -139,6 +141,7 @@ def test_components_imported_are_dependencies() -> None:
         *Platform,
         *manifest.get("dependencies", ()),
         *manifest.get("after_dependencies", ()),
+        *CORE_INTEGRATIONS,
     }
     prefix = "homeassistant.components."
     for path, module in shell_modules():
@@ -317,6 +320,7 @@ TRANSLATION: Final = vol.Schema(
                 }
             }
         },
+        vol.Required("common"): {str: text},
         vol.Required("exceptions"): {str: {vol.Required("message"): text}},
         vol.Required("issues"): {
             str: vol.Any(
@@ -417,7 +421,18 @@ def test_every_failure_of_a_request_has_words() -> None:
 @pytest.mark.parametrize(
     ("section", "rooms"),
     [
-        ("exceptions", ("__init__.py", "coordinator.py", "services.py")),
+        (
+            "exceptions",
+            (
+                "__init__.py",
+                "coordinator.py",
+                "services/__init__.py",
+                "services/calls.py",
+                "services/captures.py",
+                "services/registers.py",
+                "services/values.py",
+            ),
+        ),
         ("issues", ("issues.py",)),
     ],
 )
@@ -462,9 +477,12 @@ async def test_actions(hass: HomeAssistant, enable_custom_integrations: None) ->
         for name, description in described.items():
             wanted = description.get("fields", {}).keys()
             assert words[name].get("fields", {}).keys() == wanted, name
+    target = {str(key) for key in cv.ENTITY_SERVICE_FIELDS}
     for name, service in registered.items():
         accepted = {str(key) for key in schema_of(service.schema)}
-        assert accepted == described[name].get("fields", {}).keys(), name
+        assert accepted - target == described[name].get("fields", {}).keys(), name
+        assert accepted >= target, name
+        assert described[name]["target"] == {"entity": {"integration": DOMAIN}}
 
 
 def schema_of(validator: Any) -> Mapping[Any, Any]:

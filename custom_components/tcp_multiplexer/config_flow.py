@@ -7,7 +7,8 @@ or the end. What is tried, and how a failure is reported, is the same for both.
 
 A running entry holds the device's only slot, and its port. So `reconfigure` unloads it
 while it tries, only if what it holds must be tried, and sets it up again before any
-page is shown: a dialog that is abandoned leaves a running multiplexer behind.
+page is shown: a dialog that is abandoned leaves a running multiplexer behind. If that
+takes longer than two seconds, it is shown what is being tried meanwhile.
 
 The pages are here; what they show, read and try is in `flow/`.
 """
@@ -20,6 +21,7 @@ from typing import Any, Final, override
 from homeassistant.config_entries import (
     SOURCE_RECONFIGURE,
     ConfigEntry,
+    ConfigEntryState,
     ConfigFlow,
     ConfigFlowResult,
     ConfigSubentryFlow,
@@ -60,26 +62,36 @@ from .flow.certificates import Uploads
 from .flow.client import ClientSubentryFlow
 from .flow.endpoint import is_taken
 from .flow.fields import (
+    CLIENT_RIGHTS,
+    CLIENTS_MAY,
     DEFAULTS,
     FIELDS,
     LOGGER_SERIAL,
     PORT,
     PROFILE,
+    READ_AND_WRITE,
     UPSTREAM,
     FieldError,
     protocol_field,
     tls_to_show,
+    to_store,
     worth_storing,
 )
 from .flow.forms import ADD, RECONFIGURE, Sections, show_form
 from .flow.identify import Identity
 from .flow.local_port import LocalPortSubentryFlow
-from .flow.local_ports import async_free_port, async_other_entries
+from .flow.local_ports import (
+    async_free_port,
+    async_other_entries,
+    listen_addresses,
+)
 from .flow.options import TcpMultiplexerOptionsFlow
 from .flow.plan import DEVICE, Plan, async_plan, checked_settings
-from .flow.probe import DeviceError, DeviceProblem, ProbeResult
+from .flow.probe import DeviceError, DeviceProblem, ProbeResult, Report
+from .flow.progress import Trial
 from .flow.suggestions import async_host_selector, async_names_of_neighbours
 from .flow.trial import async_try
+from .local_sockets import ListenProblem, try_listen
 from .multiplexer import Framing, find_logger_serial
 
 _OTHER_CAUSES: Final = {
@@ -100,6 +112,25 @@ def _as_stored(identity: Identity) -> dict[str, str]:
     return {key: value for key, value in asdict(identity).items() if key != "unit"}
 
 
+def _with_identity(plan: Plan, typed: Mapping[str, Any]) -> Plan:
+    """Return a plan with what its user made of the device's answer.
+
+    Raises:
+        FieldError: something of that is invalid.
+
+    """
+    data = {**plan.data, CONF_PROFILE: typed[CONF_PROFILE]}
+    unit = worth_storing({_UNIT: to_store(_UNIT, typed[_UNIT])})
+    options = {k: v for k, v in plan.options.items() if k != _UNIT} | unit
+    return replace(
+        plan,
+        title=typed[CONF_NAME].strip() or plan.title,
+        data=data,
+        options=options,
+        settings=checked_settings(data, options, plan.subentries),
+    )
+
+
 class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     """Adds and reconfigures multiplexers."""
 
@@ -114,8 +145,12 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     """What follows from that."""
     _result = ProbeResult()
     """The device's answer."""
+    _proposes = False
+    """Whether it reported anything to choose from."""
     _failed: DeviceError
     """Why the device did not answer."""
+    _trial: Trial
+    """The last trial of a plan."""
     _uploads: Uploads | None = None
     """The files that were uploaded in this dialog."""
 
@@ -167,11 +202,19 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
         """Ask for the serial number of the logger stick, and propose what it tells."""
+        error: FieldError | None = None
         if user_input is not None:
-            self._logger = user_input
-            return await self.async_step_try_again()
+            try:
+                to_store(CONF_LOGGER_SERIAL, user_input.get(CONF_LOGGER_SERIAL, 0))
+            except FieldError as err:
+                error = err
+            else:
+                self._logger = user_input
+                return await self.async_step_try_again()
+            serial = user_input[CONF_LOGGER_SERIAL]
+        else:
+            serial = await find_logger_serial(self._plan.settings.host)
         settings = self._plan.settings
-        serial = await find_logger_serial(settings.host)
         stored = self._entry.data if self._entry else {}
         if not serial and stored.get(CONF_HOST) == settings.host:
             serial = stored.get(CONF_LOGGER_SERIAL, 0)
@@ -180,7 +223,11 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         return self.async_show_form(
             step_id="logger",
             data_schema=vol.Schema({field: LOGGER_SERIAL}),
-            description_placeholders={"endpoint": settings.target},
+            errors={CONF_LOGGER_SERIAL: error.key} if error else None,
+            description_placeholders={
+                "endpoint": settings.target,
+                **(error.placeholders if error else {}),
+            },
         )
 
     async def async_step_change(
@@ -205,36 +252,76 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             await self._async_abort_if_shared(plan)
             if plan.settings.framing is Framing.SOLARMAN and self._logger is None:
                 return await self.async_step_logger()
-            async with async_try(self.hass, self._entry, plan) as result:
-                self._result = result
-                proposes = self._async_has_proposal()
-                if (said := result.identity) is not None and said.name:
-                    plan.data[CONF_IDENTITY] = _as_stored(said)
-                if proposes:
-                    return await self.async_step_identified()
-                return await self._async_finish_answered()
+        except FieldError as err:
+            return await self._async_show_form(err)
+        self._trial = Trial(self.hass, self._async_try)
+        await self._trial.async_wait()
+        if self._trial.task.done():
+            return await self.async_step_tried()
+        return await self.async_step_trying()
+
+    async def async_step_trying(
+        self, _: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Show what is being tried, until that has ended."""
+        if self._trial.task.done():
+            return self.async_show_progress_done(next_step_id="tried")
+        return self.async_show_progress(
+            step_id="trying",
+            progress_action=self._trial.stage,
+            progress_task=self._trial.async_watch(),
+            description_placeholders={
+                "endpoint": self._plan.settings.target,
+                "unit": str(self._plan.settings.unit_id),
+            },
+        )
+
+    async def _async_try(self, report: Report) -> None:
+        """Try the plan; an entry that had to give way is changed before it returns."""
+        plan, entry = self._plan, self._entry
+        async with async_try(self.hass, entry, plan, report) as self._result:
+            self._proposes = self._async_has_proposal()
+            if (said := self._result.identity) is not None and said.name:
+                plan.data[CONF_IDENTITY] = _as_stored(said)
+            if entry is not None and not self._proposes:
+                await self._async_abort_if_shared(plan)
+                self._async_update(entry)
+
+    async def async_step_tried(
+        self, _: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Show the page that follows from the trial."""
+        try:
+            self._trial.task.result()
         except FieldError as err:
             return await self._async_show_form(err)
         except DeviceError as err:
             self._failed = err
             return await self._async_step_no_answer()
+        if self._proposes:
+            return await self.async_step_identified()
+        return await self._async_finish_answered()
+
+    @callback
+    @override
+    def async_remove(self) -> None:
+        """End the trial of a dialog that is closed meanwhile."""
+        if (trial := getattr(self, "_trial", None)) is not None:
+            trial.task.cancel()
 
     async def async_step_identified(
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
         """Propose what follows from what the device reported about itself."""
         plan, said = self._plan, self._result.identity
+        error: FieldError | None = None
         if user_input is not None:
-            plan.data[CONF_PROFILE] = user_input[CONF_PROFILE]
-            unit = worth_storing({_UNIT: user_input[_UNIT]})
-            options = {k: v for k, v in plan.options.items() if k != _UNIT} | unit
-            self._plan = replace(
-                plan,
-                title=user_input[CONF_NAME].strip() or plan.title,
-                options=options,
-                settings=checked_settings(plan.data, options, plan.subentries),
-            )
-            return await self._async_finish_answered()
+            try:
+                self._plan = _with_identity(plan, user_input)
+            except FieldError as err:
+                error = err
+            else:
+                return await self._async_finish_answered()
         profile = plan.data[CONF_PROFILE]
         if profile == GENERIC and said and said.profile:
             profile = said.profile
@@ -251,10 +338,14 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         parts = (said.name, said.version, said.serial) if said and said.name else ()
         return self.async_show_form(
             step_id="identified",
-            data_schema=vol.Schema(fields),
+            data_schema=self.add_suggested_values_to_schema(
+                vol.Schema(fields), user_input
+            ),
+            errors={error.field: error.key} if error else None,
             description_placeholders={
                 "device": name,
                 "answer": ", ".join(filter(None, parts)) or name,
+                **(error.placeholders if error else {}),
             },
         )
 
@@ -337,13 +428,9 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             plan
         )  # another dialog may have added one meanwhile
         if (entry := self._entry) is not None:
-            # The identity that is stored may be another device's.
-            gone = {*DEVICE, CONF_IDENTITY} if plan.to_try.dial else {CONF_TLS}
-            kept = {key: value for key, value in entry.data.items() if key not in gone}
             # The update listener decides whether that needs a reload.
-            return self.async_update_and_abort(
-                entry, title=plan.title, data=kept | plan.data, options=plan.options
-            )
+            self._async_update(entry)
+            return self.async_update_and_abort(entry)
         listen_host, port = plan.settings.listen_host, plan.settings.listen_port
         hosts = await async_hosts_for_clients(self.hass, listen_host)
         if async_must_publish(self.hass):
@@ -365,6 +452,17 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             },
         )
 
+    @callback
+    def _async_update(self, entry: TcpMultiplexerConfigEntry) -> None:
+        """Store the plan in the entry that is reconfigured."""
+        plan = self._plan
+        # The identity that is stored may be another device's.
+        gone = {*DEVICE, CONF_IDENTITY} if plan.to_try.dial else {CONF_TLS}
+        kept = {key: value for key, value in entry.data.items() if key not in gone}
+        self.hass.config_entries.async_update_entry(
+            entry, title=plan.title, data=kept | plan.data, options=plan.options
+        )
+
     # The form
 
     async def _async_show_form(
@@ -376,6 +474,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             stored = self._entry.data
             tls = tls_to_show(stored.get(CONF_TLS))
             values = stored | self._sections.to_show({**stored, **tls})
+            values[CONF_LISTEN_PORT] = await self._async_port_to_propose(self._entry)
         # Otherwise the frontend would select the first suggestion.
         nothing = {"suggested_value": ""}
         fields: dict[vol.Marker, Any] = {
@@ -395,10 +494,31 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             vol.Required(CONF_PROFILE, default=GENERIC): PROFILE,
             vol.Required(CONF_UPSTREAM, default=UPSTREAM_TCP): UPSTREAM,
         }
-        if not self._entry:
+        if self._entry:
+            step_id, hosts = "reconfigure", []
+        else:
+            step_id, hosts = "user", await async_hosts_for_clients(self.hass, None)
+            fields[vol.Required(CLIENTS_MAY, default=READ_AND_WRITE)] = CLIENT_RIGHTS
             fields[vol.Optional(CONF_NAME)] = TextSelector()
-        step_id = "reconfigure" if self._entry else "user"
-        return show_form(self, step_id, fields, self._sections, values, error)
+        return show_form(
+            self,
+            step_id,
+            fields,
+            self._sections,
+            values,
+            error,
+            hosts=", ".join(f"`{host}`" for host in hosts),
+        )
+
+    async def _async_port_to_propose(self, entry: TcpMultiplexerConfigEntry) -> int:
+        """Return the local port of an entry, or a free one if others have that."""
+        host, port = listen_addresses(entry)[0]
+        if (
+            entry.state is ConfigEntryState.SETUP_RETRY
+            and await try_listen(host, port) is ListenProblem.IN_USE
+        ):
+            return await async_free_port(self.hass, port + 1, host)
+        return port
 
     async def _async_abort_if_shared(self, plan: Plan) -> None:
         """Abort if another entry shares this device."""

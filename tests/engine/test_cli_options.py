@@ -176,6 +176,40 @@ def test_short_forms_are_rules_behind_all_others(parser: Parser) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        (["-p", "modbus", "-t", "http://192.168.1.20/"], ("192.168.1.20", 502)),
+        (["-p", "http", "-t", "http://192.168.1.20/"], ("192.168.1.20", 80)),
+        (["-p", "echo", "-t", "tcp://[fd00::5]:7/"], ("fd00::5", 7)),
+        (["-p", "modbus", "-t", "http://[fd00::5]/"], ("fd00::5", 502)),
+        (
+            ["-p", "modbus", "--framing", "solarman", "-t", "http://stick.local/"],
+            ("stick.local", 8899),
+        ),
+        (["-p", "modbus", "-t", "http://192.168.1.20:1502/a"], ("192.168.1.20", 1502)),
+    ],
+)
+def test_pasted_url_is_a_target(
+    parser: Parser, arguments: list[str], place: tuple[str, int]
+) -> None:
+    settings = make_settings(parser.parse_args(arguments))
+    assert (settings.host, settings.port) == place
+
+
+def test_pasted_url_needs_a_port_where_none_is_usual(parser: Parser) -> None:
+    given = parser.parse_args(["-p", "iso8583", "-t", "tcp://192.168.1.20"])
+    with pytest.raises(ValueError, match="-t: give the port too"):
+        make_settings(given)
+
+
+def test_ranges_and_either_sign_of_pairs_are_understood(parser: Parser) -> None:
+    flags = ["--allowed-units", "1-3,7", "--unit-map", "1=11, 2:12"]
+    settings = make_settings(parser.parse_args([*MODBUS, *flags]))
+    assert settings.allowed_units == (1, 2, 3, 7)
+    assert settings.unit_map == ((1, 11), (2, 12))
+
+
 def test_without_flags_it_is_what_the_go_program_was(parser: Parser) -> None:
     assert make_settings(parser.parse_args([])) == Settings(
         protocol="echo",

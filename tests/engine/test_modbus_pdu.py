@@ -11,9 +11,11 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Request,
 )
 from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.pdu import (
+    describe,
     explain,
     explain_write,
     may_answer,
+    outline,
     registers_read,
     success_response,
 )
@@ -117,6 +119,18 @@ def test_write_is_told_with_where_and_what(asked: str, told: dict[str, Any]) -> 
             {"address": 0, "count": 65535, "values": [True] + [False] * 7},
         ),
         ("06 0001 0003", "06 0001 0003", {"address": 1, "value": 3}),
+        (
+            "17 0003 0002 000E 0003 06 00FF 0001 0002",
+            "17 04 0007 0008",
+            {
+                "address": 3,
+                "count": 2,
+                "values": [7, 8],
+                "write_address": 14,
+                "write_count": 3,
+                "value": [255, 1, 2],
+            },
+        ),
         ("07", None, {}),
         ("03 00", "03", {}),
     ],
@@ -135,6 +149,26 @@ def test_exchange_is_told_by_names(
     )
     assert got == told
     assert MODBUS.explain(payload, response).items() >= told.items()
+
+
+def test_request_that_reads_and_writes_says_of_both_where_and_how_many() -> None:
+    payload = hexed("17 0003 0002 000E 0003 06 00FF 0001 0002")
+    asked, _ = outline(payload, None)
+    assert asked == {
+        "unit": 1,
+        "function": 0x17,
+        "address": 3,
+        "count": 2,
+        "write_address": 14,
+        "write_count": 3,
+    }
+    assert describe(payload, None) == (
+        "unit 1 read/write multiple registers read 3 count 2 write 14 count 3"
+    )
+    assert outline(payload[:9], None)[0].keys() == asked.keys() - {
+        "write_address",
+        "write_count",
+    }
 
 
 def test_what_nobody_asked_for_has_no_names() -> None:

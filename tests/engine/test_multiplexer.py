@@ -17,11 +17,13 @@ from custom_components.tcp_multiplexer.multiplexer import (
     Event,
     EventType,
     Failure,
+    Framing,
     Health,
     Multiplexer,
     RequestError,
     Settings,
     SettingsError,
+    make_protocol,
 )
 from custom_components.tcp_multiplexer.multiplexer.limits import LIMITS, Limits
 from custom_components.tcp_multiplexer.multiplexer.upstream import socket_upstream
@@ -818,10 +820,8 @@ async def test_what_cannot_change_while_it_runs_is_left_alone(
         {"protocol": "echo"},
         {"listen_port": 1},
         {"listen_host": None},
-        {"max_in_flight": 2},
-        {"on_failure": "close"},
-        {"trace_size": 1},
-        {"timeout": 1.0, "unit_id": 9},
+        {"matching": "lenient"},
+        {"timeout": 1.0, "quiet": 9.0},
     ):
         assert not await multiplexer.apply(replace(settings, **changes))
         assert multiplexer.settings is settings
@@ -854,6 +854,10 @@ async def test_each_of_these_can_change_while_it_runs(
         "allowed_units": (1,),
         "max_read_registers": 10,
         "max_clients": 10,
+        "unit_id": 9,
+        "on_failure": "close",
+        "trace_size": 1,
+        "max_in_flight": 2,
     }
     for name, value in changes.items():
         settings = replace(multiplexer.settings, **{name: value})
@@ -862,6 +866,80 @@ async def test_each_of_these_can_change_while_it_runs(
         assert multiplexer.settings == settings
     assert await client.ask(read()) == values()
     assert len(device.links) == 1
+
+
+async def test_as_many_go_out_at_once_as_the_settings_say_by_now(
+    device: Device, multiplex: Multiplex, connect: Connect
+) -> None:
+    multiplexer = await multiplex(share_reads=False)
+    client = await connect(multiplexer)
+    for number, in_flight in ((0, 1), (10, 3), (20, 1)):
+        settings = replace(multiplexer.settings, max_in_flight=in_flight)
+        assert await multiplexer.apply(settings)
+        device.hold()
+        client.send(*(read(number + i) for i in range(5)))
+        await device.holds(in_flight)
+        assert multiplexer.snapshot().in_flight == in_flight
+        device.release()
+        for _ in range(5):
+            await client.receive()
+    assert len(device.links) == 1
+
+
+@pytest.mark.parametrize("unit_map", [(), ((1, 1),)], ids=["plain", "mapped"])
+async def test_clients_get_of_failures_what_the_settings_say_by_now(
+    device: Device,
+    multiplex: Multiplex,
+    connect: Connect,
+    unit_map: tuple[tuple[int, int], ...],
+) -> None:
+    multiplexer = await multiplex(unit_map=unit_map, on_failure="close")
+    client = await connect(multiplexer)
+    changes: Any
+    for changes in ({"on_failure": "exception"}, {"on_failure": "close"}):
+        settings = replace(multiplexer.settings, **changes)
+        assert await multiplexer.apply(settings)
+        device.script.append(hang_up)
+        client.send(write(1, 2))
+        if changes["on_failure"] == "exception":
+            assert (await client.receive()).pdu == exception(6, 0x0B)
+        else:
+            assert await client.closed()
+
+
+def test_clients_of_other_framings_get_that_too() -> None:
+    for framing in (Framing.RTU, Framing.SOLARMAN):
+        settings = Settings(host="x", logger_serial=1)
+        codec = make_protocol(settings).downstream(framing)
+        request = make_protocol(settings).request(b"\1" + read())
+        close: Any = "close"
+        codec.apply(replace(settings, on_failure=close))
+        assert codec.refuse(request, Failure.NO_RESPONSE) is None
+
+
+async def test_trace_keeps_as_many_as_the_settings_say_by_now(
+    device: Device, multiplex: Multiplex, connect: Connect
+) -> None:
+    multiplexer = await multiplex(trace_size=3)
+    client = await connect(multiplexer)
+    kept = []
+    for size in (3, 1, 0, 2):
+        await multiplexer.apply(replace(multiplexer.settings, trace_size=size))
+        kept.append(len(multiplexer.trace()))
+        for _ in range(3):
+            await client.ask(read())
+        kept.append(len(multiplexer.trace()))
+    assert kept == [0, 3, 1, 1, 0, 0, 0, 2]
+
+
+async def test_health_check_asks_the_unit_that_the_settings_say_by_now(
+    device: Device, multiplex: Multiplex
+) -> None:
+    device.respond = ignore
+    multiplexer = await multiplex(health_check_interval=0.05, timeout=0.1)
+    await device.has_been_asked(1)
+    await multiplexer.apply(replace(multiplexer.settings, unit_id=9))
+    await until(lambda: any(asked.unit == 9 for asked in device.requests))
 
 
 async def test_shorter_timeout_holds_for_what_waits(
@@ -1035,6 +1113,21 @@ async def test_pause_and_refusals_are_told(
     ]
     await multiplexer.stop()  # what was held back is told
     assert replace(refused, count=4) in events
+
+
+async def test_at_rest_no_error_of_the_past_is_told(
+    device: Device, multiplex: Multiplex, connect: Connect
+) -> None:
+    """Neither when it is stopped nor when it is paused."""
+    for rest in (Health.IDLE, Health.PAUSED):
+        multiplexer = await multiplex(timeout=0.2)
+        client = await connect(multiplexer)
+        device.script.append(ignore)
+        await client.ask(read())
+        events: list[Event] = []
+        multiplexer.subscribe(events.append)
+        await (multiplexer.pause() if rest is Health.PAUSED else multiplexer.stop())
+        assert Event(EventType.HEALTH_CHANGED, reason=rest) in events
 
 
 async def test_listener_s_fault_does_not_stop_the_traffic(

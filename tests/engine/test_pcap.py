@@ -172,7 +172,7 @@ async def test_trace_can_be_captured_and_explained(
     await client.ask(write(4, 5))
     asked, answered, lost = packets(multiplexer.pcap(multiplexer.trace()))
     assert asked.source == answered.target == client.address
-    assert asked.target == answered.source == ("127.0.0.1", device.port)
+    assert asked.target == answered.source == ("127.0.0.1", 502)  # for Wireshark
     assert asked.data == Frame(1, 3, read(1)).encoded()
     assert answered.data == Frame(1, 3, values(1, unit=3)).encoded()
     assert lost.data == Frame(2, 1, write(4, 5)).encoded()

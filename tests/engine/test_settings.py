@@ -87,10 +87,7 @@ def test_only_these_need_a_restart() -> None:
     needs_restart = {
         "port",
         "listen_port",
-        "unit_id",
         "probe",
-        "max_in_flight",
-        "on_failure",
         "max_body",
         "framing",
         "unit_map",
@@ -98,7 +95,6 @@ def test_only_these_need_a_restart() -> None:
         "quiet",
         "logger_serial",
         "check_logger_serial",
-        "trace_size",
     }
     assert {name for name, row in ROWS.items() if not row.live} == needs_restart
 

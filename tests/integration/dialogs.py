@@ -4,6 +4,7 @@ Every page is checked as it comes: all that it shows has words in each language,
 whatever stands in braces there is given.
 """
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -45,10 +46,12 @@ class Dialog:
             self._handler = subentry_of
             self._kind = ("config_subentries", subentry_of[1])
         self.page: Page = {}
+        self.progress: list[str] = []
+        """What was shown while something took its time."""
 
     async def start(self, **context: Any) -> Page:
         """Open the first page."""
-        return self._read(
+        return await self._follow(
             await self._flows.async_init(
                 self._handler,
                 context=cast(ConfigFlowContext, {"source": SOURCE_USER} | context),
@@ -60,7 +63,7 @@ class Dialog:
 
         What stands in a section is given by the name of its field, like all else.
         """
-        return self._read(
+        return await self._follow(
             await self._flows.async_configure(
                 self.page["flow_id"], _fill(self.page["data_schema"], typed)
             )
@@ -69,7 +72,7 @@ class Dialog:
     async def choose(self, option: str) -> Page:
         """Choose from the menu."""
         assert option in self.page["menu_options"]
-        return self._read(
+        return await self._follow(
             await self._flows.async_configure(
                 self.page["flow_id"], {"next_step_id": option}
             )
@@ -96,6 +99,14 @@ class Dialog:
             for key, value in self.page["data_schema"].schema.items()
             if isinstance(value, section) and not value.options["collapsed"]
         ]
+
+    async def _follow(self, result: Any) -> Page:
+        """Read the page, and those that come by themselves."""
+        while self._read(result)["type"] is FlowResultType.SHOW_PROGRESS:
+            self.progress.append(self.page["progress_action"])
+            await asyncio.sleep(0.05)
+            result = await self._flows.async_configure(self.page["flow_id"])
+        return self.page
 
     def _read(self, result: Any) -> Page:
         page: Page = result
@@ -132,6 +143,8 @@ def _shown(page: Page) -> Iterator[tuple[str, ...]]:
             yield (*step, "description")
             for option in page["menu_options"]:
                 yield (*step, "menu_options", option)
+        case FlowResultType.SHOW_PROGRESS:
+            yield ("progress", page["progress_action"])
         case FlowResultType.CREATE_ENTRY if page.get("description"):
             yield ("create_entry", page["description"])
         case FlowResultType.ABORT if "translation_domain" not in page:

@@ -6,6 +6,7 @@ so that a wrong answer is seen.
 """
 
 import asyncio
+from collections.abc import AsyncIterator
 import contextlib
 import ssl
 from types import TracebackType
@@ -38,13 +39,23 @@ class ModbusDevice:
         self.connection: _DeviceConnection | None = None
         self._server: asyncio.Server | None = None
 
-    async def start(self) -> None:
+    async def start(self, address: str = "127.0.0.1") -> None:
         """Switch on, at the same port as before."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: _DeviceConnection(self), "127.0.0.1", self.port, ssl=self.tls
+            lambda: _DeviceConnection(self), address, self.port, ssl=self.tls
         )
         self.port = self._server.sockets[0].getsockname()[1]
+
+    @contextlib.asynccontextmanager
+    async def also(self) -> AsyncIterator[int]:
+        """Listen on another port too, for the same slot."""
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            lambda: _DeviceConnection(self), "127.0.0.1", 0
+        )
+        yield server.sockets[0].getsockname()[1]
+        server.close()
 
     async def stop(self) -> None:
         """Switch off."""

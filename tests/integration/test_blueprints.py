@@ -228,3 +228,139 @@ async def test_leaves_a_paused_multiplexer_alone(
     await automate("reconnect_schedule", health=HEALTH)
     await at_three_in_the_morning(hass)
     assert not was_triggered(hass)
+
+
+async def many(events: list[Event], number: int) -> None:
+    """Wait until so many have come."""
+    await until(lambda: len(events) == number)
+
+
+async def test_tells_of_a_client_that_is_silent(
+    hass: HomeAssistant, automate: Automate
+) -> None:
+    """Of any binary sensor that is on while a client asks."""
+    asking = "binary_sensor.evcc_asking"
+    silent: list[Event] = async_capture_events(hass, "silent")
+    back: list[Event] = async_capture_events(hass, "back")
+    hass.states.async_set(asking, "on")
+    await automate(
+        "client_silent",
+        asking=asking,
+        minutes=5,
+        silent_actions=[{"event": "silent"}],
+        back_actions=[{"event": "back"}],
+    )
+    for times in (1, 2):
+        hass.states.async_set(asking, "off")
+        await hass.async_block_till_done()
+        it_is_minutes_later(hass, 4)
+        await hass.async_block_till_done()
+        assert len(silent) == times - 1
+        it_is_minutes_later(hass, 6)
+        await many(silent, times)
+        assert len(back) == times - 1
+        hass.states.async_set(asking, "on")
+        await many(back, times)
+        await runs(hass, 0)
+
+
+async def test_names_the_client_that_is_silent(
+    hass: HomeAssistant,
+    impatient_entry: MockConfigEntry,
+    device: ModbusDevice,
+    automate: Automate,
+) -> None:
+    silent: list[Event] = async_capture_events(hass, "silent")
+    await automate(
+        "client_silent",
+        asking="binary_sensor.inverter_device_connection",
+        minutes=0,
+        silent_actions=[
+            {"event": "silent", "event_data_template": {"client": "{{ client }}"}}
+        ],
+    )
+    await device.stop()
+    await until(lambda: silent)
+    assert silent[0].data == {"client": "Inverter"}
+
+
+FAILED = "sensor.inverter_failed_requests"
+
+
+@pytest.fixture
+async def many_failed(hass: HomeAssistant, automate: Automate) -> list[Event]:
+    """Return what is told where 10 requests failed within 15 minutes."""
+    many: list[Event] = async_capture_events(hass, "many")
+    hass.states.async_set(FAILED, "100")
+    await automate(
+        "failed_requests",
+        counter=FAILED,
+        count=10,
+        minutes=15,
+        quiet_minutes=60,
+        actions=[{"event": "many", "event_data_template": {"failed": "{{ failed }}"}}],
+    )
+    return many
+
+
+async def runs(hass: HomeAssistant, number: int) -> None:
+    """Wait until the automation waits for something (1), or for its trigger (0)."""
+
+    def current() -> object:
+        state = hass.states.get("automation.it")
+        assert state
+        return state.attributes["current"]
+
+    await until(lambda: current() == number)
+
+
+def failed(hass: HomeAssistant, *counts: str) -> None:
+    """Let the counter count."""
+    for count in counts:
+        hass.states.async_set(FAILED, count)
+
+
+async def test_tells_of_many_failed_requests_once_in_an_hour(
+    hass: HomeAssistant, many_failed: list[Event]
+) -> None:
+    failed(hass, "101")
+    await runs(hass, 1)
+    failed(hass, "105", "109", "112", "150")
+    await until(lambda: many_failed)
+    failed(hass, "200")
+    it_is_minutes_later(hass, 59)
+    failed(hass, "300")
+    await runs(hass, 1)
+    it_is_minutes_later(hass, 61)
+    await runs(hass, 0)
+    failed(hass, "400")
+    await until(lambda: len(many_failed) == 2)
+    assert [event.data for event in many_failed] == [{"failed": 50}, {"failed": 100}]
+
+
+async def test_few_failed_requests_are_not_told(
+    hass: HomeAssistant, many_failed: list[Event]
+) -> None:
+    failed(hass, "101")
+    await runs(hass, 1)
+    failed(hass, "109")
+    it_is_minutes_later(hass, 16)
+    await runs(hass, 0)
+    failed(hass, "113")  # the quarter of an hour begins anew
+    await runs(hass, 1)
+    failed(hass, "118", "119")
+    await until(lambda: many_failed)
+    assert [event.data for event in many_failed] == [{"failed": 10}]
+
+
+async def test_a_counter_that_begins_anew_is_no_failure(
+    hass: HomeAssistant, many_failed: list[Event]
+) -> None:
+    failed(hass, "unavailable", "120", "unknown", "0", "unavailable", "3", "3")
+    await hass.async_block_till_done()
+    await runs(hass, 0)
+    failed(hass, "12")
+    await runs(hass, 1)
+    failed(hass, "13")
+    await until(lambda: many_failed)
+    assert [event.data for event in many_failed] == [{"failed": 10}]

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from typing import Any
+from unittest.mock import AsyncMock
 
 from homeassistant.config_entries import (
     SOURCE_RECONFIGURE,
@@ -14,7 +15,7 @@ from homeassistant.config_entries import (
 )
 from homeassistant.const import CONF_HOST, CONF_PORT, CONF_PROTOCOL
 from homeassistant.core import HomeAssistant
-from homeassistant.data_entry_flow import FlowResultType
+from homeassistant.data_entry_flow import FlowResultType, UnknownFlow
 from homeassistant.helpers import issue_registry as ir
 from homeassistant.helpers.selector import SelectSelector, TextSelector
 import pytest
@@ -24,6 +25,8 @@ from pytest_homeassistant_custom_component.common import (
     mock_integration,
 )
 
+from custom_components.tcp_multiplexer import config_flow
+from custom_components.tcp_multiplexer.addresses import async_hosts_for_clients
 from custom_components.tcp_multiplexer.const import (
     CONF_LISTEN_HOST,
     CONF_LISTEN_PORT,
@@ -32,9 +35,11 @@ from custom_components.tcp_multiplexer.const import (
     CONF_UPSTREAM,
     DOMAIN,
 )
+from custom_components.tcp_multiplexer.coordinator import TcpMultiplexerCoordinator
+from custom_components.tcp_multiplexer.flow import progress
 from custom_components.tcp_multiplexer.local_sockets import try_listen
 from tests.waiting import until
-from tests.wire import read, values
+from tests.wire import exception, read, values, write
 
 from .dialogs import Dialog
 from .peers import ModbusClient, ModbusDevice
@@ -229,11 +234,15 @@ async def test_the_suggested_port_is_free_and_not_another_entry_s(
 @pytest.mark.parametrize(
     ("typed", "place", "error"),
     [
-        ({"host": "http://192.0.2.1"}, "host", "invalid_host"),
+        ({"host": "rfc2217://192.0.2.1"}, "host", "invalid_host"),
         ({"host": "192.0.2.1:70000"}, "host", "invalid_host"),
         ({"host": "[192.0.2.1]:502"}, "host", "invalid_host"),
         ({"listen_host": "192.0.2.1"}, "access", "address_not_here"),
         ({"listen_host": "here"}, "access", "invalid_listen_host"),
+        ({"listen_host": "fe80::1"}, "access", "listen_host_needs_zone"),
+        ({"listen_port": 70000}, "listen_port", "number_out_of_range"),
+        ({"port": 0}, "port", "number_out_of_range"),
+        ({"timeout": 0}, "connection", "number_out_of_range"),
         ({"allowed_networks": ["home"]}, "access", "invalid_allowed_networks"),
         ({"allowed_networks": []}, "access", "invalid_allowed_networks"),
         ({"protocol": "echo", "max_in_flight": 2}, "pool", "invalid_max_in_flight"),
@@ -252,13 +261,132 @@ async def test_what_cannot_be_used_is_told_where_it_stands(
     page = await dialog.send(**right | typed)
     assert page["type"] is FORM
     assert page["errors"] == {place: error}
-    assert dialog.opened == [name for name in ("pool", "access") if name == place]
+    sections = ("connection", "pool", "access")
+    assert dialog.opened == [name for name in sections if name == place]
     # Nothing of what was typed is lost.
     assert dialog.values == before | right | typed
     page = await dialog.send(**{name: before[name] for name in typed} | right)
     assert page["type"] is CREATE_ENTRY
     assert page["title"] == "Roof"
     assert page["options"] == {"idle_timeout": 60}
+
+
+async def test_a_pasted_address_of_a_web_page_is_a_host(
+    dialog: Dialog, device: ModbusDevice
+) -> None:
+    page = await dialog.send(
+        host="http://127.0.0.1/", port=device.port, listen_port=free_port()
+    )
+    assert page["type"] is CREATE_ENTRY
+    assert page["data"][CONF_HOST] == "127.0.0.1"
+    assert page["data"][CONF_PORT] == device.port
+
+
+async def test_numbers_on_later_pages_are_bounded_too(
+    dialog: Dialog, device: ModbusDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.silent_units = {1}
+    typed = {"host": "127.0.0.1", "port": device.port, "listen_port": free_port()}
+    page = await dialog.send(**typed, timeout=0.5)
+    assert page["step_id"] == "identified"
+    page = await dialog.send(unit_id=300)
+    assert page["errors"] == {"unit_id": "number_out_of_range"}
+    assert dialog.values["unit_id"] == 300
+    page = await dialog.send(unit_id=0)
+    assert page["type"] is CREATE_ENTRY
+
+    monkeypatch.setattr(config_flow, "find_logger_serial", AsyncMock(return_value=0))
+    await dialog.start()
+    page = await dialog.send(host="127.0.0.1", port=1, upstream="solarman")
+    assert page["step_id"] == "logger"
+    page = await dialog.send(logger_serial=2**32)
+    assert page["errors"] == {"logger_serial": "number_out_of_range"}
+    assert dialog.values["logger_serial"] == 2**32
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Show progress at once."""
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_what_takes_its_time_shows_what_is_tried(
+    hass: HomeAssistant, dialog: Dialog, device: ModbusDevice
+) -> None:
+    device.silent_units = {1}
+    page = await dialog.send(
+        host="127.0.0.1", port=device.port, listen_port=free_port(), timeout=0.5
+    )
+    assert list(dict.fromkeys(dialog.progress)) == [
+        "connecting",
+        "asking",
+        "trying_units",
+    ]
+    assert page["type"] is FORM
+    assert page["step_id"] == "identified"
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_errors_and_menus_come_after_progress_too(
+    hass: HomeAssistant, dialog: Dialog, device: ModbusDevice, taken: int
+) -> None:
+    typed = {"host": "127.0.0.1", "port": device.port}
+    page = await dialog.send(**typed, listen_port=taken)
+    assert page["errors"] == {"listen_port": "port_in_use"}
+    device.silent = True
+    page = await dialog.send(listen_port=free_port(), timeout=0.3)
+    assert page["step_id"] == "silent"
+    device.silent = False
+    page = await dialog.choose("try_again")
+    assert page["type"] is CREATE_ENTRY
+    assert dialog.progress
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_dialog_that_is_closed_meanwhile_ends_its_trial(
+    hass: HomeAssistant, device: ModbusDevice
+) -> None:
+    device.silent = True
+    flows = hass.config_entries.flow
+    dialog = Dialog(hass)
+    await dialog.start()
+    sending = asyncio.ensure_future(
+        dialog.send(host="127.0.0.1", port=device.port, listen_port=free_port())
+    )
+    await until(lambda: device.connection and dialog.progress)
+    dialog.abandon()
+    with pytest.raises(UnknownFlow):
+        await sending
+    async with asyncio.timeout(3):  # by itself, it would wait for 5 s
+        await until(lambda: device.connection is None)
+    assert not flows.async_progress()
+
+
+async def test_clients_may_only_read(
+    hass: HomeAssistant, dialog: Dialog, device: ModbusDevice
+) -> None:
+    hosts = await async_hosts_for_clients(hass, None)
+    shown = dialog.page["description_placeholders"]["hosts"]
+    assert all(f"`{host}`" in shown for host in hosts)
+    assert dialog.values["clients_may"] == "read_and_write"
+    typed = {"host": "127.0.0.1", "port": device.port, "listen_port": free_port()}
+    page = await dialog.send(**typed, clients_may="read_only")
+    assert page["type"] is CREATE_ENTRY
+    assert page["options"] == {"write_rules": [{"action": "deny"}]}
+    async with ModbusClient(page["data"][CONF_LISTEN_PORT]) as client:
+        assert await client.ask(read()) == values()
+        assert await client.ask(write(1, 2)) == exception(6, 1)
+
+
+async def test_only_modbus_tells_reading_and_writing_apart(
+    dialog: Dialog, device: ModbusDevice
+) -> None:
+    typed = {"host": "127.0.0.1", "port": device.port, "listen_port": free_port()}
+    page = await dialog.send(**typed, protocol="echo", clients_may="read_only")
+    assert page["errors"] == {"clients_may": "only_modbus_writes"}
+    page = await dialog.send(protocol="modbus")
+    assert page["type"] is CREATE_ENTRY
 
 
 async def test_a_port_in_use(dialog: Dialog, device: ModbusDevice, taken: int) -> None:
@@ -340,9 +468,14 @@ async def test_the_port_of_another_entry_at_another_address(
     assert page["type"] is CREATE_ENTRY
 
 
+@pytest.mark.parametrize("named", ["localhost", "0.0.0.0"])  # noqa: S104 - a device's
 @pytest.mark.parametrize("listen_host", [None, "127.0.0.1"])
 async def test_our_own_listener_is_no_device(
-    hass: HomeAssistant, dialog: Dialog, device: ModbusDevice, listen_host: str | None
+    hass: HomeAssistant,
+    dialog: Dialog,
+    device: ModbusDevice,
+    listen_host: str | None,
+    named: str,
 ) -> None:
     other = add_entry(
         hass,
@@ -353,7 +486,7 @@ async def test_our_own_listener_is_no_device(
     )
     assert await hass.config_entries.async_setup(other.entry_id)
     page = await dialog.send(
-        host="localhost", port=other.data[CONF_LISTEN_PORT], listen_port=free_port()
+        host=named, port=other.data[CONF_LISTEN_PORT], listen_port=free_port()
     )
     assert page["type"] is FORM
     assert page["errors"] == {"host": "own_listener"}
@@ -698,6 +831,93 @@ async def test_the_same_device_under_another_name(
     await assert_serves(running.data[CONF_LISTEN_PORT])
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
+async def test_another_device_is_tried_while_the_old_one_is_served(
+    hass: HomeAssistant,
+    running: MockConfigEntry,
+    device: ModbusDevice,
+    states: list[ConfigEntryState],
+    address: str,
+) -> None:
+    other = ModbusDevice()
+    await other.start(address)
+    other.delay = 0.05
+    async with ModbusClient(running.data[CONF_LISTEN_PORT]) as client:
+        dialog = await reconfigure(hass, running)
+        trial = asyncio.ensure_future(dialog.send(host=address, port=other.port))
+        await until(lambda: other.requests)
+        assert await client.ask(read(7)) == values(7)
+        assert states == []
+        await trial
+    assert_success(dialog)
+    await hass.async_block_till_done()
+    await until(lambda: other.connection)
+    await assert_serves(running.data[CONF_LISTEN_PORT])
+    assert running.data[CONF_HOST] == address
+    assert await hass.config_entries.async_unload(running.entry_id)
+    await other.stop()
+
+
+async def test_another_device_that_does_not_answer_disturbs_nobody(
+    hass: HomeAssistant, running: MockConfigEntry, states: list[ConfigEntryState]
+) -> None:
+    async with ModbusClient(running.data[CONF_LISTEN_PORT]) as client:
+        dialog = await reconfigure(hass, running)
+        page = await dialog.send(host="127.0.0.2", port=free_port())
+        assert page["step_id"] == "refused"
+        await dialog.choose("change")
+        page = await dialog.send(host="fe80::1%nowhere")
+        assert page["step_id"] == "unknown_host"
+        assert states == []
+        assert await client.ask(read()) == values()
+
+
+async def test_another_port_of_a_device_with_one_slot(
+    hass: HomeAssistant,
+    running: MockConfigEntry,
+    device: ModbusDevice,
+    states: list[ConfigEntryState],
+) -> None:
+    """It is asked again once the slot is free."""
+    async with device.also() as port:
+        dialog = await reconfigure(hass, running)
+        await dialog.send(port=port)
+        assert_success(dialog)
+        await hass.async_block_till_done()
+        assert states.count(ConfigEntryState.NOT_LOADED) == 1
+        await until(lambda: device.connection)
+        await assert_serves(running.data[CONF_LISTEN_PORT])
+        assert await hass.config_entries.async_unload(running.entry_id)
+
+
+async def test_what_is_being_set_up_is_waited_for(
+    hass: HomeAssistant, running: MockConfigEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of options may have caused that a moment ago; its port is ours."""
+    listens, go_on = asyncio.Event(), asyncio.Event()
+    start = TcpMultiplexerCoordinator.async_start
+
+    async def start_slowly(coordinator: TcpMultiplexerCoordinator) -> None:
+        await start(coordinator)
+        listens.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(TcpMultiplexerCoordinator, "async_start", start_slowly)
+    dialog = await reconfigure(hass, running)
+    port = running.data[CONF_LISTEN_PORT]
+    hass.config_entries.async_schedule_reload(running.entry_id)
+    async with asyncio.timeout(5):
+        await listens.wait()
+    sending = asyncio.ensure_future(dialog.send())
+    done, _ = await asyncio.wait((sending,), timeout=0.2)
+    go_on.set()
+    assert not done
+    await sending
+    assert_success(dialog)
+    await hass.async_block_till_done()
+    await assert_serves(port)
+
+
 async def test_another_local_port_needs_no_trial_of_the_device(
     hass: HomeAssistant, running: MockConfigEntry, device: ModbusDevice
 ) -> None:
@@ -857,7 +1077,8 @@ async def test_an_entry_whose_port_is_taken(
     assert not await hass.config_entries.async_setup(entry.entry_id)
     assert_state(entry, ConfigEntryState.SETUP_RETRY)
     dialog = await reconfigure(hass, entry)
-    page = await dialog.send()
+    assert dialog.values["listen_port"] > taken  # a free one is proposed
+    page = await dialog.send(listen_port=taken)
     assert page["type"] is FORM
     assert page["errors"] == {"listen_port": "port_in_use"}
     assert_state(entry, ConfigEntryState.SETUP_RETRY)

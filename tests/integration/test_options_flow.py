@@ -142,13 +142,34 @@ async def test_modbus_in_depth(hass: HomeAssistant, device: ModbusDevice) -> Non
     assert shown["unit_map"] == "2=10"
 
 
+async def test_pasted_forms_of_numbers_are_understood(
+    hass: HomeAssistant, entry: MockConfigEntry
+) -> None:
+    dialog = await open_options(hass, entry)
+    await dialog.send(
+        allowed_functions="3-6, 0x10",
+        allowed_units="1 - 5",
+        unit_map="1:10, 2 = 11",
+    )
+    assert entry.options["allowed_functions"] == [3, 4, 5, 6, 16]
+    assert entry.options["allowed_units"] == [1, 2, 3, 4, 5]
+    assert entry.options["unit_map"] == [[1, 10], [2, 11]]
+    shown = (await open_options(hass, entry)).values
+    assert shown["allowed_functions"] == "3-6, 16"
+    assert shown["allowed_units"] == "1-5"
+    assert shown["unit_map"] == "1=10, 2=11"
+
+
 @pytest.mark.parametrize(
     ("field", "typed"),
     [
         ("allowed_functions", "three"),
         ("allowed_functions", "256"),
-        ("allowed_units", "1-5"),
+        ("allowed_units", "5-1"),
+        ("allowed_units", "-5"),
+        ("allowed_units", "0-99999"),
         ("unit_map", "1=2=3"),
+        ("unit_map", "1:2=3"),
         ("unit_map", "1=2, 1=3"),
         ("unit_map", "1=300"),
         ("periodic_request", "unit=1"),
@@ -433,14 +454,39 @@ async def test_a_message_to_ask_as_health_check(
 
 
 @pytest.mark.parametrize(
-    "typed",
-    [{"timeout": 0}, {"unit_id": 256}, {"queue_size": 0}, {"max_lifetime": 604801}],
+    ("typed", "section", "said"),
+    [
+        ({"timeout": 0}, "connection", ("0", "0.1", "3600")),
+        ({"unit_id": 256}, "connection", ("256", "0", "255")),
+        ({"queue_size": 0}, "pool", ("0", "1", "100000")),
+        ({"max_lifetime": 604801}, "connection", ("604801", "0", "604800")),
+        ({"timeout": float("nan")}, "connection", ("nan", "0.1", "3600")),
+    ],
 )
 async def test_no_more_can_be_typed_than_the_engine_takes(
-    hass: HomeAssistant, device: ModbusDevice, typed: dict[str, Any]
+    hass: HomeAssistant,
+    device: ModbusDevice,
+    typed: dict[str, Any],
+    section: str,
+    said: tuple[str, str, str],
+) -> None:
+    """It is said in the user's language, where it was typed."""
+    entry = await running_entry(hass, device, "modbus")
+    dialog = await open_options(hass, entry)
+    page = await dialog.send(**typed)
+    assert page["errors"] == {section: "number_out_of_range"}
+    given = page["description_placeholders"]
+    assert (given["value"], given["low"], given["high"]) == said
+    [(field, value)] = typed.items()
+    assert repr(float(dialog.values[field])) == repr(float(value))
+    right = getattr(entry.runtime_data.multiplexer.settings, field)
+    assert (await dialog.send(**{field: right}))["type"] is CREATE_ENTRY
+
+
+async def test_what_is_no_number_is_refused(
+    hass: HomeAssistant, device: ModbusDevice
 ) -> None:
     entry = await running_entry(hass, device, "modbus")
     dialog = await open_options(hass, entry)
     with pytest.raises(InvalidData):
-        await dialog.send(**typed)
-    assert (await dialog.send())["type"] is CREATE_ENTRY
+        await dialog.send(timeout="soon")

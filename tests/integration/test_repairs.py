@@ -42,6 +42,7 @@ from custom_components.tcp_multiplexer.const import (
     CONF_LISTEN_PORT,
     DOMAIN,
 )
+from custom_components.tcp_multiplexer.local_sockets import try_listen
 from custom_components.tcp_multiplexer.repairs import DirectConnectionFlow
 from script.demo import inverter
 from tests.waiting import until
@@ -183,6 +184,16 @@ async def test_taken_port_leads_to_reconfigure_and_is_gone_with_its_cause(
         assert flow["context"]["source"] == "reconfigure"
         assert flow["context"]["entry_id"] == entry.entry_id
         assert "port_taken" in issues(hass)
+
+        # The dialog proposes a port that is free
+        page: Any = await hass.config_entries.flow.async_configure(flow_id)
+        [proposed] = [
+            key.description["suggested_value"]
+            for key in page["data_schema"].schema
+            if key == CONF_LISTEN_PORT
+        ]
+        assert proposed > port
+        assert await try_listen("127.0.0.1", proposed) is None
 
         # A retry that fails changes nothing
         assert not await hass.config_entries.async_reload(entry.entry_id)

@@ -25,7 +25,7 @@ from pytest_homeassistant_custom_component.common import MockConfigEntry
 from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 
 from custom_components.tcp_multiplexer.const import CONF_LISTEN_PORT, CONF_TLS
-from tests.engine.certificates import Authority, Pair, locked
+from tests.engine.certificates import Authority, Pair, PlainAuthority, locked
 from tests.wire import read, values
 
 from .dialogs import Dialog
@@ -285,6 +285,39 @@ def der(certificate: str) -> bytes:
     """Give a certificate in the other format."""
     found = x509.load_pem_x509_certificate(certificate.encode())
     return found.public_bytes(serialization.Encoding.DER)
+
+
+@pytest.mark.parametrize("name", [".foo", "a..b", "x" * 64 + ".example", "a b", "a/b"])
+async def test_a_name_that_no_certificate_can_have(
+    hass: HomeAssistant, secure_device: ModbusDevice, name: str
+) -> None:
+    dialog = await open_dialog(hass, None)
+    typed = at(secure_device, tls_upstream="unverified")
+    page = await dialog.send(**typed, tls_server_name=name)
+    assert page["errors"] == {"tls": "invalid_tls_server_name"}
+    assert dialog.values["tls_server_name"] == name
+    page = await dialog.send(**typed, tls_server_name="inverter.example.")
+    assert page["type"] is CREATE_ENTRY
+
+
+async def test_an_own_ca_that_does_not_say_what_its_key_is_for(
+    hass: HomeAssistant, upload: Upload, tmp_path: Path
+) -> None:
+    plain = PlainAuthority()
+    made = x509.load_pem_x509_certificate(plain.certificate.encode())
+    with pytest.raises(x509.ExtensionNotFound):
+        made.extensions.get_extension_for_class(x509.KeyUsage)
+    device = ModbusDevice()
+    device.tls = context_of(plain.issue("127.0.0.1"), tmp_path)
+    await device.start()
+    dialog = await open_dialog(hass, None)
+    page = await dialog.send(
+        **at(device), tls_upstream="own_ca", tls_ca=await upload(plain.certificate)
+    )
+    assert page["type"] is CREATE_ENTRY
+    await assert_serves(page["result"].data[CONF_LISTEN_PORT])
+    assert await hass.config_entries.async_remove(page["result"].entry_id)
+    await device.stop()
 
 
 WRONG: dict[str, tuple[str, dict[str, str]]] = {

@@ -17,6 +17,7 @@ from homeassistant.data_entry_flow import section
 from homeassistant.helpers import device_registry as dr, entity_registry as er
 from homeassistant.helpers.selector import SelectSelector
 from homeassistant.setup import async_setup_component
+from homeassistant.util.yaml import load_yaml_dict
 import pytest
 from pytest_homeassistant_custom_component.common import (
     MockConfigEntry,
@@ -37,6 +38,7 @@ from custom_components.tcp_multiplexer.local_sockets import ListenProblem
 from custom_components.tcp_multiplexer.multiplexer import (
     PROFILES,
     PROTOCOLS,
+    ROWS,
     ClientRefusal,
     CloseReason,
     EventType,
@@ -47,7 +49,7 @@ from custom_components.tcp_multiplexer.multiplexer import (
 from custom_components.tcp_multiplexer.multiplexer.observe.snapshot import TraceOutcome
 
 from .dialogs import Dialog
-from .words import LANGUAGES, words_in
+from .words import LANGUAGES, TRANSLATIONS, words_in
 
 SHOWN_ELSEWHERE = {
     "framing": "upstream",
@@ -167,6 +169,15 @@ async def test_every_setting_has_its_place_in_a_form(hass: HomeAssistant) -> Non
     assert shown.keys() >= set(SHOWN_ELSEWHERE.values())
 
 
+def choices_of_actions() -> Iterator[tuple[str, set[str]]]:
+    """Give the choices in the fields of actions, by the names of their words."""
+    actions = load_yaml_dict(str(TRANSLATIONS.parent / "services.yaml"))
+    for action in actions.values():
+        for field in action["fields"].values():
+            if (select := field["selector"].get("select")) is not None:
+                yield select["translation_key"], set(select["options"])
+
+
 async def test_every_choice_has_words(hass: HomeAssistant) -> None:
     shown = await shown_fields(hass)
     choices = {
@@ -174,6 +185,8 @@ async def test_every_choice_has_words(hass: HomeAssistant) -> None:
         for selector in shown.values()
         if isinstance(selector, SelectSelector) and "translation_key" in selector.config
     }
+    for name, choice in choices_of_actions():
+        choices[name] = choices.get(name, set()) | choice
     for language in LANGUAGES:
         options = {
             name: words["options"].keys()
@@ -181,6 +194,24 @@ async def test_every_choice_has_words(hass: HomeAssistant) -> None:
             if "options" in words
         }
         assert options == choices
+
+
+DISCONNECTS = {
+    "de": "Eine Änderung trennt alle Clients kurz.",
+    "en": "Changing this disconnects all clients briefly.",
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_options_that_disconnect_clients_say_so(language: str) -> None:
+    page = words_in(language)["options"]["step"]["preferences"]
+    said = {
+        field: DISCONNECTS[language] in text
+        for part in page["sections"].values()
+        for field, text in part["data_description"].items()
+        if field in ROWS
+    }
+    assert said == {field: not ROWS[field].live for field in said}
 
 
 async def test_whatever_a_profile_sets_can_be_changed(hass: HomeAssistant) -> None:

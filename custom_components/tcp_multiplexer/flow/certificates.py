@@ -82,6 +82,8 @@ class Uploads:
         if (way := typed[CLIENT_TLS]) == "off":
             return None
         files = await self._async_files(typed, stored)
+        if not (files[TLS_CERTIFICATE] or files[TLS_KEY]):
+            raise FieldError(TLS_CERTIFICATE, "tls_files_missing")
         if not files[TLS_CERTIFICATE]:
             raise FieldError(TLS_CERTIFICATE, "tls_certificate_missing")
         if way != "client_certificates":

@@ -4,11 +4,15 @@ Two entries that share one device would take it from each other; so there is one
 for each endpoint.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping
+import enum
 import os
+import socket
 from typing import Any, Final
 
 from homeassistant.const import CONF_DEVICE, CONF_HOST, CONF_PORT
+from homeassistant.core import HomeAssistant
 from yarl import URL
 
 from ..const import CONF_DIAL_IN_PORT
@@ -42,3 +46,40 @@ def _endpoint(data: Mapping[str, Any]) -> Endpoint:
     if url.scheme in _SERVERS and url.host and url.port:
         return url.host, url.port
     return (device,)
+
+
+class Nearness(enum.Enum):
+    """How near two devices are to each other, and so to the only connection of one."""
+
+    APART = enum.auto()
+    """They have nothing in common."""
+    SAME_HOST = enum.auto()
+    """One host, at two ports: two devices, or two ways to one."""
+    SAME = enum.auto()
+    """There is one."""
+
+
+async def async_nearness(
+    hass: HomeAssistant, one: Mapping[str, Any], other: Mapping[str, Any]
+) -> Nearness:
+    """Return how near the devices of two entries with these data are."""
+    if await hass.async_add_executor_job(is_taken, one, [other]):
+        return Nearness.SAME
+    if not (CONF_HOST in one and CONF_HOST in other):
+        return Nearness.APART
+    if one[CONF_HOST] != other[CONF_HOST]:
+        theirs = await _addresses(other[CONF_HOST])
+        if theirs.isdisjoint(await _addresses(one[CONF_HOST])):
+            return Nearness.APART
+    same_port = one[CONF_PORT] == other[CONF_PORT]
+    return Nearness.SAME if same_port else Nearness.SAME_HOST
+
+
+async def _addresses(host: str) -> set[str]:
+    """Return the addresses of a host; none if nobody knows it."""
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError, UnicodeError:
+        return set()
+    return {str(address[0]) for *_, address in found}

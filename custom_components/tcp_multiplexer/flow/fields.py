@@ -9,11 +9,11 @@ better default reaches users who never chose.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, fields
 import enum
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from types import MappingProxyType
 from typing import Any, Final, Literal, override
 
-from homeassistant.const import CONF_DEVICE, CONF_PROTOCOL
+from homeassistant.const import CONF_DEVICE, CONF_PORT, CONF_PROTOCOL
 from homeassistant.helpers.selector import (
     BooleanSelector,
     FileSelector,
@@ -64,10 +64,13 @@ from ..multiplexer import (
     Section,
     SerialLine,
     Settings,
+    numbers_from,
+    numbers_to_text,
+    pairs_from,
     protocols_with,
+    server_name_from,
 )
 from ..named_clients import NamedClient
-from .numbers import numbers_from, numbers_to_text
 from .write_rules import (
     WRITE_RULES,
     RowError,
@@ -100,6 +103,17 @@ def whole(low: float, high: float, unit: str = "") -> vol.All:
     return vol.All(_number(low, high, unit, 1), vol.Coerce(int))
 
 
+class _Number(NumberSelector):
+    """A number; `to_store` says which are too small or too large.
+
+    Home Assistant would say so in English, and at no field.
+    """
+
+    @override
+    def __call__(self, data: Any) -> float:
+        return float(vol.Coerce(float)(data))
+
+
 def _number(
     low: float, high: float, unit: str, step: float | Literal["any"]
 ) -> NumberSelector:
@@ -108,7 +122,7 @@ def _number(
     )
     if unit:
         config["unit_of_measurement"] = unit
-    return NumberSelector(config)
+    return _Number(config)
 
 
 class _Upload(FileSelector):
@@ -143,6 +157,12 @@ UPSTREAM: Final = _choice(
     UPSTREAM_HOME_ASSISTANT_RTU,
     UPSTREAM_HOME_ASSISTANT_SERIAL,
 )
+
+CLIENTS_MAY: Final = "clients_may"
+"""Whether clients may write; the rules for writes say it in detail."""
+READ_AND_WRITE: Final = "read_and_write"
+READ_ONLY: Final = "read_only"
+CLIENT_RIGHTS: Final = _choice(CLIENTS_MAY, READ_AND_WRITE, READ_ONLY)
 
 LOGGER_SERIAL: Final = whole(*(ROWS[CONF_LOGGER_SERIAL].bounds or (0, 0)))
 
@@ -234,6 +254,37 @@ def applies_to(protocol: str, field: str) -> bool:
     return protocol in protocols_with(field)
 
 
+def _bounds(selector: Any) -> tuple[float, float] | None:
+    """Return between which numbers a field's must be; None: it is for none."""
+    if isinstance(selector, vol.All):
+        selector = selector.validators[0]
+    if not isinstance(selector, _Number):
+        return None
+    return selector.config["min"], selector.config["max"]
+
+
+_BOUNDS: Final = {
+    name: bounds
+    for name, selector in {
+        **FIELDS,
+        CONF_PORT: PORT,
+        CONF_LOGGER_SERIAL: LOGGER_SERIAL,
+    }.items()
+    if (bounds := _bounds(selector)) is not None
+}
+
+
+def _listen_host(text: str) -> str | None:
+    """Parse an address to listen on; a link-local one has to name its interface."""
+    if not text:
+        return None
+    address = ip_address(text.strip())
+    no_zone = isinstance(address, IPv6Address) and address.scope_id is None
+    if address.is_link_local and no_zone:
+        raise FieldError(CONF_LISTEN_HOST, "listen_host_needs_zone", host=str(address))
+    return str(address)
+
+
 def _networks(texts: list[str]) -> list[str]:
     if not texts:  # no client could connect
         raise ValueError(texts)
@@ -244,23 +295,12 @@ def _any_networks(texts: list[str]) -> list[str]:
     return [str(ip_network(text.strip(), strict=False)) for text in texts or ()]
 
 
-def _pairs(text: str) -> list[list[int]]:
-    """Parse "1=10, 2=11"."""
-    pairs = [
-        [int(number, 0) for number in part.split("=")]
-        for part in text.replace(",", " ").split()
-    ]
-    if any(len(pair) != 2 for pair in pairs):
-        raise ValueError(text)
-    return pairs
-
-
 _STORED_BY_TYPE: Final[dict[Any, Callable[[Any], Any]]] = {
     str: str.strip,
     bytes: lambda text: bytes.fromhex(text).hex(),
     _NETWORKS: _any_networks,
     _NUMBERS: numbers_from,
-    _PAIRS: _pairs,
+    _PAIRS: lambda text: [list(pair) for pair in pairs_from(text)],
 }
 _TO_STORE: Final[dict[str, Callable[[Any], Any]]] = {
     **{
@@ -269,10 +309,10 @@ _TO_STORE: Final[dict[str, Callable[[Any], Any]]] = {
         if each.type in _STORED_BY_TYPE
     },
     "allowed_networks": _networks,
-    CONF_LISTEN_HOST: lambda text: str(ip_address(text.strip())) if text else None,
+    CONF_LISTEN_HOST: _listen_host,
     CONF_DIAL_IN_DEVICE: lambda text: str(ip_address(text.strip())) if text else "",
     CONF_DEVICE: str.strip,
-    TLS_SERVER_NAME: str.strip,
+    TLS_SERVER_NAME: server_name_from,
     CONF_WRITE_RULES: lambda rows: rules_to_store(rows or ()),
 }
 """From what is typed to what is stored; a ValueError means that it is invalid."""
@@ -380,6 +420,14 @@ def to_store(field: str, typed: Any) -> Any:
         FieldError: it is invalid.
 
     """
+    if (bounds := _BOUNDS.get(field)) and not bounds[0] <= typed <= bounds[1]:
+        raise FieldError(
+            field,
+            "number_out_of_range",
+            value=f"{typed:.15g}",
+            low=f"{bounds[0]:.15g}",
+            high=f"{bounds[1]:.15g}",
+        )
     convert = _TO_STORE.get(field)
     try:
         return convert(typed) if convert else typed

@@ -112,7 +112,8 @@ class LocalPortSubentryFlow(ConfigSubentryFlow):
         """
         hass, entry, before = self.hass, self._entry, self._changed
         host = to_store(CONF_LISTEN_HOST, typed.get(CONF_LISTEN_HOST, ""))
-        address = ListenAddress(host, typed[CONF_LISTEN_PORT])
+        port = to_store(CONF_LISTEN_PORT, typed[CONF_LISTEN_PORT])
+        address = ListenAddress(host, port)
         siblings = listen_addresses(entry)
         mine: ListenAddress | None = None
         if before is not None:

@@ -20,6 +20,7 @@ from ..coordinator import TcpMultiplexerConfigEntry
 from ..local_sockets import ListenProblem, next_free_port, own_addresses, try_listen
 from .fields import DEFAULTS, FieldError
 
+_UNSPECIFIED: Final = {ANY_IPV4: "127.0.0.1", ANY_IPV6: "::1"}
 _EVERYWHERE: Final = {None, ANY_IPV4, ANY_IPV6}
 
 
@@ -112,7 +113,11 @@ async def async_check_others(
 
 
 async def is_reached(host: str, port: int, listeners: list[ListenAddress]) -> bool:
-    """Return whether a device's host and port are one of these listeners."""
+    """Return whether a device's host and port are one of these listeners.
+
+    Whoever connects to the unspecified address reaches this computer.
+    """
+    host = _UNSPECIFIED.get(host, host)
     hosts = {address.host for address in listeners if address.port == port}
     own = await own_addresses(host) if hosts else set()
     return bool(own and hosts & (_EVERYWHERE | own))

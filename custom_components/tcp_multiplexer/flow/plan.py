@@ -16,7 +16,7 @@ from homeassistant.const import (
     CONF_PORT,
     CONF_PROTOCOL,
 )
-from homeassistant.core import HomeAssistant, callback
+from homeassistant.core import HomeAssistant
 
 from ..addresses import parse_endpoint
 from ..const import (
@@ -26,6 +26,7 @@ from ..const import (
     CONF_PROFILE,
     CONF_TLS,
     CONF_UPSTREAM,
+    CONF_WRITE_RULES,
     SERIAL_UPSTREAMS,
     SHARED_UPSTREAMS,
     UPSTREAM_DIAL_IN,
@@ -44,11 +45,23 @@ from ..multiplexer import (
     Framing,
     Settings,
     SettingsError,
+    WriteAction,
     make_protocol,
+    place_in,
 )
 from ..shared_connection import async_name_in_use
 from .certificates import Uploads
-from .fields import DEFAULTS, TLS, FieldError, worth_storing
+from .endpoint import Nearness, async_nearness
+from .fields import (
+    CLIENTS_MAY,
+    DEFAULTS,
+    READ_ONLY,
+    TLS,
+    FieldError,
+    applies_to,
+    to_store,
+    worth_storing,
+)
 from .forms import DIAL_IN, SERIAL_LINE, UPSTREAM_TLS, Sections
 from .local_ports import ListenAddress
 
@@ -110,6 +123,8 @@ class ToTry:
     """Whether the local port is free."""
     release: bool
     """Whether the running entry holds what has to be tried."""
+    release_if_needed: bool
+    """Whether it may hold that: if the trial fails, it is tried without that entry."""
     ask: bool
     """Whether the running entry can be used to identify its device."""
 
@@ -169,7 +184,7 @@ async def async_plan(
         CONF_PROTOCOL: typed[CONF_PROTOCOL],
         **_place(typed, values),
         CONF_LISTEN_HOST: values.pop(CONF_LISTEN_HOST),
-        CONF_LISTEN_PORT: typed[CONF_LISTEN_PORT],
+        CONF_LISTEN_PORT: to_store(CONF_LISTEN_PORT, typed[CONF_LISTEN_PORT]),
         CONF_PROFILE: typed[CONF_PROFILE],
         CONF_UPSTREAM: typed[CONF_UPSTREAM],
     }
@@ -186,7 +201,7 @@ async def async_plan(
         if CONF_HOST not in data:
             raise FieldError(TLS, "tls_not_available")
         data[CONF_TLS] = tls
-    options = entry.options if entry else worth_storing(values)
+    options = entry.options if entry else worth_storing(values) | _rights(typed)
     subentries = tuple(entry.subentries.values()) if entry else ()
     settings = checked_settings(data, options, subentries)
     named = typed.get(CONF_NAME, "").strip()
@@ -196,7 +211,7 @@ async def async_plan(
         options=options,
         subentries=subentries,
         settings=settings,
-        to_try=_to_try(data, entry),
+        to_try=await _async_to_try(hass, data, entry),
     )
 
 
@@ -212,14 +227,31 @@ def _place(typed: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     if upstream in {UPSTREAM_DIAL_IN, UPSTREAM_DIAL_IN_RTU}:
         return dial_in
     try:
-        host, port = parse_endpoint(typed.get(CONF_HOST, ""))
+        host, port = parse_endpoint(place_in(typed.get(CONF_HOST, "")))
     except ValueError:
         raise FieldError(CONF_HOST, "invalid_host") from None
-    usual = _USUAL_PORTS.get(upstream, DEFAULTS[CONF_PORT])
-    place = {CONF_HOST: host, CONF_PORT: port or typed.get(CONF_PORT, usual)}
+    usual = _USUAL_PORTS.get(upstream) or (
+        PROTOCOLS[typed[CONF_PROTOCOL]].usual_port or DEFAULTS[CONF_PORT]
+    )
+    port = port or to_store(CONF_PORT, typed.get(CONF_PORT, usual))
+    place = {CONF_HOST: host, CONF_PORT: port}
     if serial := typed.get(CONF_LOGGER_SERIAL):
         place[CONF_LOGGER_SERIAL] = serial
     return place
+
+
+def _rights(typed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rules for writes that follow from what clients may do.
+
+    Raises:
+        FieldError: the protocol does not tell reading and writing apart.
+
+    """
+    if typed[CLIENTS_MAY] != READ_ONLY:
+        return {}
+    if not applies_to(typed[CONF_PROTOCOL], CONF_WRITE_RULES):
+        raise FieldError(CLIENTS_MAY, "only_modbus_writes")
+    return {CONF_WRITE_RULES: [{"action": WriteAction.DENY.value}]}
 
 
 def _usual_title(settings: Settings) -> str:
@@ -229,11 +261,16 @@ def _usual_title(settings: Settings) -> str:
     return settings.host or settings.target.rpartition("/")[2] or settings.target
 
 
-@callback
-def _to_try(data: dict[str, Any], entry: TcpMultiplexerConfigEntry | None) -> ToTry:
+async def _async_to_try(
+    hass: HomeAssistant, data: dict[str, Any], entry: TcpMultiplexerConfigEntry | None
+) -> ToTry:
     """Compare new data with the entry that is reconfigured."""
     if entry is None:
-        return ToTry(dial=True, bind=True, release=False, ask=False)
+        return ToTry(
+            dial=True, bind=True, release=False, release_if_needed=False, ask=False
+        )
+    async with entry.setup_lock:
+        pass  # what is being set up, or unloaded, holds its port for a moment yet
     running = entry.state is ConfigEntryState.LOADED
     before = _UNNAMED | entry.data
     changed = {
@@ -242,13 +279,16 @@ def _to_try(data: dict[str, Any], entry: TcpMultiplexerConfigEntry | None) -> To
     dial = not changed.isdisjoint(DEVICE)
     bind = not (running and changed.isdisjoint(_LISTENING))
     needs_own_port = bind and not (running and CONF_LISTEN_PORT in changed)
-    release = entry.state in _RELEASABLE and (dial or needs_own_port)
+    near = await async_nearness(hass, data, before) if dial else Nearness.APART
+    releasable = entry.state in _RELEASABLE
+    release = releasable and (near is Nearness.SAME or needs_own_port)
     can_identify = PROTOCOLS[data[CONF_PROTOCOL]].has_units
     return ToTry(
         dial=dial,
         bind=bind,
         release=release,
-        ask=running and can_identify and not release,
+        release_if_needed=releasable and not release and near is Nearness.SAME_HOST,
+        ask=running and can_identify and not (dial or release),
     )
 
 

@@ -5,7 +5,7 @@ translations. Nothing here knows Home Assistant.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 import enum
 import socket
@@ -72,6 +72,24 @@ class DeviceProblem(enum.StrEnum):
     """The device's certificate is not accepted."""
 
 
+class Stage(enum.StrEnum):
+    """What is being done to get an answer."""
+
+    CONNECTING = "connecting"
+    WAITING = "waiting"
+    """For a device that dials in."""
+    ASKING = "asking"
+    """The unit in the settings, and who the device is."""
+    TRYING_UNITS = "trying_units"
+
+
+type Report = Callable[[Stage], None]
+
+
+def _tell_nobody(_stage: Stage) -> None:
+    """Report to nobody."""
+
+
 class DeviceError(Exception):
     """The device did not answer; `problem` says why, `detail` what else is known."""
 
@@ -93,6 +111,7 @@ class ProbeResult(NamedTuple):
 async def ask_device(
     settings: Settings,
     units: Sequence[int] = (),
+    report: Report = _tell_nobody,
     *,
     connect_seconds: float = CONNECT_SECONDS,
     answer_seconds: float = ANSWER_SECONDS,
@@ -108,6 +127,7 @@ async def ask_device(
     """
     protocol = make_protocol(settings)
     request = protocol.probe(None)
+    report(Stage.CONNECTING)
     reader, writer = await _connect(settings.host, settings.port, connect_seconds)
     if settings.tls is not None:
         await _secure(writer, settings.tls, settings.host, connect_seconds)
@@ -115,9 +135,10 @@ async def ask_device(
         # No user waits minutes for a form: then the connection is enough.
         if request is None or settings.connect_delay > answer_seconds:
             return ProbeResult()
+        report(Stage.ASKING)
         await asyncio.sleep(settings.connect_delay)
         conversation = _Conversation(settings, protocol, reader, writer, answer_seconds)
-        return await conversation.probe(request, units)
+        return await conversation.probe(request, units, report)
     finally:
         writer.close()
         with suppress(OSError):
@@ -212,7 +233,9 @@ class _Conversation:
         self._loop = asyncio.get_running_loop()
         self._end = self._loop.time() + seconds
 
-    async def probe(self, request: Request, units: Sequence[int]) -> ProbeResult:
+    async def probe(
+        self, request: Request, units: Sequence[int], report: Report
+    ) -> ProbeResult:
         """Send `request` and identify the device; if it is silent, try other units.
 
         Raises:
@@ -230,8 +253,10 @@ class _Conversation:
                 err.problem is not DeviceProblem.SILENT
                 or not self._protocol.correlated
                 or not self._codec.expire(request)
-                or (found := await self._identify(others)) is None
             ):
+                raise
+            report(Stage.TRYING_UNITS)
+            if (found := await self._identify(others)) is None:
                 raise
             return ProbeResult(f"unit {found.unit}", found)
         answer = self._protocol.describe(request.payload, response)

@@ -1,11 +1,14 @@
 """Try a plan: bind its port, and ask its device the way the entry will.
 
 A running entry holds the device's only slot, and its port. So the entry that is
-reconfigured is unloaded meanwhile, but only if what it holds must be tried.
+reconfigured is unloaded meanwhile, but only if what it holds must be tried: another
+device is asked while the old one goes on being served. A device at another port of the
+same host may be the same one; so it is asked once more without the entry, should it not
+answer.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from homeassistant.config_entries import ConfigEntryState
 from homeassistant.const import CONF_HOST
@@ -30,16 +33,19 @@ from .local_ports import (
     listen_addresses,
 )
 from .plan import Plan
-from .probe import ProbeResult, ask_device, ask_running
+from .probe import DeviceError, ProbeResult, Report, Stage, ask_device, ask_running
 from .probe_route import DIAL_IN_SECONDS, ask_with_multiplexer
 from .probe_shared import async_ask_shared
 
 
 @asynccontextmanager
 async def async_try(
-    hass: HomeAssistant, entry: TcpMultiplexerConfigEntry | None, plan: Plan
+    hass: HomeAssistant,
+    entry: TcpMultiplexerConfigEntry | None,
+    plan: Plan,
+    report: Report,
 ) -> AsyncIterator[ProbeResult]:
-    """Try a plan, and yield what the device answered.
+    """Try a plan, and yield what the device answered; `report` its stages.
 
     If `entry` had to be unloaded, it is set up again after the block, with what the
     block has changed in it.
@@ -50,12 +56,21 @@ async def async_try(
 
     """
     await _async_check_own_listeners(hass, entry, plan)
-    async with _async_out_of_the_way(hass, entry, plan):
+    async with AsyncExitStack() as released:
+        if plan.to_try.release:
+            await released.enter_async_context(_async_out_of_the_way(hass, entry))
         if plan.to_try.bind:
             await async_bind(hass, plan.listen_address)
         if plan.to_try.dial and plan.dial_in_address is not None:
             await async_bind(hass, plan.dial_in_address, CONF_DIAL_IN_PORT)
-        yield await _async_ask_device(hass, entry, plan)
+        try:
+            result = await _async_ask_device(hass, entry, plan, report)
+        except DeviceError:
+            if not plan.to_try.release_if_needed:
+                raise
+            await released.enter_async_context(_async_out_of_the_way(hass, entry))
+            result = await _async_ask_device(hass, entry, plan, report)
+        yield result
 
 
 async def _async_check_own_listeners(
@@ -85,14 +100,12 @@ async def _async_check_own_listeners(
 
 @asynccontextmanager
 async def _async_out_of_the_way(
-    hass: HomeAssistant, entry: TcpMultiplexerConfigEntry | None, plan: Plan
+    hass: HomeAssistant, entry: TcpMultiplexerConfigEntry | None
 ) -> AsyncIterator[None]:
     """Unload the entry that is reconfigured, while what it holds is tried."""
     # If it cannot be unloaded, it stays; the trial then shows what is wrong.
-    released = (
-        entry is not None
-        and plan.to_try.release
-        and await hass.config_entries.async_unload(entry.entry_id)
+    released = entry is not None and await hass.config_entries.async_unload(
+        entry.entry_id
     )
     try:
         yield
@@ -102,7 +115,10 @@ async def _async_out_of_the_way(
 
 
 async def _async_ask_device(
-    hass: HomeAssistant, entry: TcpMultiplexerConfigEntry | None, plan: Plan
+    hass: HomeAssistant,
+    entry: TcpMultiplexerConfigEntry | None,
+    plan: Plan,
+    report: Report,
 ) -> ProbeResult:
     """Ask the device something harmless, the way the entry will.
 
@@ -111,6 +127,7 @@ async def _async_ask_device(
 
     """
     profile = PROFILES.get(plan.data[CONF_PROFILE], PROFILES[GENERIC])
+    report(Stage.ASKING)
     if plan.to_try.ask and entry:
         return await ask_running(entry.runtime_data.multiplexer, profile.units)
     if not plan.to_try.dial:
@@ -121,7 +138,8 @@ async def _async_ask_device(
         await async_prepare_serial(hass)
         return await ask_with_multiplexer(plan.settings, profile.units)
     if plan.settings.dial_in is not None:
+        report(Stage.WAITING)
         return await ask_with_multiplexer(
             plan.settings, profile.units, seconds=DIAL_IN_SECONDS
         )
-    return await ask_device(plan.settings, profile.units)
+    return await ask_device(plan.settings, profile.units, report)

@@ -12,9 +12,15 @@ from homeassistant.helpers.selector import (
 
 from ..const import CONF_WRITE_RULES
 from ..entry_settings import networks_of
-from ..multiplexer import SettingsError, WriteAction, WriteRule
+from ..multiplexer import (
+    SettingsError,
+    WriteAction,
+    WriteRule,
+    numbers_from,
+    numbers_to_text,
+    range_from,
+)
 from ..named_clients import NamedClient
-from .numbers import numbers_from, numbers_to_text, range_from
 
 _ACTION: Final = "action"
 _CLIENTS: Final = "clients"
@@ -81,7 +87,7 @@ _READERS: Final[dict[str, Callable[[Any], list[Any]]]] = {
     _CLIENTS: _clients_from,
     _UNITS: numbers_from,
     _FUNCTIONS: numbers_from,
-    _REGISTERS: range_from,
+    _REGISTERS: lambda text: list(range_from(text)),
 }
 """From what is typed to what is stored, by condition."""
 

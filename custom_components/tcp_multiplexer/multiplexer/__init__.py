@@ -45,6 +45,14 @@ from .settings import (
     make_protocol,
 )
 from .tls import TlsError, TlsListener, TlsUpstream
+from .typed import (
+    numbers_from,
+    numbers_to_text,
+    pairs_from,
+    place_in,
+    range_from,
+    server_name_from,
+)
 
 __all__ = [  # noqa: RUF022 - grouped by what they are for
     "__version__",
@@ -77,6 +85,13 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "find_logger_serial",
     "PROFILES",
     "PROTOCOLS",
+    # What people type in forms
+    "numbers_from",
+    "numbers_to_text",
+    "pairs_from",
+    "place_in",
+    "range_from",
+    "server_name_from",
     # What it reports
     "ClientRefusal",
     "Event",

@@ -137,7 +137,9 @@ class Multiplexer:
                 self._learned,
                 self._memory,
             )
-        return NetworkRoute(settings, self._protocol, self._limits, self._memory)
+        return NetworkRoute(
+            lambda: self._settings, self._protocol, self._limits, self._memory
+        )
 
     def _learned(self, address: str) -> None:
         """Take over the address of a device that dials in."""
@@ -275,7 +277,8 @@ class Multiplexer:
         changed.discard(_PORTS)
         if not all(field in ROWS and ROWS[field].live for field in changed):
             return False
-        self._settings = settings
+        self._settings = self._protocol.options = settings
+        self._dispatcher.recorder.keep(settings.trace_size)
         self._listener.apply(settings)
         self._queue.size = settings.queue_size
         self._queue.writes_first = settings.writes_first
@@ -312,7 +315,7 @@ class Multiplexer:
         traffic = statistics.gone.including(self._listener.clients)
         return Snapshot(
             health=health,
-            health_reason=pool.health.reason if health.value in _UNWELL else None,
+            health_reason=pool.reason,
             connections=len(opened),
             connected_since=min(opened) + clock if opened else None,
             last_response=None if last is None else last + clock,
@@ -387,7 +390,8 @@ class Multiplexer:
 
     def pcap(self, records: Iterable[TraceRecord]) -> bytes:
         """Return exchanges as a packet capture, for Wireshark."""
-        device = (self._settings.host, self._settings.port)
+        port = self._protocol.usual_port or self._settings.port
+        device = (self._settings.host, port)
         return to_pcap(records, device, self._protocol.on_wire)
 
     @property
@@ -397,7 +401,6 @@ class Multiplexer:
 
 
 _PORTS = "more_listeners"
-_UNWELL = frozenset(("degraded", "unreachable"))
 
 
 class _Host(Requester):

@@ -147,6 +147,7 @@ class Settings:
         Section.CONNECTION,
         "Modbus: the unit to probe until a client has asked one",
         bounds=(0, 255),
+        live=True,
     )
 
     reconnect_backoff: float = setting(
@@ -189,6 +190,7 @@ class Settings:
         Section.POOL,
         "Modbus: maximum number of requests in flight on one connection",
         bounds=(1, 64),
+        live=True,
     )
     queue_size: int = setting(
         32,
@@ -202,6 +204,7 @@ class Settings:
         OnFailure.EXCEPTION,
         Section.POOL,
         "Modbus: what a client gets if its request has no response",
+        live=True,
     )
     max_body: int = setting(
         16 << 20,
@@ -342,7 +345,11 @@ class Settings:
     )
 
     trace_size: int = setting(
-        200, Section.RECORD, "exchanges to keep for the report", bounds=(0, 10_000)
+        200,
+        Section.RECORD,
+        "exchanges to keep for the report",
+        bounds=(0, 10_000),
+        live=True,
     )
 
     def __post_init__(self) -> None:

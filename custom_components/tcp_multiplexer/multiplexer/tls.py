@@ -13,6 +13,8 @@ import ssl
 import tempfile
 from typing import TYPE_CHECKING
 
+from .typed import server_name_from
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -45,14 +47,23 @@ class TlsUpstream:
         """Make the context of a TLS client.
 
         Raises:
-            TlsError: a certificate or key cannot be used.
+            TlsError: a certificate, key or name cannot be used.
 
         """
+        try:
+            server_name_from(self.server_name)
+        except ValueError as err:
+            message = f"{self.server_name!r} cannot be a name in a certificate"
+            raise TlsError(message) from err
         try:
             context = ssl.create_default_context(cadata=self.ca or None)
         except (ssl.SSLError, TypeError, ValueError) as err:
             message = f"the CA certificate cannot be used: {err}"
             raise TlsError(message) from err
+        if self.ca:
+            # Few who make a CA of their own say for what its key may be used, and the
+            # strict check (RFC 5280, 4.2.1.3) would refuse all that it has signed.
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         if not self.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE

@@ -91,6 +91,8 @@ class _Group:
             action.help = f"{help} (default {default})"
 
 
+_LOGGER_PORT = 8899
+"""Where logger sticks with Solarman V5 listen."""
 _LISTEN_FLAG: dict[str, Any] = {"type": listen_address, "metavar": "[HOST:]PORT"}
 _FILE_FLAG: dict[str, Any] = {"type": file_text, "metavar": "FILE"}
 
@@ -355,7 +357,14 @@ def _set_target(values: dict[str, Any]) -> None:
         del values["host"], values["port"]
         values["dial_in"] = target
     elif target is not None:
-        values["host"], values["port"] = target
+        host, port = target
+        protocol, framing = values["protocol"], values.get("framing")
+        usual = _LOGGER_PORT if framing == Framing.SOLARMAN else None
+        usual = usual or PROTOCOLS[protocol].usual_port
+        port = usual if port is None else port
+        if port is None:
+            raise ValueError(f"-t: give the port too; {protocol} has no usual one")
+        values["host"], values["port"] = host, port
 
 
 def _check_meaning(given: argparse.Namespace, protocol: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..networks import Network
 from ..settings import DialIn, SerialLine, SettingsError, WriteRule
+from ..typed import numbers_from, pairs_from, place_in, range_from
 
 _SERIAL = "serial:"
 _DIAL_IN = "dial-in:"
@@ -59,13 +60,19 @@ def _port(text: str, whole: str) -> int:
     return int(text)
 
 
-def target(text: str) -> _Address | SerialLine | DialIn:
-    """Return host and port from `host:port`, or what `serial:…` or `dial-in:…` says."""
+def target(text: str) -> tuple[str, int | None] | SerialLine | DialIn:
+    """Return host and port from `host:port`, or what `serial:…` or `dial-in:…` says.
+
+    A pasted URL is understood too; it may be without a port (None).
+    """
     if text.startswith(_SERIAL):
         return _serial_line(text.removeprefix(_SERIAL))
     if text.startswith(_DIAL_IN):
         return _dial_in(text.removeprefix(_DIAL_IN))
-    host, port = _split(text)
+    place = place_in(text)
+    if place != text and re.fullmatch(r"[^:\[\]]+|\[.+\]", place):
+        return place.strip("[]"), None
+    host, port = _split(place)
     if not host or not port:
         message = f"{text!r} is not host:port; write 192.168.1.22:502 or [fd00::22]:502"
         raise argparse.ArgumentTypeError(message)
@@ -123,24 +130,21 @@ def networks(text: str) -> tuple[Network, ...]:
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """Return numbers from text, separated by commas."""
+    """Return numbers and ranges from text, separated by commas."""
     try:
-        return tuple(int(part, 0) for part in text.split(","))
+        return tuple(numbers_from(text))
     except ValueError as err:
-        message = f"{text!r} is not a list of numbers; write 3,4"
+        message = f"{text!r} is not a list of numbers; write 3,4 or 3-6"
         raise argparse.ArgumentTypeError(message) from err
 
 
 def unit_pairs(text: str) -> tuple[tuple[int, int], ...]:
     """Return pairs from `client unit:device unit`, separated by commas."""
-    pairs = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+):(\d+)\s*", part, re.ASCII)
-        if match is None:
-            message = f"{text!r} maps no units; write 1:11,2:12"
-            raise argparse.ArgumentTypeError(message)
-        pairs.append((int(match[1]), int(match[2])))
-    return tuple(pairs)
+    try:
+        return tuple(pairs_from(text))
+    except ValueError as err:
+        message = f"{text!r} maps no units; write 1:11,2:12"
+        raise argparse.ArgumentTypeError(message) from err
 
 
 def write_rule(text: str) -> WriteRule:
@@ -165,16 +169,10 @@ def write_rule(text: str) -> WriteRule:
         raise argparse.ArgumentTypeError(message) from err
 
 
-def _range(text: str) -> tuple[int, int]:
-    """Return the first and the last number of `100-200`, or of `100`."""
-    first, _, last = text.partition("-")
-    return int(first, 0), int(last or first, 0)
-
-
 _CONDITIONS: dict[str, tuple[str, Callable[[str], tuple[int, ...]]]] = {
     "unit": ("units", numbers),
     "function": ("functions", numbers),
-    "register": ("registers", _range),
+    "register": ("registers", range_from),
 }
 """By their names, which may also be in the plural: what they set."""
 

@@ -4,6 +4,7 @@ The dispatcher decides; this module only records the outcome of each exchange, i
 place so that no counter is missed or incremented twice.
 """
 
+from collections import deque
 import enum
 import logging
 from typing import TYPE_CHECKING, Any
@@ -35,12 +36,17 @@ class Recorder:
         self._statistics = statistics
         self._events = events
         self._is_exception = protocol.is_exception
-        self._traces = statistics.trace.maxlen != 0 or LOGGER.isEnabledFor(
-            logging.DEBUG
-        )
         self._debug = LOGGER.isEnabledFor(logging.DEBUG)
+        self._traces = statistics.trace.maxlen != 0 or self._debug
         self.known = KnownReads()
         self._known = self.known.last
+
+    def keep(self, trace_size: int) -> None:
+        """Keep so many exchanges from now on, of those that are kept the latest."""
+        trace = self._statistics.trace
+        if trace_size != trace.maxlen:
+            self._statistics.trace = deque(trace, trace_size)
+            self._traces = trace_size != 0 or self._debug
 
     def answered(
         self, exchange: Exchange, response: Any, now: float, *, asked: bool = True

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import ssl
 
     from ..protocols.base import DownstreamCodec, DownstreamEvent
+    from ..settings import Settings
     from .connection import ClientOwner
 
 LOGGER = logging.getLogger(__name__)
@@ -85,6 +86,10 @@ class Client(ClientConnection):
         )
 
     # ---- coming and going -------------------------------------------------------
+
+    @override
+    def apply(self, settings: Settings) -> None:
+        self._codec.apply(settings)
 
     @override
     def ended(self) -> None:

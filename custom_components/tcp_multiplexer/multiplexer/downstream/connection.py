@@ -109,6 +109,10 @@ class ClientConnection(asyncio.Protocol, Peer):
         """When it last asked something, or came; None while it is owed an answer."""
 
     @abstractmethod
+    def apply(self, settings: Settings) -> None:
+        """Go on with other settings."""
+
+    @abstractmethod
     def ended(self) -> None:
         """Ask nothing more, and answer nothing more: the connection is gone."""
 

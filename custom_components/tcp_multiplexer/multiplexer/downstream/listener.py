@@ -84,6 +84,7 @@ class Listener(ClientOwner):
         self.settings = settings
         self.memory.timeout = settings.timeout
         for client in tuple(self.clients):
+            client.apply(settings)
             if not is_in(client.peer, settings.allowed_networks):
                 self._refuse(client, ClientRefusal.NOT_ALLOWED)
                 client.abort()

@@ -166,6 +166,9 @@ class DownstreamCodec[ResponseT](ABC):
     def next_event(self) -> DownstreamEvent | None:
         """Return the next message, or None if more bytes are needed."""
 
+    def apply(self, options: ProtocolOptions) -> None:  # noqa: B027 - most need none
+        """Go on with changed options: those that may change while clients stay."""
+
     def fast_request(self, data: bytes) -> Request | None:  # noqa: ARG002
         """Return the request if `data` is exactly one, which is the usual case.
 
@@ -310,6 +313,10 @@ class Protocol[ResponseT](ABC):
     counted_by: slice | None = None
     """The two bytes of a payload, unit and function, by which requests are counted.
     None: they are only counted in total."""
+
+    usual_port: int | None = None
+    """Where devices listen as a rule; None: there is no such port. Captures show them
+    there, so that readers know the protocol."""
 
     @classmethod
     def check(cls, options: ProtocolOptions) -> None:

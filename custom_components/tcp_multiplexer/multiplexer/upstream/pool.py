@@ -403,6 +403,12 @@ class UpstreamPool(Supply):
             return Health.IDLE
         return Health.DEGRADED if self.health.degraded else Health.HEALTHY
 
+    @property
+    def reason(self) -> str | None:
+        """The last error, while the device is not well; at rest there is none."""
+        unwell = self.status in {Health.DEGRADED, Health.UNREACHABLE}
+        return self.health.reason if unwell else None
+
     @override
     def answered(self, now: float) -> None:
         self.health.answered()
@@ -432,5 +438,5 @@ class UpstreamPool(Supply):
         )
         if status is not self._reported:
             self._reported = status
-            reason = health.reason if status is not Health.HEALTHY else None
-            self._events.emit(Event(EventType.HEALTH_CHANGED, None, status, reason))
+            event = Event(EventType.HEALTH_CHANGED, None, status, self.reason)
+            self._events.emit(event)

@@ -57,28 +57,29 @@ class NetworkRoute(Route):
 
     def __init__(
         self,
-        settings: Settings,
+        settings: Callable[[], Settings],
         protocol: Protocol[Any],
         limits: Limits,
         memory: Memory,
     ) -> None:
+        """Make connections by the `settings` that are in force when each is made."""
         self._settings = settings
         self._protocol = protocol
         self._limits = limits
         self._memory = memory
-        self._resolver = Resolver(settings.host, settings.port)
+        self._resolver = Resolver(settings().host, settings().port)
         self._segments = Segments()
         self._tls: ssl.SSLContext | None = None
 
     @override
     async def start(self) -> None:
-        if self._settings.tls is not None:
+        if (tls := self._settings().tls) is not None:
             loop = asyncio.get_running_loop()
-            self._tls = await loop.run_in_executor(None, self._settings.tls.context)
+            self._tls = await loop.run_in_executor(None, tls.context)
 
     @override
     def make(self, owner: UpstreamOwner) -> Upstream:
-        settings = self._settings
+        settings = self._settings()
         return SocketUpstream(
             owner,
             self._protocol.upstream(),

@@ -356,6 +356,7 @@ class HttpProtocol(Protocol[HttpResponse]):
     retry_needs_served = True
     messages_at_once = 8  # each costs some 0.2 ms
     is_http = True
+    usual_port = 80
 
     def __init__(self, options: ProtocolOptions) -> None:
         super().__init__(options)

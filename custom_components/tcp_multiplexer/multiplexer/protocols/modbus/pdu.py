@@ -314,6 +314,16 @@ def explain_write(payload: bytes) -> dict[str, object]:
     return told
 
 
+def _second_place(payload: bytes) -> dict[str, int]:
+    """Return where a request that reads and writes does the second, and how much."""
+    if payload[1] != 0x17 or len(payload) < 10:
+        return {}
+    return {
+        "write_address": int.from_bytes(payload[6:8]),
+        "write_count": int.from_bytes(payload[8:10]),
+    }
+
+
 def outline(payload: bytes, response: bytes | None) -> Outline:
     """Return unit, function, address and count of a request, and its exception."""
     asked: dict[str, int] = {}
@@ -322,8 +332,9 @@ def outline(payload: bytes, response: bytes | None) -> Outline:
         asked = {"unit": unit, "function": function}
         if function in _WITH_ADDRESS:
             asked["address"] = int.from_bytes(payload[2:4])
-        if function in _WITH_COUNT:
+        if function in _WITH_COUNT | {0x17}:
             asked["count"] = int.from_bytes(payload[4:6])
+        asked |= _second_place(payload)
     answered: dict[str, int] = {}
     if response is not None and len(response) > 2 and response[1] & EXCEPTION_BIT:
         answered["exception"] = response[2]
@@ -341,11 +352,12 @@ def explain(payload: bytes, response: bytes | None) -> dict[str, object]:
         told["unit"] = payload[0]
         told["function"] = function
         told["function_name"] = FUNCTION_NAMES.get(function)
+        if is_write(payload):
+            told.update(explain_write(payload))
         if len(payload) >= 6 and function in _WITH_COUNT | {0x17}:
             told["address"] = int.from_bytes(payload[2:4])
             told["count"] = int.from_bytes(payload[4:6])
-        if is_write(payload):
-            told.update(explain_write(payload))
+        told.update(_second_place(payload))
     if response is not None and payload and len(response) > 2:
         if response[1] & EXCEPTION_BIT:
             told["exception"] = response[2]
@@ -383,6 +395,9 @@ def describe_request(payload: bytes) -> str:
             return f"{text} {first} count {second}"
         if function in _WITH_VALUE:
             return f"{text} {first} value {second}"
+        if also := _second_place(payload):
+            where, count = also.values()
+            return f"{text} read {first} count {second} write {where} count {count}"
     return f"{text} {payload[2:].hex(' ')}".rstrip()
 
 

@@ -119,6 +119,7 @@ class ModbusProtocol(Protocol[bytes]):
     read_while_held = 4096
     has_units = True
     counted_by = slice(2)
+    usual_port = 502
 
     @override
     @classmethod

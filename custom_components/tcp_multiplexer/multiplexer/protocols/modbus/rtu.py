@@ -34,7 +34,7 @@ from ..base import (
     UpstreamCodec,
     UpstreamEvent,
 )
-from ..options import SILENT_CHARACTERS, OnFailure
+from ..options import SILENT_CHARACTERS, OnFailure, ProtocolOptions
 from .pdu import (
     EXCEPTION_BIT,
     byte_count,
@@ -383,6 +383,10 @@ class RtuDownstream(DownstreamCodec[bytes]):
         self._last = 0
         """Where the bytes that came last begin."""
         self._on_failure = on_failure
+
+    @override
+    def apply(self, options: ProtocolOptions) -> None:
+        self._on_failure = options.on_failure
 
     @property
     @override

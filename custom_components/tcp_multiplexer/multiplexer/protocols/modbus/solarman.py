@@ -26,7 +26,7 @@ from ..base import (
     Ignored,
     Request,
 )
-from ..options import OnFailure
+from ..options import OnFailure, ProtocolOptions
 from .pdu import exception_response, modbus_request
 from .rtu import frame_of, is_frame
 
@@ -165,6 +165,10 @@ class SolarmanDownstream(DownstreamCodec[bytes]):
         self._checks = checks
         self._buffer = b""
         self._count = 0
+
+    @override
+    def apply(self, options: ProtocolOptions) -> None:
+        self._on_failure = options.on_failure
 
     @property
     @override

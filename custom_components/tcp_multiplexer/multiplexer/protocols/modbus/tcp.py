@@ -20,7 +20,7 @@ from ..base import (
     Ignored,
     Request,
 )
-from ..options import OnFailure
+from ..options import OnFailure, ProtocolOptions
 from .pdu import (
     PLAIN_QUANTITIES,
     PLAIN_READS,
@@ -69,6 +69,10 @@ class ModbusDownstream(DownstreamCodec[bytes]):
         self._buffer = b""
         self._start = 0
         self._on_failure = on_failure
+
+    @override
+    def apply(self, options: ProtocolOptions) -> None:
+        self._on_failure = options.on_failure
 
     @property
     @override

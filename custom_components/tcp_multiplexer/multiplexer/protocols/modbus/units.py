@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
     from ..base import DownstreamEvent, Failure, Ignored
+    from ..options import ProtocolOptions
 
 
 class UnitMap(DownstreamCodec[bytes]):
@@ -31,6 +32,10 @@ class UnitMap(DownstreamCodec[bytes]):
         self._codec = codec
         self._units = units
         self._make_request = make_request
+
+    @override
+    def apply(self, options: ProtocolOptions) -> None:
+        self._codec.apply(options)
 
     @property
     @override
