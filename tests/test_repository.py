@@ -290,6 +290,7 @@ flow = {
 attribute = {vol.Optional("name"): text, vol.Optional("state"): {str: text}}
 TRANSLATION: Final = vol.Schema(
     {
+        vol.Required("common"): {str: text},
         vol.Required("config"): flow,
         vol.Required("options"): flow,
         vol.Required("entity"): {
@@ -398,7 +399,7 @@ def test_every_failure_of_a_request_has_words() -> None:
     ("section", "rooms"),
     [
         ("exceptions", ("__init__.py", "coordinator.py", "services.py")),
-        ("issues", ("issues.py",)),
+        ("issues", ("issues.py", "refused_clients.py")),
     ],
 )
 def test_no_words_are_left_over(section: str, rooms: tuple[str, ...]) -> None:

@@ -2,10 +2,11 @@
 
 An entity is a row in a table: a key, and a function from a `Snapshot` to its value. The
 base classes add the device and the unique ID, and write a state only when its value has
-changed. Entities stay available while the entry is loaded, because the multiplexer
+changed, and not more often than a database bears. Entities stay available while the entry is loaded, because the multiplexer
 itself is always there; values that it does not know are unknown.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import override
@@ -19,6 +20,7 @@ from homeassistant.helpers.update_coordinator import CoordinatorEntity
 from .const import DOMAIN
 from .coordinator import TcpMultiplexerCoordinator
 from .multiplexer import Snapshot
+from .pace import Damper, Sparing
 
 
 class TcpMultiplexerEntity(CoordinatorEntity[TcpMultiplexerCoordinator]):
@@ -65,7 +67,9 @@ class ShownValue[ValueT]:
 
     value_fn: Callable[[Snapshot], ValueT]
     at_once: bool = False
-    """True: written whenever it changes. False: at intervals, as counters are."""
+    """True: written whenever it changes. False: now and then, as counters are."""
+    rank_fn: Callable[[Snapshot], int | None] = lambda _: None
+    """With `at_once`, how bad the value is: see `Damper`."""
 
 
 class SnapshotEntity[ValueT](TcpMultiplexerEntity):
@@ -82,24 +86,50 @@ class SnapshotEntity[ValueT](TcpMultiplexerEntity):
     ) -> None:
         super().__init__(coordinator, description)
         self._shown = shown
+        self._damper = Damper()
+        self._sparing = Sparing()
+        self._look_again: asyncio.TimerHandle | None = None
 
     @override
     async def async_added_to_hass(self) -> None:
         """Follow the coordinator, beginning with the present value."""
         await super().async_added_to_hass()
-        self.value = self._read()
+        self.async_on_remove(self._forget_to_look)
+        snapshot = self._snapshot
+        self.value = self._shown.value_fn(snapshot)
+        self._damper.due(self._shown.rank_fn(snapshot), self.hass.loop.time())
 
-    def _read(self) -> ValueT:
+    @property
+    def _snapshot(self) -> Snapshot:
         coordinator = self.coordinator
-        shown = self._shown
-        return shown.value_fn(
-            coordinator.data if shown.at_once else coordinator.counters
-        )
+        return coordinator.data if self._shown.at_once else coordinator.counters
 
     @callback
     @override
     def _handle_coordinator_update(self) -> None:
-        """Write the state if the value has changed."""
-        if (value := self._read()) != self.value:
+        """Write the state if the value has changed, and may be shown."""
+        value = self._shown.value_fn(self._snapshot)
+        if self._may_show(value) and value != self.value:
             self.value = value
             self.async_write_ha_state()
+
+    def _may_show(self, value: ValueT) -> bool:
+        now = self.hass.loop.time()
+        if not self._shown.at_once:
+            if self.coordinator.shows_all:
+                self._sparing.count(now)
+                return True
+            return value != self.value and self._sparing.may_show(
+                self.value, value, now
+            )
+        self._forget_to_look()
+        due = self._damper.due(self._shown.rank_fn(self._snapshot), now)
+        if due <= now:
+            return True
+        self._look_again = self.hass.loop.call_at(due, self._handle_coordinator_update)
+        return False
+
+    def _forget_to_look(self) -> None:
+        if self._look_again is not None:
+            self._look_again.cancel()
+            self._look_again = None

@@ -1,8 +1,7 @@
 """Sensors: what a multiplexer counts and measures.
 
-One table. Health and connection states are written at once; counters, which change with
-every request, every few seconds. The units of counters are words, and come from the
-translations.
+One table. Health and connections are written at once, unless they come and go; counters,
+which change with every request, when they have moved much, or after some minutes.
 """
 
 from dataclasses import dataclass
@@ -50,6 +49,15 @@ def _time(seconds: float | None) -> datetime | None:
     return None if seconds is None else dt_util.utc_from_timestamp(round(seconds))
 
 
+_HEALTH_RANKS: Final = {
+    Health.IDLE: 0,
+    Health.HEALTHY: 1,
+    Health.DEGRADED: 2,
+    Health.WAITING: 3,
+    Health.UNREACHABLE: 3,
+}
+"""How bad it is; paused, it is as the owner wants it."""
+
 SENSORS: Final = (
     TcpMultiplexerSensorEntityDescription(
         key="health",
@@ -58,6 +66,7 @@ SENSORS: Final = (
         options=[health.value for health in Health],
         value_fn=lambda snapshot: snapshot.health.value,
         at_once=True,
+        rank_fn=lambda snapshot: _HEALTH_RANKS.get(snapshot.health),
     ),
     TcpMultiplexerSensorEntityDescription(
         key="clients",
@@ -65,6 +74,7 @@ SENSORS: Final = (
         state_class=SensorStateClass.MEASUREMENT,
         value_fn=lambda snapshot: len(snapshot.clients),
         at_once=True,
+        rank_fn=lambda snapshot: len(snapshot.clients),
     ),
     TcpMultiplexerSensorEntityDescription(
         key="queue_depth",
@@ -190,6 +200,7 @@ SENSORS: Final = (
         state_class=SensorStateClass.MEASUREMENT,
         value_fn=lambda snapshot: snapshot.connections,
         at_once=True,
+        rank_fn=lambda snapshot: -snapshot.connections,
     ),
     TcpMultiplexerSensorEntityDescription(
         key="queue_peak",
@@ -238,7 +249,6 @@ SENSORS: Final = (
         entity_registry_enabled_default=False,
         device_class=SensorDeviceClass.UPTIME,
         value_fn=lambda snapshot: _time(snapshot.connected_since),
-        at_once=True,
     ),
 )
 
