@@ -11,6 +11,7 @@ from typing import Final
 DOMAIN: Final = "tcp_multiplexer"
 LOGBOOK_DOMAIN: Final = "logbook"
 MODBUS_DOMAIN: Final = "modbus"
+RECORDER_DOMAIN: Final = "recorder"
 LOGGER: Final = logging.getLogger(__package__)
 
 # entry.data, beside Home Assistant's CONF_HOST, CONF_PORT and CONF_PROTOCOL

@@ -26,6 +26,7 @@ from homeassistant.helpers.device_registry import DeviceEntryType, DeviceInfo
 from homeassistant.helpers.event import async_track_time_interval
 from homeassistant.helpers.update_coordinator import DataUpdateCoordinator
 
+from .addresses import async_hosts_for_clients, format_endpoint
 from .const import (
     CONF_CLIENT_NAMES,
     CONF_DIAL_IN_DEVICE,
@@ -40,7 +41,7 @@ from .const import (
     SHARED_UPSTREAMS,
 )
 from .entry_settings import settings_from_entry
-from .multiplexer import PROTOCOLS, Event, EventType, Multiplexer, Snapshot, __version__
+from .multiplexer import PROTOCOLS, Event, EventType, Multiplexer, Snapshot
 from .pace import Pace
 from .serial_ports import async_prepare_serial
 from .shared_connection import Units, async_prepare, make_upstream
@@ -87,6 +88,8 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
         # From here on, whatever happens next, the entry calls `async_shutdown`.
         super().__init__(hass, LOGGER, config_entry=entry, name=entry.title)
         self.data = self.counters = self.multiplexer.snapshot()
+        self.hosts: list[str] = []
+        """The hosts at which other machines reach it, the usual one first."""
         self._interval: float | None = None
         self._stop_interval: Callable[[], None] | None = None
         self._state_pace = Pace(1, burst=10)
@@ -116,6 +119,9 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
             self.units.get(self.multiplexer.settings.unit_id)
         await self.multiplexer.start()
         self.data = self.counters = self.multiplexer.snapshot()
+        self.hosts = await async_hosts_for_clients(
+            self.hass, self.multiplexer.settings.listen_host
+        )
         self.async_options_changed()
 
     @property
@@ -134,8 +140,11 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
         self._stop_events = self._stop_interval = self._state_timer = None
         await self.multiplexer.stop()
 
-    async def async_handle_stop(self, _event: BusEvent) -> None:
-        """Stop with Home Assistant, which does not unload its entries."""
+    async def async_handle_close(self, _event: BusEvent) -> None:
+        """Stop with Home Assistant, which does not unload its entries.
+
+        Not before everything else has: clients are served meanwhile.
+        """
         await self.async_shutdown()
 
     @callback
@@ -210,16 +219,28 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
             filter(None, (said.get("manufacturer"), said.get("model")))
         ):
             model = f"{name} ({model})"
+        firmware = said.get("version") or None
         return DeviceInfo(
             identifiers={(DOMAIN, entry.entry_id)},
-            entry_type=DeviceEntryType.SERVICE,
+            # of a service, Home Assistant would call it just the version
+            entry_type=None if firmware else DeviceEntryType.SERVICE,
             name=entry.title,
             manufacturer="TCP Multiplexer",
             model=model,
             serial_number=said.get("serial") or None,
-            hw_version=said.get("version") or None,
-            sw_version=__version__,
+            hw_version=None,
+            sw_version=firmware,
+            configuration_url=self._web_page,
         )
+
+    @property
+    def _web_page(self) -> str | None:
+        """The web page of an HTTP device, by way of us: that takes no connection."""
+        settings = self.multiplexer.settings
+        if not PROTOCOLS[settings.protocol].is_http:
+            return None
+        _, port = self.data.listen_addresses[0]
+        return f"http://{format_endpoint(self.hosts[0], port)}"
 
     def client_name(self, address: str) -> str | None:
         """Return the name that the user gave this client; None if it has none.
@@ -233,6 +254,11 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
             if ip_address(address).is_loopback:
                 return HOME_ASSISTANT
         return None
+
+    def describe_client(self, address: str) -> str:
+        """Return a client's name, if it has one, and its address."""
+        name = self.client_name(address)
+        return f"{name} ({address})" if name else address
 
     # What is shown
 
@@ -303,6 +329,6 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
 
     @callback
     def _async_tell(self, told: Told) -> None:
-        """Tell the listeners. Not right away: the engine is in the middle of its work."""
+        """Tell the listeners, once the engine has done what it is about."""
         for listener in self._told_listeners:
             self.hass.loop.call_soon(listener, told)

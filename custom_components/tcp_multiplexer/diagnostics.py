@@ -1,7 +1,7 @@
 """Diagnostics: what a bug report needs, without what is private.
 
 The entry's title, hosts and all addresses are redacted, also in the middle of a
-sentence. A client is a number, the same one throughout, with the name that the user
+sentence. A client is a number, the same one throughout, without the name that the user
 gave it. Of requests and responses only what was asked for and how it ended is
 included: no register values, no payloads.
 """
@@ -17,6 +17,7 @@ from homeassistant.core import HomeAssistant
 from .const import (
     CONF_CLIENT_NAMES,
     CONF_DIAL_IN_DEVICE,
+    CONF_LEFT_OUT,
     CONF_LISTEN_HOST,
     CONF_LOGGER_SERIAL,
     CONF_WRITE_RULES,
@@ -36,6 +37,7 @@ _TO_REDACT: Final = {
     "serial",
     CONF_DEVICE,
     CONF_DIAL_IN_DEVICE,
+    CONF_LEFT_OUT,
     CONF_LOGGER_SERIAL,
     CONF_HOST,
     CONF_LISTEN_HOST,
@@ -54,9 +56,10 @@ class _Clients:
         self._numbers: dict[str, int] = {}
 
     def describe(self, address: str) -> dict[str, Any]:
-        """Return the number and the name of the client at `address`."""
+        """Return the number of the client at `address`, and whether it has a name."""
         number = self._numbers.setdefault(address, len(self._numbers) + 1)
-        return {"client": number, "name": self._coordinator.client_name(address)}
+        named = self._coordinator.client_name(address) is not None
+        return {"client": number, "named": named}
 
 
 async def async_get_config_entry_diagnostics(
@@ -76,9 +79,7 @@ async def async_get_config_entry_diagnostics(
         ],
         CONF_WRITE_RULES: [
             {
-                condition: [_ADDRESS.sub(REDACTED, client) for client in value]
-                if condition == "clients"
-                else value
+                condition: [REDACTED] * len(value) if condition == "clients" else value
                 for condition, value in rule.items()
             }
             for rule in entry.options.get(CONF_WRITE_RULES, ())
@@ -121,7 +122,7 @@ def _record(clients: _Clients, record: TraceRecord, outline: Outline) -> dict[st
         **(
             clients.describe(address.strip("[]"))
             if separator
-            else {"client": None, "name": record.client}
+            else {"client": None, "part": record.client}
         ),
         "request": {"bytes": len(request), **outline.asked},
         "response": None

@@ -2,8 +2,9 @@
 
 An entity is a row in a table: a key, and a function from a `Snapshot` to its value. The
 base classes add the device and the unique ID, and write a state only when its value has
-changed, and not more often than a database bears. Entities stay available while the entry is loaded, because the multiplexer
-itself is always there; values that it does not know are unknown.
+changed, and not more often than a database bears. Entities stay available while the
+entry is loaded, because the multiplexer itself is always there; values that it does not
+know are unknown.
 """
 
 import asyncio
@@ -49,16 +50,26 @@ def _unique_id(
 
 
 @callback
+def async_entity_id(
+    coordinator: TcpMultiplexerCoordinator,
+    platform: Platform,
+    description: EntityDescription,
+) -> str | None:
+    """Return the ID of an entity of this multiplexer; None: it has never had it."""
+    registry = er.async_get(coordinator.hass)
+    unique_id = _unique_id(coordinator, description)
+    return registry.async_get_entity_id(platform, DOMAIN, unique_id)
+
+
+@callback
 def async_forget(
     coordinator: TcpMultiplexerCoordinator,
     platform: Platform,
     description: EntityDescription,
 ) -> None:
     """Remove an entity that this multiplexer had before it was reconfigured."""
-    registry = er.async_get(coordinator.hass)
-    unique_id = _unique_id(coordinator, description)
-    if entity_id := registry.async_get_entity_id(platform, DOMAIN, unique_id):
-        registry.async_remove(entity_id)
+    if entity_id := async_entity_id(coordinator, platform, description):
+        er.async_get(coordinator.hass).async_remove(entity_id)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,7 +51,7 @@ class UpstreamAndClientsEvent(TcpMultiplexerEntity, EventEntity):
     async def async_added_to_hass(self) -> None:
         """Subscribe to what is told."""
         await super().async_added_to_hass()
-        self._messages = Messages(self.hass, self.coordinator.client_name)
+        self._messages = Messages(self.hass, self.coordinator.describe_client)
         self.async_on_remove(
             self.coordinator.async_add_told_listener(self._async_handle_told)
         )

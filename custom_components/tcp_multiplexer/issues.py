@@ -1,6 +1,6 @@
 """Repair issues: created when a problem appears, deleted when it is gone.
 
-Six things are watched:
+Five things are watched:
 
 * the local port cannot be bound: Home Assistant retries, the issue says what to change;
 * another integration of this Home Assistant connects to the same device: two that want
@@ -9,10 +9,10 @@ Six things are watched:
   is how a device behaves whose slot is taken;
 * the device answers, but with other transaction identifiers or units than those in the
   requests: lenient matching would accept its answers;
-* a logger stick refuses the serial number that it is asked with;
-* clients are turned away because of their address: see `refused_clients.py`.
+* a logger stick refuses the serial number that it is asked with.
 
-`repairs.py` has the fix flows.
+Clients that are turned away are watched in `refused_clients.py`; `repairs.py` has the
+fix flows.
 """
 
 from collections.abc import Iterator
@@ -47,7 +47,6 @@ from .multiplexer import (
     Mismatch,
 )
 from .neighbours import Neighbour, async_who_dials
-from .refused_clients import REFUSED_CLIENTS, RefusedClientsWatch
 
 CANNOT_LISTEN: Final = "cannot_listen"
 DIRECT_CONNECTION: Final = "direct_connection"
@@ -153,13 +152,7 @@ def async_track(hass: HomeAssistant, entry: TcpMultiplexerConfigEntry) -> None:
 
         Ignored ones stay: otherwise the next load would show them again.
         """
-        for kind in (
-            DIRECT_CONNECTION,
-            LENIENT_MATCHING,
-            REFUSED_CLIENTS,
-            SLOT_TAKEN,
-            WRONG_SERIAL,
-        ):
+        for kind in (DIRECT_CONNECTION, LENIENT_MATCHING, SLOT_TAKEN, WRONG_SERIAL):
             for issue in _issues(hass, f"{kind}_{entry.entry_id}"):
                 if issue.dismissed_version is None:
                     ir.async_delete_issue(hass, DOMAIN, issue.issue_id)
@@ -167,7 +160,6 @@ def async_track(hass: HomeAssistant, entry: TcpMultiplexerConfigEntry) -> None:
     entry.async_on_unload(unloaded)
     _NeighbourWatch(hass, entry)
     _DeviceWatch(hass, entry)
-    RefusedClientsWatch(hass, entry)
 
 
 def _issues(hass: HomeAssistant, prefix: str) -> Iterator[ir.IssueEntry]:

@@ -19,22 +19,20 @@ _DETAILS: Final = (
 
 
 class Messages:
-    """Makes sentences of what is told; `name_of` gives a client's name, if it has one.
+    """Makes sentences of what is told; `describe` gives a client's name and address.
 
     Home Assistant keeps the texts of what is loaded at hand, in its own language.
     """
 
-    def __init__(
-        self, hass: HomeAssistant, name_of: Callable[[str], str | None]
-    ) -> None:
+    def __init__(self, hass: HomeAssistant, describe: Callable[[str], str]) -> None:
         self._hass = hass
-        self._name_of = name_of
+        self._describe = describe
 
     @callback
     def async_message(self, told: Told) -> str:
         """Return what happened, to whom, why, and how often."""
         event = told.event
-        named = [self.client(address) for address in told.clients]
+        named = [self._describe(address) for address in told.clients]
         message = self._text(
             f"event_{told.type}",
             who=named[0] if named else self._text("event_nobody"),
@@ -52,11 +50,6 @@ class Messages:
         return self._text(
             key, message=message, others=", ".join(named[1:]), count=str(event.count)
         )
-
-    def client(self, address: str) -> str:
-        """Return a client's name and address."""
-        name = self._name_of(address)
-        return f"{name} ({address})" if name else address
 
     def _detail(self, detail: str | None) -> str:
         """Return what the engine says of it: some of that has words of its own."""

@@ -18,7 +18,6 @@ from homeassistant.helpers import issue_registry as ir
 from .const import CONF_LEFT_OUT, DOMAIN
 from .coordinator import TcpMultiplexerConfigEntry
 from .entry_settings import settings_from_entry
-from .messages import Messages
 from .multiplexer import ClientRefusal, Event, EventType, Network
 
 REFUSED_CLIENTS: Final = "refused_clients"
@@ -54,7 +53,6 @@ class RefusedClientsWatch:
         self._hass = hass
         self._entry = entry
         self._issue_id = f"{REFUSED_CLIENTS}_{entry.entry_id}"
-        self._messages = Messages(hass, entry.runtime_data.client_name)
         self._attempts: dict[str, _Attempts] = {}
         self._named: list[str] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -62,7 +60,18 @@ class RefusedClientsWatch:
             entry.runtime_data.multiplexer.subscribe(self._handle_event)
         )
         entry.async_on_unload(entry.add_update_listener(self._async_updated))
-        entry.async_on_unload(self._stop_timer)
+        entry.async_on_unload(self._unloaded)
+
+    @callback
+    def _unloaded(self) -> None:
+        """Delete the issue, which is not watched any more.
+
+        If it is ignored, it stays: otherwise the next load would show it again.
+        """
+        self._stop_timer()
+        issue = ir.async_get(self._hass).async_get_issue(DOMAIN, self._issue_id)
+        if issue is not None and issue.dismissed_version is None:
+            ir.async_delete_issue(self._hass, DOMAIN, self._issue_id)
 
     @callback
     def _handle_event(self, event: Event) -> None:
@@ -87,7 +96,7 @@ class RefusedClientsWatch:
             self._check()
 
     async def _async_updated(
-        self, hass: HomeAssistant, entry: TcpMultiplexerConfigEntry
+        self, hass: HomeAssistant, _: TcpMultiplexerConfigEntry
     ) -> None:
         """Look who is let in now; not before the repair that did it has ended."""
         hass.loop.call_soon(self._check)
@@ -105,7 +114,7 @@ class RefusedClientsWatch:
             for client, attempts in self._attempts.items()
             if now - attempts.last < AWAY_SECONDS
             and client not in left_out
-            and not any(ip_address(client) in allowed_one for allowed_one in allowed)
+            and not any(ip_address(client) in each for each in allowed)
         }
         named = [
             client
@@ -124,12 +133,16 @@ class RefusedClientsWatch:
             ir.async_delete_issue(self._hass, DOMAIN, self._issue_id)
 
     def _raise(self) -> None:
-        clients = "\n".join(f"* {self._messages.client(it)}" for it in self._named)
+        describe = self._entry.runtime_data.describe_client
+        clients = "\n".join(f"* {describe(client)}" for client in self._named)
         ir.async_create_issue(
             self._hass,
             DOMAIN,
             self._issue_id,
-            data={"entry_id": self._entry.entry_id, ATTR_CLIENTS: list(self._named)},
+            data={
+                "entry_id": self._entry.entry_id,
+                ATTR_CLIENTS: " ".join(self._named),
+            },
             is_fixable=True,
             severity=ir.IssueSeverity.WARNING,
             translation_key=REFUSED_CLIENTS,

@@ -59,7 +59,7 @@ async def async_create_fix_flow(
             return SharedConnectionFlow(entry, neighbour)
         return DirectConnectionFlow(entry, neighbour)
     if issue_id.startswith(REFUSED_CLIENTS):
-        return RefusedClientsFlow(entry, ids[ATTR_CLIENTS])
+        return RefusedClientsFlow(entry, ids[ATTR_CLIENTS].split())
     if issue_id.startswith(LENIENT_MATCHING):
         return LenientMatchingFlow(entry)
     return OptionsFlow(entry) if ids.get(ATTR_FURTHER) else ReconfigureFlow(entry)
@@ -306,4 +306,3 @@ class RefusedClientsFlow(RepairsFlow):
         """Turn them away in silence from now on."""
         leave_out(self.hass, self._entry, self._clients)
         return self.async_create_entry(data={})
-

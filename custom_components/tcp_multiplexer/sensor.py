@@ -1,7 +1,8 @@
 """Sensors: what a multiplexer counts and measures.
 
-One table. Health and connections are written at once, unless they come and go; counters,
-which change with every request, when they have moved much, or after some minutes.
+One table. Health and connections are written at once, unless they come and go;
+counters, which change with every request, when they have moved much, or after some
+minutes.
 """
 
 from dataclasses import dataclass
@@ -14,16 +15,27 @@ from homeassistant.components.sensor import (
     SensorEntityDescription,
     SensorStateClass,
 )
-from homeassistant.const import EntityCategory, UnitOfInformation, UnitOfTime
+from homeassistant.const import (
+    EntityCategory,
+    Platform,
+    UnitOfInformation,
+    UnitOfTime,
+)
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 from homeassistant.helpers.typing import StateType
 from homeassistant.util import dt as dt_util
 
-from .addresses import async_hosts_for_clients, format_endpoint
+from .addresses import format_endpoint
 from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
-from .entity import ShownValue, SnapshotEntity, TcpMultiplexerEntity
+from .entity import (
+    ShownValue,
+    SnapshotEntity,
+    TcpMultiplexerEntity,
+    async_entity_id,
+)
 from .multiplexer import Health, protocols_with
+from .statistics_units import async_forget_units
 
 PARALLEL_UPDATES = 0
 
@@ -267,9 +279,6 @@ async def async_setup_entry(
     """Add the sensors of an entry."""
     coordinator = entry.runtime_data
     protocol = coordinator.multiplexer.settings.protocol
-    hosts = await async_hosts_for_clients(
-        hass, coordinator.multiplexer.settings.listen_host
-    )
     async_add_entities(
         [
             *(
@@ -277,8 +286,18 @@ async def async_setup_entry(
                 for sensor in SENSORS
                 if protocol in protocols_with(sensor.setting)
             ),
-            ListenAddressSensor(coordinator, hosts),
+            ListenAddressSensor(coordinator),
         ]
+    )
+    counts = (
+        async_entity_id(coordinator, Platform.SENSOR, sensor)
+        for sensor in SENSORS
+        if sensor.state_class and sensor.native_unit_of_measurement is None
+    )
+    entry.async_create_background_task(
+        hass,
+        async_forget_units(hass, {*filter(None, counts)}),
+        "forget the units of counts",
     )
 
 
@@ -303,12 +322,10 @@ class TcpMultiplexerSensor(SnapshotEntity[SensorValue], SensorEntity):
 class ListenAddressSensor(TcpMultiplexerEntity, SensorEntity):
     """Shows the address to enter in clients in place of the device's."""
 
-    def __init__(
-        self, coordinator: TcpMultiplexerCoordinator, hosts: list[str]
-    ) -> None:
-        """Set the state; the addresses of `hosts` change only with a reload."""
+    def __init__(self, coordinator: TcpMultiplexerCoordinator) -> None:
+        """Set the state; the addresses change only with a reload."""
         super().__init__(coordinator, LISTEN_ADDRESS)
         _, port = coordinator.data.listen_addresses[0]
-        addresses = [format_endpoint(host, port) for host in hosts]
+        addresses = [format_endpoint(host, port) for host in coordinator.hosts]
         self._attr_native_value = addresses[0]
         self._attr_extra_state_attributes = {"addresses": addresses}

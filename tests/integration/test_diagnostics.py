@@ -12,7 +12,7 @@ from pytest_homeassistant_custom_component.components.diagnostics import (
 )
 from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 
-from custom_components.tcp_multiplexer.const import CONF_CLIENT_NAMES
+from custom_components.tcp_multiplexer.const import CONF_CLIENT_NAMES, CONF_LEFT_OUT
 from tests.waiting import until
 from tests.wire import read
 
@@ -49,6 +49,7 @@ async def test_diagnostics(
             ],
             "write_networks": ["127.0.0.1/32"],  # of an older version
         },
+        data={**loaded_entry.data, CONF_LEFT_OUT: ["192.168.7.9"]},
     )
     await hass.async_block_till_done()
     async with ModbusClient(listen_port(hass, loaded_entry)) as client:
@@ -62,11 +63,11 @@ async def test_diagnostics(
     assert entry["data"]["listen_host"] == REDACTED
     assert entry["options"]["allowed_networks"] == REDACTED
     assert entry["options"][CONF_CLIENT_NAMES] == [
-        {"client": 1, "name": "wallbox"},
-        {"client": 2, "name": "evcc"},
+        {"client": 1, "named": True},
+        {"client": 2, "named": True},
     ]
     assert entry["options"]["write_rules"] == [
-        {"action": "allow", "clients": [f"{REDACTED}/32", "wallbox"]},
+        {"action": "allow", "clients": [REDACTED, REDACTED]},
         {"action": "acknowledge", "units": [7]},
     ]
     assert entry["options"]["write_networks"] == REDACTED
@@ -77,7 +78,7 @@ async def test_diagnostics(
     assert told["snapshot"]["requests"] == 3
     assert told["snapshot"]["silent_units"] == []
     [shown] = told["snapshot"]["clients"]
-    assert (shown["client"], shown["name"], shown["requests"]) == (2, "evcc", 3)
+    assert (shown["client"], shown["named"], shown["requests"]) == (2, True, 3)
 
     trace = told["trace"]
     assert [(record["client"], record["outcome"]) for record in trace] == [
@@ -99,6 +100,8 @@ async def test_diagnostics(
     assert "127.0.0" not in text
     assert "192.168" not in text
     assert "Anna" not in text
+    assert "wallbox" not in text
+    assert "evcc" not in text
     assert "abcd" not in text
     assert str(0xABCD) not in text
 
@@ -143,4 +146,4 @@ async def test_other_protocols_tell_lengths_only(
     assert record["request"] == {"bytes": 10}
     assert record["response"] is None
     assert record["outcome"] == "no_response"
-    assert record["name"] == "Home Assistant"
+    assert record["named"]

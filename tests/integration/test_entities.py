@@ -245,7 +245,8 @@ async def test_counters_when_they_moved_much_and_nothing_when_nothing_changed(
         assert await client.ask(read()) == NO_RESPONSE
         await until(lambda: hass.states.is_state(FAILED, "1"))
         # The first that failed is news; that one more was asked is not.
-        assert writes == {FAILED: 1}
+        assert writes[FAILED] == 1
+        assert not writes[REQUESTS]
         device.silent = False
         for _ in range(10):
             assert await client.ask(read()) == values()
@@ -475,4 +476,7 @@ async def test_other_protocols(hass: HomeAssistant, device: ModbusDevice) -> Non
     await hass.async_block_till_done()
     [shown] = dr.async_entries_for_config_entry(dr.async_get(hass), entry.entry_id)
     assert shown.model == "HTTP/1.1"
+    # Its page, by way of us.
+    [address] = entry.runtime_data.multiplexer.snapshot().listen_addresses
+    assert shown.configuration_url == f"http://127.0.0.1:{address[1]}"
     assert hass.states.is_state("sensor.meter_clients", "0")

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 import logging
 import os
 import time
-from typing import Any, override
+from typing import Any
 
 from homeassistant.components.logbook.const import DOMAIN as LOGBOOK_DOMAIN
 from homeassistant.components.recorder import Recorder
@@ -46,9 +46,7 @@ GRACE_SECONDS = 0.00005
 
 
 @pytest.fixture(autouse=True)
-def custom_integrations(
-    recorder_db_url: str, enable_custom_integrations: None
-) -> None:
+def custom_integrations(recorder_db_url: str, enable_custom_integrations: None) -> None:
     """Let Home Assistant find the integration, once there is a database."""
 
 
@@ -92,7 +90,7 @@ def running_ahead() -> Generator[None]:
 
 
 async def poll(port: int, number: int) -> None:
-    """Ask once a second what all ask, and two reads of one's own, like a client does."""
+    """Ask once a second what all ask, and two reads of one's own."""
     own = (read(100 * number, 10), read(100 * number + 50, 10))
     loop = asyncio.get_running_loop()
     async with ModbusClient(port, f"127.0.0.{number}") as client:
@@ -140,10 +138,10 @@ async def polled(
     asyncio.get_running_loop().set_debug(False)
     logging.disable(logging.INFO)
     hass.config.components.add(LOGBOOK_DOMAIN)
-    hass.bus.async_listen(EVENT_LOGBOOK_ENTRY, lambda e: HEARD.append(e.data["message"]))
     device.delay = RESPONSE_SECONDS
     async with AsyncExitStack() as stack:
         stack.enter_context(running_ahead())
+        stack.push_async_callback(asyncio.sleep, 2 * RESPONSE_SECONDS)
         assert await hass.config_entries.async_setup(entry.entry_id)
         await hass.async_block_till_done()
         port = listen_port(hass, entry)
@@ -155,7 +153,6 @@ async def polled(
     logging.disable(logging.NOTSET)
 
 
-HEARD=[]
 async def an_hour(hass: HomeAssistant, entry: MockConfigEntry) -> Counter[str]:
     """Let an hour pass; give the rows that it cost."""
     before = await rows(hass, entry)
@@ -164,14 +161,11 @@ async def an_hour(hass: HomeAssistant, entry: MockConfigEntry) -> Counter[str]:
     await asyncio.sleep(SECONDS)
     assert snapshot().requests - asked > SECONDS  # they did poll, whatever came of it
     cost = await rows(hass, entry) - before
-    print(cost.total(), dict(cost))
-    print(entry.runtime_data.multiplexer.snapshot().failures, entry.runtime_data.multiplexer.snapshot().requests, HEARD)
+    logging.getLogger(__name__).warning("%d rows: %s", cost.total(), dict(cost))
     return cost
 
 
-async def test_an_hour_of_polling(
-    hass: HomeAssistant, polled: MockConfigEntry
-) -> None:
+async def test_an_hour_of_polling(hass: HomeAssistant, polled: MockConfigEntry) -> None:
     assert (await an_hour(hass, polled)).total() <= POLLING
 
 

@@ -172,7 +172,9 @@ def test_a_device_that_comes_and_goes_is_few_events(
     evening.clock.advance(Damper.CALM_SECONDS)
     assert evening.told[-1].type == "upstream_back"
     back = [told for told in evening.told if told.type == "upstream_back"]
-    assert sum(told.event.count for told in back) == len(range(0, 2 * HOUR, 2 * seconds))
+    assert sum(told.event.count for told in back) == len(
+        range(0, 2 * HOUR, 2 * seconds)
+    )
 
 
 def test_nothing_waits_at_the_end(evening: Evening) -> None:

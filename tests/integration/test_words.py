@@ -56,6 +56,8 @@ SHOWN_ELSEWHERE = {
     "more_listeners": "client_framing",
 }
 """Settings that no field is named for, and a field by which each is set."""
+
+
 @pytest.fixture(params=LANGUAGES)
 def words(request: pytest.FixtureRequest) -> Any:
     """Return the words of each language."""
