@@ -20,6 +20,8 @@ AGAIN_SECONDS: Final = 900.0
 """How often the same about the same client is told."""
 AGAIN_BURST: Final = 2
 """How often it is told before that."""
+DEVICE_SECONDS: Final = 1800.0
+"""How often it is told what the device does to all clients, after once."""
 TYPE_SECONDS: Final = 300.0
 TYPE_BURST: Final = 8
 """The same bounds for one type, over all clients."""
@@ -27,6 +29,8 @@ HELD_SECONDS: Final = 2.0
 """What is held back is held at least so long, so that it is told together."""
 CLIENTS_NAMED: Final = 5
 """Clients that a merged event names."""
+WRITES_KEPT: Final = 16
+"""Writes that a merged event lists."""
 _KINDS: Final = 256
 """Clients of which it is remembered what was told; beyond that, all are one."""
 
@@ -110,7 +114,7 @@ class Told:
             replace(
                 later.event,
                 count=self.event.count + later.event.count,
-                writes=self.event.writes + later.event.writes,
+                writes=(self.event.writes + later.event.writes)[:WRITES_KEPT],
             ),
             clients[:CLIENTS_NAMED],
             len(clients) > CLIENTS_NAMED or self.more_clients or later.more_clients,
@@ -181,14 +185,21 @@ class Teller:
     def _kind(self, told: Told, now: float) -> Pace:
         """Return the pace of what is about the same client, or the same unit."""
         about = told.event.client or told.event.detail
-        kind = (told.type, None if told.type in _OF_THE_DEVICE else about)
+        of_the_device = told.type in _OF_THE_DEVICE
+        kind = (told.type, None if of_the_device else about)
         if kind not in self._kinds and len(self._kinds) >= _KINDS:
             self._kinds = {
                 kind: pace for kind, pace in self._kinds.items() if not pace.idle(now)
             }
             if len(self._kinds) >= _KINDS:
                 kind = (told.type, None)
-        return self._kinds.setdefault(kind, Pace(AGAIN_SECONDS, AGAIN_BURST))
+        if kind not in self._kinds:
+            self._kinds[kind] = (
+                Pace(DEVICE_SECONDS, 1)
+                if of_the_device
+                else Pace(AGAIN_SECONDS, AGAIN_BURST)
+            )
+        return self._kinds[kind]
 
     def _release(self, shown: str) -> None:
         told = self._held.pop(shown).told

@@ -17,13 +17,14 @@ from custom_components.tcp_multiplexer.multiplexer import (
 )
 from custom_components.tcp_multiplexer.pace import Damper
 from custom_components.tcp_multiplexer.telling import (
-    AGAIN_BURST,
     AGAIN_SECONDS,
     CLIENTS_NAMED,
+    DEVICE_SECONDS,
     HELD_SECONDS,
     SHOWN_TYPES,
     TYPE_BURST,
     TYPE_SECONDS,
+    WRITES_KEPT,
     Teller,
     Told,
     shown_type,
@@ -80,10 +81,10 @@ def evening() -> Evening:
 def test_a_night_is_a_few_events(evening: Evening, every: int) -> None:
     """However often clients ask; and at last every request was told."""
     asked = evening.pass_with(NIGHT, every, refused("wallbox"), refused("evcc"))
-    assert len(evening.told) <= NIGHT / AGAIN_SECONDS + AGAIN_BURST + 1
-    evening.clock.advance(AGAIN_SECONDS)
+    assert len(evening.told) <= NIGHT / DEVICE_SECONDS + 2
+    evening.clock.advance(DEVICE_SECONDS)
     assert evening.count() == asked
-    assert set(evening.told[-2].clients) == {"wallbox", "evcc"}
+    assert set(evening.told[1].clients) == {"wallbox", "evcc"}
     assert not evening.clock.waiting
 
 
@@ -93,11 +94,11 @@ def test_the_beginning_is_told_at_once_and_the_rest_soon(evening: Evening) -> No
     evening.clock.advance(1)
     for client in ("wallbox", "evcc", "boiler"):
         evening.teller.take(refused(client))
-    # What the device does, all clients meet: the second is told with the others.
-    assert [told.clients for told in evening.told] == [("evcc",), ("wallbox",)]
+    # What the device does, all clients meet: they are told together.
+    assert len(evening.told) == 1
     evening.clock.advance(HELD_SECONDS)
-    assert evening.told[2].clients == ("evcc", "boiler")
-    assert evening.told[2].event.count == 2
+    assert evening.told[1].clients == ("wallbox", "evcc", "boiler")
+    assert evening.told[1].event.count == 3
     # Another cause is something else.
     evening.teller.take(refused("evcc", Failure.PAUSED))
     assert evening.told[-1].type == "paused"
@@ -130,7 +131,7 @@ def test_a_scan_from_many_addresses_is_few_events(evening: Evening) -> None:
 
 def test_what_was_calm_for_long_is_told_at_once_again(evening: Evening) -> None:
     evening.pass_with(100, 1, refused("evcc"))
-    evening.clock.advance(3 * AGAIN_SECONDS)
+    evening.clock.advance(3 * DEVICE_SECONDS)
     assert not evening.clock.waiting
     evening.told.clear()
     evening.teller.take(refused("evcc"))
@@ -153,6 +154,9 @@ def test_writes_are_kept_when_they_are_merged(evening: Evening) -> None:
         ({"value": 1},),
         ({"value": 2}, {"value": 3}),
     ]
+    evening.pass_with(600, 1, *[evening.told[0].event] * 3)
+    evening.clock.advance(AGAIN_SECONDS)
+    assert len(evening.told[-1].event.writes) == WRITES_KEPT
 
 
 @pytest.mark.parametrize("seconds", [1, 5, 10, 30, 100, 300, 1000])
