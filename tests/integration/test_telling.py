@@ -84,7 +84,7 @@ def test_a_night_is_a_few_events(evening: Evening, every: int) -> None:
     assert len(evening.told) <= NIGHT / DEVICE_SECONDS + 2
     evening.clock.advance(DEVICE_SECONDS)
     assert evening.count() == asked
-    assert set(evening.told[1].clients) == {"wallbox", "evcc"}
+    assert set(evening.told[2].clients) == {"wallbox", "evcc"}
     assert not evening.clock.waiting
 
 
