@@ -253,6 +253,35 @@ async def test_counters_when_they_moved_much_and_nothing_when_nothing_changed(
         await until(lambda: not hass.states.is_state(REQUESTS, "10"))
 
 
+@pytest.mark.usefixtures("all_entities")
+async def test_what_moved_little_is_shown_when_it_is_asked_for(
+    hass: HomeAssistant, entry: MockConfigEntry
+) -> None:
+    await load(hass, entry, **{CONF_UPDATE_INTERVAL: OFTEN})
+    assert await async_setup_component(hass, HOMEASSISTANT_DOMAIN, {})
+    async with ModbusClient(listen_port(hass, entry)) as client:
+        assert await client.ask(read()) == values()
+        await until(lambda: hass.states.is_state(REQUESTS, "1"))
+        for _ in range(4):
+            assert await client.ask(read()) == values()
+    await until(lambda: entry.runtime_data.counters.requests == 5)
+    assert hass.states.is_state(REQUESTS, "1")
+    await hass.services.async_call(
+        HOMEASSISTANT_DOMAIN,
+        SERVICE_UPDATE_ENTITY,
+        {ATTR_ENTITY_ID: REQUESTS},
+        blocking=True,
+    )
+    assert hass.states.is_state(REQUESTS, "5")
+    await hass.services.async_call(
+        DOMAIN,
+        "reset_statistics",
+        {ATTR_CONFIG_ENTRY_ID: entry.entry_id},
+        blocking=True,
+    )
+    assert hass.states.is_state(REQUESTS, "0")
+
+
 async def test_response_time_is_unknown_when_nothing_has_answered_for_long(
     hass: HomeAssistant, entry: MockConfigEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
