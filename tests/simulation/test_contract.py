@@ -1752,6 +1752,23 @@ def test_a_read_that_an_extra_connection_fails_runs_again_within_its_deadline() 
         assert [asked.at for asked in scene.puppet.asked[3:]] == [at(6), at(6.1)]
 
 
+@contract("the read runs again within its deadline.")
+def test_a_read_that_runs_again_is_not_overtaken_by_what_its_client_asked_since() -> (
+    None
+):
+    with stage(max_connections=2, timeout=4) as scene:
+        first, second = scene.hand(), scene.hand()
+        scene.puppet.script += [answers(0.5), says_nothing, answers()]
+        scene.at(0, first.ask, asks(1))
+        scene.at(0.2, second.ask, asks(2), sets(3))
+        scene.run_to(5)
+        assert scene.puppet.asked[1:] == [
+            (at(0.2), 2, asks(2)),
+            (at(2.2), 1, asks(2)),
+            (at(2.3), 1, sets(3)),
+        ]
+
+
 @contract("It does not run again if its response had begun.")
 def test_a_read_that_an_extra_connection_began_to_answer_is_not_asked_again() -> None:
     with stage(max_connections=2, timeout=4) as scene:

@@ -149,12 +149,13 @@ class Expiry:
                 self._judge_unit(upstream, exchange, now)
             dead = fair and self._is_dead(upstream, exchange, now)
         self._connections.limit(upstream, now, paused=True)
-        if not keep or trial_lost or dead:
-            # first of all: a late response must reach no requester
-            upstream.close(CloseReason.NO_RESPONSE)
-        if trial_lost and now < exchange.deadline:
+        again = trial_lost and now < exchange.deadline
+        if again:  # before what its requester has asked since goes elsewhere
             self._unanswered.put_back(exchange, now)
-        else:
+        if not keep or trial_lost or dead:
+            # before anything else: a late response must reach no requester
+            upstream.close(CloseReason.NO_RESPONSE)
+        if not again:
             self._queue.ended(exchange)
             blame = not self._only_unit(exchange)
             self._unanswered.fail(
