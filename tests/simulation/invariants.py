@@ -783,13 +783,14 @@ class Watch:
         self._unasked[link][tid] = (self.loop.time(), body)
         # (What was handed to the connection goes with what else the turn brings.)
         turn, asker = self._given_up.get(body, (-2, None))
+        alike = [question.asker for question in self._open.get(body, ())]
         if asker is not None and turn >= self.loop.turns - 1:
             self._served(asker)
-            alike = [question.asker for question in self._open.get(body, ())]
-            for one in (asker, *alike):  # it may have been any of theirs
-                one.sure = not alike
+            asker.sure = not alike
         elif not self._may_probe(body):
             raise Violation(f"nobody asks (any more) for {body[:40].hex(' ')}")
+        for one in alike:  # it may have been any of theirs
+            one.sure = False
 
     def _check_rest(self, link: Link, body: bytes, now: float) -> None:
         rested = self._last_end.get(link, 0.0) + self.request_delay - _TINY

@@ -125,6 +125,10 @@ class World(AbstractContextManager["World"]):
         self.watch.excused = True
         self.winding_down = self.stopping = True
         self.run(self.mux.stop(), limit=STOP_SECONDS)
+        latest = self.loop.time() + 0.001
+        # Who waited for something else of it learns of its end in the next turns.
+        while asyncio.all_tasks(self.loop) and self.loop.time() < latest:
+            self.loop.run_for(0.0001)
         self.watch.check_stopped()
 
     def run[T](self, what: Coroutine[Any, Any, T], limit: float = 60.0) -> T:
