@@ -196,6 +196,20 @@ def test_right_response_behind_a_wider_one_counts() -> None:
     assert answers(codec.feed(with_crc(wide(4)))) == [wide(4)]
 
 
+def test_wider_registers_may_say_the_same_again_and_again() -> None:
+    codec, _ = asking(TWO)
+    for _ in range(5):
+        assert not answers(codec.feed(with_crc(wide(8))))
+        assert answers(codec.tick(0.05)) == [wide(8)]
+        codec.send(modbus_request(TWO[:2] + bytes(3) + b"\2", None))
+    # but only as wide as they were
+    assert not answers(codec.feed(with_crc(wide(4))[:-1]))
+    assert answers(codec.feed(with_crc(wide(4)))) == [wide(4)]
+    codec.send(modbus_request(TWO, None))
+    assert not answers(codec.feed(with_crc(wide(8))))
+    assert not answers(codec.tick(0.05))
+
+
 def test_copy_of_an_earlier_response_is_not_one_of_wider_registers() -> None:
     codec, _ = asking(b"\x11\x03\0\0\0\4")
     assert answers(codec.feed(with_crc(wide(8)))) == [wide(8)]

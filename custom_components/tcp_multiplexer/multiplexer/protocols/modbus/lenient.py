@@ -17,7 +17,7 @@ from typing import override
 
 from ..base import Answer, Request, Unsolicited, UpstreamEvent
 from .matching import SILENCE, ModbusUpstream, Transactions
-from .pdu import EXCEPTION_BIT, is_wide, may_answer
+from .pdu import EXCEPTION_BIT, may_answer, register_width
 from .rtu import TOLD
 from .tcp import MIDDLES, PREFIX, frame_of
 
@@ -75,6 +75,7 @@ class LenientUpstream(ModbusUpstream):
         "_said_zero",
         "_sent_at",
         "_told",
+        "_wide",
         "quiet",
     )
 
@@ -91,6 +92,8 @@ class LenientUpstream(ModbusUpstream):
         """A frame that is the response if no better one comes."""
         self._told: deque[bytes] = deque(maxlen=TOLD)
         """The last responses, which a device may send twice."""
+        self._wide: set[bytes] = set()
+        """Units and functions that have registers of four bytes."""
         self._numbered = 0
         """Requests sent with an identifier of their own."""
         self._said_zero = False
@@ -176,6 +179,11 @@ class LenientUpstream(ModbusUpstream):
         self._in_flight.clear()
         response = frame[PREFIX:]
         self._told.append(response)
+        head, width = request.payload[:2], register_width(request.payload, response[:3])
+        if width > 1:
+            self._wide.add(head)
+        elif width:
+            self._wide.discard(head)
         return Answer(request, request.payload[:1] + response[1:])
 
     def _is_older(self, number: bytes, current: bytes) -> bool:
@@ -191,14 +199,14 @@ class LenientUpstream(ModbusUpstream):
     def _is_wide(self, frame: bytes) -> bool:
         """Return whether a response has registers of four bytes.
 
-        The copy of an earlier one has not.
+        The copy of an earlier one has not, unless the unit has shown that it has such.
         """
         request = next(iter(self._in_flight.values()), None)
         response = frame[PREFIX:]
         return (
             request is not None
-            and is_wide(request.payload, response[:3], twice=True)
-            and response not in self._told
+            and register_width(request.payload, response[:3]) == 2
+            and (request.payload[:2] in self._wide or response not in self._told)
         )
 
     @override

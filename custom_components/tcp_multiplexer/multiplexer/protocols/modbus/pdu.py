@@ -258,17 +258,17 @@ def confirms_another(payload: bytes, response: bytes) -> bool:
     return not payload[2:end].startswith(response[2:end])
 
 
-def is_wide(payload: bytes, head: bytes, *, twice: bool) -> bool:
-    """Return whether a response has the registers asked for, but wider ones.
+def register_width(payload: bytes, head: bytes) -> int:
+    """Return how wide the registers of a response are, as a multiple of two bytes.
 
     Some devices have registers of four bytes, and more. `head` is its first bytes, up
-    to the byte count; `twice` is the one that counts, instead of any multiple.
+    to the byte count. 0: these are not the registers that were asked for.
     """
     size = byte_count(payload)
     if payload[1] not in {3, 4} or head[1:2] != payload[1:2] or not size:
-        return False
+        return 0
     times, rest = divmod(head[2] if len(head) > 2 else 0, size)
-    return not rest and (times == 2 or (times > 2 and not twice))
+    return 0 if rest else times
 
 
 # The responses that repeat their request, and those that repeat address and quantity.

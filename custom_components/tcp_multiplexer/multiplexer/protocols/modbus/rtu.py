@@ -40,7 +40,7 @@ from .pdu import (
     byte_count,
     confirms_another,
     exception_response,
-    is_wide,
+    register_width,
     modbus_request,
     success_response,
 )
@@ -192,6 +192,7 @@ class RtuUpstream(UpstreamCodec[bytes]):
         "_silence_tells",
         "_spoiled",
         "_told",
+        "_widths",
         "quiet",
     )
 
@@ -216,6 +217,8 @@ class RtuUpstream(UpstreamCodec[bytes]):
         """A frame had the right head and length and the wrong CRC."""
         self._told: deque[bytes] = deque(maxlen=TOLD)
         """The last responses, which a device may send twice."""
+        self._widths: dict[bytes, int] = {}
+        """Of units and functions: how wide their registers are, if more than usual."""
         self._silence_tells = False
         """Silence would decide what to make of the buffer."""
         self._broadcast: bytes | None = None
@@ -287,13 +290,16 @@ class RtuUpstream(UpstreamCodec[bytes]):
         """Return the length of a response whose registers are wider than two bytes.
 
         None if none ends at the end of `buffer`, or behind that. The copy of an earlier
-        response is none.
+        response is none, unless the unit has shown that its registers are so wide.
         """
-        if not is_wide(payload, buffer[at : at + 3], twice=False):
+        width = register_width(payload, buffer[at : at + 3])
+        if width < 2:
             return None
         length = buffer[at + 2] + 5
         if not len(buffer) - at <= length <= MAX_FRAME:
             return None
+        if width == self._widths.get(payload[:2]):
+            return length
         return None if buffer[at:-2] in self._told else length
 
     def _found(
@@ -305,6 +311,11 @@ class RtuUpstream(UpstreamCodec[bytes]):
             events.append(self._noise(buffer[:at]))
         response = buffer[at : end - 2]
         self._told.append(response)
+        head, width = request.payload[:2], register_width(request.payload, response[:3])
+        if width > 1:
+            self._widths[head] = width
+        elif width:
+            self._widths.pop(head, None)
         events.append(Answer(request, response))
         if end < len(buffer):
             events.append(Unsolicited("nobody asked", buffer[end:]))
