@@ -1,7 +1,7 @@
 """What is known of each unit of the device."""
 
 import asyncio
-from typing import Any, cast
+from typing import Any, ClassVar
 
 import pytest
 
@@ -26,6 +26,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
+class _Connection:
+    """One with nothing in flight."""
+
+    in_flight: ClassVar[dict[Any, Any]] = {}
+
+
+def _connection() -> Any:
+    return _Connection()
+
+
 def units_of(queue: RequestQueue, timeout: float = 5.0) -> Units:
     """Return units of a device whose requests time out after so long."""
     timer = Timer(lambda _: None)
@@ -36,7 +46,7 @@ def answered(units: Units, unit: int, took: float) -> None:
     """Have a unit answer after so long, at 100."""
     exchange = write(Asker(), unit)
     exchange.sent = 100 - took
-    units.answered(cast(Any, object()), exchange, 100)
+    units.answered(_connection(), exchange, 100)
 
 
 def left(seconds: float) -> Any:
@@ -93,7 +103,7 @@ def test_a_fair_time_is_half_of_all_or_as_long_as_the_slowest(
         answered(units, 1, slowest)
     exchange = left(1.0)
     exchange.arrived = 96.0
-    upstream = cast(Any, object())
+    upstream = _connection()
     for sent, fair in ((101 - needed, True), (101 - needed + 0.01, False)):
         exchange.sent = sent
         assert units.fair(upstream, exchange, 101) is fair

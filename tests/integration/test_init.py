@@ -256,7 +256,7 @@ async def test_other_options_reload(
     async with ModbusClient(listen_port(hass, loaded_entry)) as client:
         await client.ask(read())
         hass.config_entries.async_update_entry(
-            loaded_entry, options={"max_in_flight": 4}
+            loaded_entry, options={"matching": "lenient"}
         )
         assert await client.closed()
     await hass.async_block_till_done()

@@ -21,7 +21,7 @@ OTHERS = KINDS[1:]
 """Those without identifiers."""
 MODBUS_CANDIDATES = [Candidate(seed, "modbus") for seed in range(200)]
 OTHER_CANDIDATES = [Candidate(seed, OTHERS[seed % len(OTHERS)]) for seed in range(200)]
-MODBUS_LIVES = choose(MODBUS_CANDIDATES, 37)
+MODBUS_LIVES = choose(MODBUS_CANDIDATES, 39)
 OTHER_LIVES = choose(OTHER_CANDIDATES, 33)
 FAILED_ONCE = [Candidate(222, "modbus")]
 """Lives of which no scene is the like."""

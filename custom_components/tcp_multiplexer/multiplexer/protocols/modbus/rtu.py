@@ -40,8 +40,8 @@ from .pdu import (
     byte_count,
     confirms_another,
     exception_response,
-    register_width,
     modbus_request,
+    register_width,
     success_response,
 )
 
