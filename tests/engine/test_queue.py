@@ -211,6 +211,29 @@ def test_requeued_requests_go_first_in_their_original_order() -> None:
     assert [exchange.requester for exchange in got[2:]] == [c, a]
 
 
+def test_the_first_request_of_one_has_the_earliest_deadline() -> None:
+    """Several are taken at one time once there is room; timeouts are made shorter."""
+    queue, a = queue_of("a")
+    first, second = read(a), read(a)
+    first.deadline, second.deadline = 3, 4
+    put(queue, first, second)
+    assert [queue.take(), queue.take()] == [first, second]
+    queue.requeue(first)
+    queue.requeue(second)
+    assert list(a.pending) == [first, second]
+    assert queue.next_deadline() == 3
+
+    queue, a = queue_of("a")
+    first, second = read(a), read(a)
+    second.arrived, first.deadline = 1, 9
+    put(queue, first)
+    assert queue.take() is first
+    put(queue, second)
+    queue.requeue(first)
+    assert list(a.pending) == [first, second]
+    assert first.deadline == second.deadline == 1
+
+
 def test_requeued_requests_of_one_keep_the_order_in_which_they_came() -> None:
     queue, a = queue_of("a")
     first, second, third = read(a), read(a), read(a)

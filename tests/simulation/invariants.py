@@ -724,7 +724,8 @@ class Watch:
             or self._overdue_ended.get(link, -2) >= self.loop.turns - 1
         )
         flying[question] = None
-        if len(late) > _MOST_OVERDUE:
+        # (What was sent beside others is overdue later; until then it is in flight.)
+        if len(known) >= _MOST_OVERDUE + self.max_in_flight:
             raise Violation(f"{question} was sent beside too many overdue: {late}")
         if len(flying) - len(late) > self.max_in_flight:
             why = "too many in flight on one connection:"

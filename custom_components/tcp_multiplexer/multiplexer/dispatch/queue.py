@@ -146,10 +146,13 @@ class RequestQueue:
         """Queue a request behind the earlier ones of its requester."""
         requester = exchange.requester
         pending = requester.pending
-        if pending and pending[-1].arrived > exchange.arrived:
+        if pending and (
+            pending[-1].arrived > exchange.arrived
+            or pending[-1].deadline > exchange.deadline
+        ):
             # it was a follower until now, and arrived before some of these
-            before = sum(other.arrived <= exchange.arrived for other in pending)
-            pending.insert(before, exchange)
+            place = _place(exchange)
+            _insert(pending, sum(_place(o) <= place for o in pending), exchange)
         else:
             pending.append(exchange)
         self.depth += 1
@@ -168,7 +171,8 @@ class RequestQueue:
         requester = exchange.requester
         pending = requester.pending
         # another that came before it may have been put back, too
-        pending.insert(sum(o.arrived < exchange.arrived for o in pending), exchange)
+        place = _place(exchange)
+        _insert(pending, sum(_place(o) < place for o in pending), exchange)
         self.depth += 1
         self.peak = max(self.peak, self.depth)
         self._members[requester] = None
@@ -371,6 +375,24 @@ class RequestQueue:
     def requesters(self) -> Iterator[Requester]:
         """Iterate over a copy of all requesters that may have something pending."""
         return iter(tuple(self._members))
+
+
+def _place(exchange: Exchange) -> tuple[float, float]:
+    """Return what the order of one requester's requests goes by.
+
+    Several that waited for room were taken at one time, the one that came first first.
+    """
+    return exchange.arrived, exchange.deadline
+
+
+def _insert(pending: deque[Exchange], at: int, exchange: Exchange) -> None:
+    """Insert a request; of all, the first one's deadline stays the earliest.
+
+    It may have been sent before the timeout was made shorter.
+    """
+    if at < len(pending):
+        exchange.deadline = min(exchange.deadline, pending[at].deadline)
+    pending.insert(at, exchange)
 
 
 def _same_kind(one: Exchange, other: Exchange) -> bool:
