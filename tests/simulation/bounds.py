@@ -22,8 +22,6 @@ _READ_AT_ONCE = 128 << 10
 """The same where the protocol wants none: what was read with the last question."""
 _REFUSALS = 64
 """Refusals that may wait to be told."""
-_A_TURN = 8
-"""Requests that are taken before it is looked at what waits (HTTP)."""
 _STEPS = (3, 60, 30)
 """Steps for each thing that passes, for each second, and beyond those."""
 
@@ -48,11 +46,11 @@ class Bounds:
             raise Violation(f"{asker.held} bytes are held of {asker.name}")
 
     def client_written(
-        self, asker: Asker, end: ProgramEndpoint, size: int, in_flight: int
+        self, asker: Asker, end: ProgramEndpoint, size: int, placed: int
     ) -> None:
         """Look at what a client has not read, when it was written `size` bytes."""
         asker.largest = max(asker.largest, size)
-        most = _UNREAD + (in_flight + _REFUSALS + _A_TURN) * asker.largest
+        most = _UNREAD + (placed + _REFUSALS) * asker.largest
         if end.get_write_buffer_size() > most:
             unread = end.get_write_buffer_size()
             raise Violation(f"{unread} bytes are kept for {asker.name}, unread")

@@ -332,7 +332,9 @@ class Watch:
                 self.answered(question, body)
             elif not (asker.offended and self.dialect.last_words):
                 raise Violation(f"{asker.name} was told {body!r}, and asked nothing")
-        self.bounds.client_written(asker, end, len(data), self._resent)
+        # (All that it has placed may fail at once.)
+        placed = self._resent + self.queue_size
+        self.bounds.client_written(asker, end, len(data), placed)
 
     def answered(self, question: Question, body: bytes) -> None:
         """Judge what the engine answers to a question."""
