@@ -1,7 +1,9 @@
 """Which reads cover which: learned from those that come.
 
 Clients ask the same again and again. So what covers a read is worked out when it first
-comes, and looked up from then on: that costs the same however many are waiting.
+comes, and looked up from then on: that costs the same however many are waiting. Some
+always ask something else. So the first time has to be cheap, too: known reads are found
+by where they are, and those that are as long cannot cover each other.
 """
 
 from itertools import islice
@@ -16,6 +18,9 @@ _MOST = 512
 _MOST_WIDER = 16
 """Of those that cover one read, the first so many are kept."""
 
+_STRETCH = 256
+"""Addresses in a stretch: reads are found by the stretches that they touch."""
+
 type Wider = tuple[tuple[ShareKey, Extent], ...]
 """Reads that cover another, each with what it covers."""
 
@@ -28,7 +33,9 @@ class Coverage:
         """Of each known read, those known that cover it and more."""
         self._asked: dict[ShareKey, tuple[float, Request]] = {}
         """When clients last asked each (loop time), while there is a cache."""
-        self._areas: dict[bytes, list[tuple[ShareKey, Extent]]] = {}
+        self._near: dict[tuple[bytes, int], dict[int, list[tuple[ShareKey, Extent]]]]
+        self._near = {}
+        """By area and stretch: the reads that touch it, by how long they are."""
 
     def learn(self, request: Request) -> Wider:
         """Note a read that is not known, and is asked whole; return what covers it."""
@@ -37,16 +44,37 @@ class Coverage:
             return ()
         if len(self.wider) >= _MOST:
             self.clear()
-        area = self._areas.setdefault(extent.area, [])
-        covering = (known for known in area if known[1].covers(extent))
-        wider = tuple(islice(covering, _MOST_WIDER))
-        this = (key, extent)
-        for narrower, its_extent in area:
-            if extent.covers(its_extent) and len(self.wider[narrower]) < _MOST_WIDER:
-                self.wider[narrower] += (this,)
-        area.append(this)
-        self.wider[key] = wider
-        return wider
+        this, size = (key, extent), extent.end - extent.first
+        stretches = range(extent.first // _STRETCH, (extent.end - 1) // _STRETCH + 1)
+        near = [self._near.setdefault((extent.area, n), {}) for n in stretches]
+        # (What covers it has its first address, too.)
+        covering = (
+            known
+            for length, reads in (near[0].items() if near else ())
+            if length > size
+            for known in reads
+            if known[1].covers(extent)
+        )
+        self.wider[key] = tuple(islice(covering, _MOST_WIDER))
+        for stretch in near:
+            for length, reads in stretch.items():
+                if length < size:
+                    self._widen(reads, this)
+            stretch.setdefault(size, []).append(this)
+        return self.wider[key]
+
+    def _widen(
+        self, reads: list[tuple[ShareKey, Extent]], wide: tuple[ShareKey, Extent]
+    ) -> None:
+        """Note for each read that `wide` covers it, if it does."""
+        for key, extent in reads:
+            wider = self.wider[key]
+            if (
+                wide[1].covers(extent)
+                and len(wider) < _MOST_WIDER
+                and wide not in wider  # it was found in the stretch before
+            ):
+                self.wider[key] += (wide,)
 
     def asked(self, request: Request, now: float) -> None:
         """Note that a client asks a read, if it is known."""
@@ -62,4 +90,4 @@ class Coverage:
         """Forget all reads."""
         self.wider.clear()
         self._asked.clear()
-        self._areas.clear()
+        self._near.clear()
