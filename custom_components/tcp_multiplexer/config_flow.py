@@ -112,6 +112,14 @@ def _as_stored(identity: Identity) -> dict[str, str]:
     return {key: value for key, value in asdict(identity).items() if key != "unit"}
 
 
+def _described(result: ProbeResult) -> str | None:
+    """Return what a device is, or else what it answered; None: it was not asked."""
+    said = result.identity
+    if said and said.name:
+        return ", ".join(filter(None, (said.name, said.version, said.serial)))
+    return result.answer
+
+
 def _with_identity(plan: Plan, typed: Mapping[str, Any]) -> Plan:
     """Return a plan with what its user made of the device's answer.
 
@@ -334,8 +342,6 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
                 _UNIT, default=said.unit if said else plan.settings.unit_id
             ): FIELDS[_UNIT],
         }
-        name = (said and said.name) or self._result.answer or ""
-        parts = (said.name, said.version, said.serial) if said and said.name else ()
         return self.async_show_form(
             step_id="identified",
             data_schema=self.add_suggested_values_to_schema(
@@ -343,8 +349,8 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             ),
             errors={error.field: error.key} if error else None,
             description_placeholders={
-                "device": name,
-                "answer": ", ".join(filter(None, parts)) or name,
+                "device": (said and said.name) or self._result.answer or "",
+                "answer": _described(self._result) or "",
                 **(error.placeholders if error else {}),
             },
         )
@@ -367,7 +373,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
 
     async def _async_finish_answered(self) -> ConfigFlowResult:
         """Finish, with the device's answer if it was asked anything."""
-        answer = self._result.answer
+        answer = _described(self._result)
         return await self._async_finish("answered" if answer else "connected", answer)
 
     async def _async_step_no_answer(

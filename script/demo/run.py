@@ -347,7 +347,9 @@ async def main(host: str, port: int | None, listen: int | None, folder: Path) ->
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         prog="script/develop",
+        usage="%(prog)s [--homeassistant RELEASE] [options]",
         description="Run a Home Assistant that shares a simulated inverter.",
+        epilog="RELEASE, which comes first: minimum, newest (the default), latest, beta.",
     )
     parser.add_argument("--port", type=int, help="of Home Assistant's pages")
     parser.add_argument("--listen", type=int, help="the port for your Modbus clients")

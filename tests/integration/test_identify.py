@@ -198,6 +198,8 @@ async def test_the_dialog_proposes_what_it_found(
         }
         page = await dialog.send()
         assert page["type"] is FlowResultType.CREATE_ENTRY
+        said = page["description_placeholders"]["answer"]
+        assert said == "SolarEdge SE10K, 4.18, 7F123456"
         entry = page["result"]
         assert entry.title == "SolarEdge SE10K"
         settings = entry.runtime_data.multiplexer.settings

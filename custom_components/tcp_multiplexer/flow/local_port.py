@@ -43,12 +43,12 @@ from .local_ports import (
 
 _FIELDS: Final = (
     CONF_LISTEN_PORT,
+    CONF_LISTEN_HOST,
     CLIENT_FRAMING,
     CLIENT_TLS,
     TLS_CERTIFICATE,
     TLS_KEY,
     TLS_CLIENT_CA,
-    CONF_LISTEN_HOST,
 )
 
 

@@ -63,7 +63,7 @@ _FIELDS: Final = {
     # These abbreviations are the same in every language.
     _UNITS: _text("Unit "),
     _FUNCTIONS: _text("FC "),
-    _REGISTERS: _text("Register "),
+    _REGISTERS: _text("Reg. "),
 }
 WRITE_RULES: Final = _rows(_FIELDS)
 CLIENT_WRITE_RULES: Final = _rows(
