@@ -32,6 +32,8 @@ _NEXT_ADDRESS_SECONDS = 0.25
 """When to try a name's next address beside one that does not answer (RFC 8305, 5)."""
 _WRITE_BUFFER = 64 << 10
 """Bytes that a device may leave unread, beyond what the system holds for it."""
+_READ_AT_ONCE = 64 << 10
+"""Bytes read at a time: to allocate asyncio's 256 KiB may cost more than a request."""
 
 
 class Segments:
@@ -398,3 +400,5 @@ class SocketUpstream(StreamUpstream):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         prepare_socket(transport)
+        if isinstance(getattr(transport, "max_size", None), int):
+            transport.max_size = _READ_AT_ONCE  # type: ignore[attr-defined]
