@@ -12,11 +12,12 @@ from pytest_homeassistant_custom_component.components.diagnostics import (
 )
 from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 
-from custom_components.tcp_multiplexer.const import CONF_CLIENT_NAMES
 from tests.waiting import until
 from tests.wire import read
 
 from .peers import ModbusClient, ModbusDevice
+from .ports import free_port
+from .subentries import add_client, add_local_port
 from .test_init import HEALTH, listen_port
 
 REDACTED = "**REDACTED**"
@@ -41,15 +42,21 @@ async def test_diagnostics(
         loaded_entry,
         title="Anna's roof",
         options={
-            CONF_CLIENT_NAMES: {"192.168.7.7": "wallbox", "127.0.0.1": "evcc"},
+            "client_names": {"192.168.7.7": "wallbox"},  # of an older version
             "allowed_networks": ["127.0.0.0/8", "192.168.7.0/24"],
             "write_rules": [
-                {"action": "allow", "clients": ["127.0.0.1/32", "wallbox"]},
+                {
+                    "action": "allow",
+                    "clients": ["127.0.0.1/32", "wallbox", "gone", "Home Assistant"],
+                },
                 {"action": "acknowledge", "units": [7]},
             ],
             "write_networks": ["127.0.0.1/32"],  # of an older version
         },
     )
+    add_client(hass, loaded_entry, "wallbox", "192.168.7.7", "192.168.8.0/24")
+    evcc = add_client(hass, loaded_entry, "evcc", "127.0.0.1")
+    port = add_local_port(hass, loaded_entry, free_port())
     await hass.async_block_till_done()
     async with ModbusClient(listen_port(hass, loaded_entry)) as client:
         await client.ask(read(0x1234, 2))
@@ -61,12 +68,21 @@ async def test_diagnostics(
     assert entry["title"] == entry["data"]["host"] == REDACTED
     assert entry["data"]["listen_host"] == REDACTED
     assert entry["options"]["allowed_networks"] == REDACTED
-    assert entry["options"][CONF_CLIENT_NAMES] == [
-        {"client": 1, "name": "wallbox"},
-        {"client": 2, "name": "evcc"},
+    assert "client_names" not in entry["options"]
+    named = {each["subentry_id"]: each for each in entry["subentries"]}
+    assert named[evcc]["title"] == named[port]["title"] == REDACTED
+    assert [each.get("named_client") for each in entry["subentries"]] == [1, 2, None]
+    assert [each["data"].get("addresses") for each in entry["subentries"]] == [
+        [REDACTED, f"{REDACTED}/24"],
+        [REDACTED],
+        None,
     ]
+    assert named[port]["data"]["host"] == REDACTED
     assert entry["options"]["write_rules"] == [
-        {"action": "allow", "clients": [f"{REDACTED}/32", "wallbox"]},
+        {
+            "action": "allow",
+            "clients": [f"{REDACTED}/32", "named client 1", REDACTED, "Home Assistant"],
+        },
         {"action": "acknowledge", "units": [7]},
     ]
     assert entry["options"]["write_networks"] == REDACTED
@@ -77,11 +93,12 @@ async def test_diagnostics(
     assert told["snapshot"]["requests"] == 3
     assert told["snapshot"]["silent_units"] == []
     [shown] = told["snapshot"]["clients"]
-    assert (shown["client"], shown["name"], shown["requests"]) == (2, "evcc", 3)
+    assert shown["requests"] == 3
+    assert (shown["client"], shown["named_client"], shown["name"]) == (1, 2, None)
 
     trace = told["trace"]
     assert [(record["client"], record["outcome"]) for record in trace] == [
-        (2, "answered")
+        (1, "answered")
     ] * 3
     assert [record["request"] for record in trace] == [
         {"bytes": 6, "unit": 1, "function": 3, "address": 0x1234, "count": 2},
@@ -98,7 +115,8 @@ async def test_diagnostics(
     text = json.dumps(told["entry"]) + json.dumps(told["snapshot"]) + json.dumps(trace)
     assert "127.0.0" not in text
     assert "192.168" not in text
-    assert "Anna" not in text
+    for name in ("Anna", "evcc", "wallbox", "gone"):
+        assert name not in text
     assert "abcd" not in text
     assert str(0xABCD) not in text
 
