@@ -26,6 +26,7 @@ from .entry_settings import settings_from_entry
 from .local_sockets import which_failed
 from .migration import async_forget_replaced, async_migrate
 from .multiplexer import SettingsError, TlsError
+from .named_clients import async_keep_rules
 from .services import async_setup_services
 
 CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
@@ -116,6 +117,7 @@ async def async_unload_entry(
 async def _async_update(hass: HomeAssistant, entry: TcpMultiplexerConfigEntry) -> None:
     """Apply a change of the entry, without dropping clients where possible."""
     coordinator = entry.runtime_data
+    async_keep_rules(hass, entry, coordinator.clients.clients)
     settings = settings_from_entry(entry)
     ports = settings.more_listeners
     ports_changed = ports != coordinator.multiplexer.settings.more_listeners

@@ -44,6 +44,7 @@ from .multiplexer import (
     Network,
     SerialLine,
     Settings,
+    SettingsError,
     TlsListener,
     TlsUpstream,
     WriteRule,
@@ -160,9 +161,7 @@ def _write_rules(
     for row in options.get(CONF_WRITE_RULES, ()):
         who = row.get("clients", ())
         networks = tuple(each for one in who for each in networks_of(one, names))
-        # One that names nobody who is still there fits nobody.
-        if networks or not who:
-            own.append(_write_rule(row, networks))
+        own.append(_write_rule(row, networks))
     return tuple(own)
 
 
@@ -181,7 +180,9 @@ def networks_of(
 ) -> tuple[Network, ...]:
     """Return where a client is: by its name in `names`, or as a network.
 
-    Empty if it is neither: a client of that name is gone.
+    Raises:
+        SettingsError: it is neither.
+
     """
     if client in names:
         return names[client]
@@ -190,7 +191,8 @@ def networks_of(
     try:
         return (ip_network(client),)
     except ValueError:
-        return ()
+        message = f"{client!r} is neither a network nor the name of a client"
+        raise SettingsError(CONF_WRITE_RULES, message) from None
 
 
 def _serial_line(data: Mapping[str, Any]) -> SerialLine | None:

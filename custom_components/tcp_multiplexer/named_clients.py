@@ -6,7 +6,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from itertools import groupby
 from typing import Any
 
-from homeassistant.config_entries import ConfigSubentry
+from homeassistant.config_entries import ConfigEntry, ConfigSubentry
+from homeassistant.core import HomeAssistant, callback
 
 from .const import (
     CONF_ADDRESSES,
@@ -71,3 +72,31 @@ def client_at(clients: Iterable[NamedClient], address: str) -> NamedClient | Non
         if any(place in network for network in networks):
             return client
     return None
+
+
+@callback
+def async_keep_rules(
+    hass: HomeAssistant, entry: ConfigEntry[Any], before: Iterable[NamedClient]
+) -> None:
+    """Let the rules in the options name the clients of an entry as they are called now.
+
+    `before` are those that it had. In place of one that is gone, its addresses are
+    named: that nobody has that name any more must not change who may write.
+    """
+    now = {each.subentry_id: each for each in named_clients(entry.subentries.values())}
+    called = {
+        client.name: [now[client.subentry_id].name]
+        if client.subentry_id in now
+        else list(map(str, client.networks))
+        for client in before
+    }
+    rules = entry.options.get(CONF_WRITE_RULES, [])
+    kept = [
+        {**rule, "clients": [new for old in who for new in called.get(old, [old])]}
+        if (who := rule.get("clients"))
+        else rule
+        for rule in rules
+    ]
+    if kept != rules:
+        options = {**entry.options, CONF_WRITE_RULES: kept}
+        hass.config_entries.async_update_entry(entry, options=options)

@@ -121,8 +121,9 @@ async def test_addresses_and_rules_are_kept_in_their_usual_form(
     assert loaded_entry.runtime_data.multiplexer.settings.write_rules == ()
 
 
+@pytest.mark.parametrize("loaded", [True, False])
 async def test_rules_for_all_clients_follow_a_new_name(
-    hass: HomeAssistant, loaded_entry: MockConfigEntry
+    hass: HomeAssistant, loaded_entry: MockConfigEntry, loaded: bool
 ) -> None:
     evcc = add_client(hass, loaded_entry, "evcc", "192.168.1.5")
     rows: list[dict[str, Any]] = [
@@ -135,9 +136,13 @@ async def test_rules_for_all_clients_follow_a_new_name(
     rules = (rule("allow", "192.168.1.5", "10.0.0.0/8", units=(1,)), rule("deny"))
     settings = loaded_entry.runtime_data.multiplexer.settings
     assert settings.write_rules == rules
+    if not loaded:
+        assert await hass.config_entries.async_unload(loaded_entry.entry_id)
     dialog = await open_dialog(hass, loaded_entry, evcc)
     await dialog.send(name="EVCC")
     await hass.async_block_till_done()
+    if not loaded:
+        assert await hass.config_entries.async_setup(loaded_entry.entry_id)
     assert loaded_entry.options[CONF_WRITE_RULES] == [
         {**rows[0], "clients": ["EVCC", "10.0.0.0/8"]},
         rows[1],

@@ -373,9 +373,6 @@ async def test_rights_of_a_client_apply_at_once(
 async def test_the_rules_of_the_narrowest_network_come_first(
     hass: HomeAssistant, loaded_entry: MockConfigEntry, add: AddClient
 ) -> None:
-    everybody = {"action": "deny", "units": [1]}
-    options = {"write_rules": [everybody, {"action": "deny", "clients": ["evcc"]}]}
-    hass.config_entries.async_update_entry(loaded_entry, options=options)
     house, both, single = (
         [{"action": "acknowledge", "units": [unit]}] for unit in (2, 3, 4)
     )
@@ -383,6 +380,9 @@ async def test_the_rules_of_the_narrowest_network_come_first(
     await add("evcc", "10.0.0.0/8", "192.168.1.5", "::1", write_rules=both)
     await add("Wallbox", "192.168.1.0/24", write_rules=single)
     await add("Nobody", "192.168.1.6")
+    everybody = {"action": "deny", "units": [1]}
+    options = {"write_rules": [everybody, {"action": "deny", "clients": ["evcc"]}]}
+    hass.config_entries.async_update_entry(loaded_entry, options=options)
     assert loaded_entry.runtime_data.multiplexer.settings.write_rules == (
         rule("acknowledge", "::1", "192.168.1.5", units=(3,)),
         rule("acknowledge", "192.168.1.0/24", units=(4,)),

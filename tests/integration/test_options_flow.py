@@ -272,30 +272,30 @@ async def test_a_rule_for_writes_says_which_row_is_wrong(
     assert entry.options == {}
 
 
-async def test_a_rule_that_names_a_client_that_is_gone_fits_nobody(
+async def test_a_rule_that_named_a_client_that_is_gone_is_for_its_addresses(
     hass: HomeAssistant, device: ModbusDevice
 ) -> None:
     entry = await running_entry(hass, device, "modbus")
-    wallbox = add_client(hass, entry, "Wallbox", "192.0.2.1", "192.0.2.2")
+    wallbox = add_client(hass, entry, "Wallbox", "192.0.2.1", "192.0.3.0/24")
     rows = [
-        {"action": "deny", "clients": ["Wallbox"]},
-        {"action": "deny", "clients": ["Wallbox", "192.0.2.7"]},
+        {"action": "deny", "clients": ["192.0.2.7", "Wallbox"], "units": "1"},
+        {"action": "allow"},
     ]
     dialog = await open_options(hass, entry)
     await dialog.send(write_rules=rows)
     await hass.async_block_till_done()
     multiplexer = entry.runtime_data.multiplexer
-    both = ("192.0.2.1/32", "192.0.2.2/32")
-    assert multiplexer.settings.write_rules == (
-        rule("deny", *both),
-        rule("deny", *both, "192.0.2.7/32"),
-    )
+    networks = ["192.0.2.7/32", "192.0.2.1/32", "192.0.3.0/24"]
+    rules = (rule("deny", *networks, units=(1,)), rule("allow"))
+    assert multiplexer.settings.write_rules == rules
     hass.config_entries.async_remove_subentry(entry, wallbox)
     await hass.async_block_till_done()
-    assert multiplexer.settings.write_rules == (rule("deny", "192.0.2.7/32"),)
-    dialog = await open_options(hass, entry)
-    page = await dialog.send()
-    assert page["errors"] == {"modbus": "invalid_rule_clients"}
+    assert multiplexer.settings.write_rules == rules
+    assert entry.options["write_rules"] == [
+        {"action": "deny", "clients": networks, "units": [1]},
+        {"action": "allow"},
+    ]
+    assert entry.runtime_data.multiplexer is multiplexer
 
 
 async def test_a_profile_sets_defaults_and_can_be_overridden(

@@ -29,10 +29,15 @@ from ..const import (
     DEFAULT_SILENT_MINUTES,
 )
 from ..coordinator import TcpMultiplexerConfigEntry
-from ..named_clients import NamedClient, client_at, named_clients
+from ..named_clients import (
+    NamedClient,
+    async_keep_rules,
+    client_at,
+    named_clients,
+)
 from .fields import FieldError, applies_to, to_show, to_store, whole
 from .forms import Sections, show_form
-from .write_rules import CLIENT_WRITE_RULES, renamed
+from .write_rules import CLIENT_WRITE_RULES
 
 _MOST_MINUTES: Final = 7 * 24 * 60
 _SILENT_MINUTES: Final = whole(1, _MOST_MINUTES, "min")
@@ -87,13 +92,12 @@ class ClientSubentryFlow(ConfigSubentryFlow):
     @callback
     def _async_save(self, name: str, data: dict[str, Any]) -> SubentryFlowResult:
         """Add or change the client; rules for all clients know it by its new name."""
-        if (before := self._changed) is None:
+        if (changed := self._changed) is None:
             return self.async_create_entry(title=name, data=data)
-        entry, old = self._entry, before.title
-        result = self.async_update_and_abort(entry, before, title=name, data=data)
-        if rules := entry.options.get(CONF_WRITE_RULES):
-            options = {**entry.options, CONF_WRITE_RULES: renamed(rules, old, name)}
-            self.hass.config_entries.async_update_entry(entry, options=options)
+        entry = self._entry
+        before = named_clients(entry.subentries.values())
+        result = self.async_update_and_abort(entry, changed, title=name, data=data)
+        async_keep_rules(self.hass, entry, before)
         return result
 
     def _checked(self, typed: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ from homeassistant.helpers.selector import (
 
 from ..const import CONF_WRITE_RULES
 from ..entry_settings import networks_of
-from ..multiplexer import WriteAction, WriteRule
+from ..multiplexer import SettingsError, WriteAction, WriteRule
 from ..named_clients import NamedClient
 from .numbers import numbers_from, numbers_to_text, range_from
 
@@ -124,23 +124,10 @@ def check_clients(
     names = {client.name: client.networks for client in clients}
     for number, rule in enumerate(rules, 1):
         for client in rule.get(_CLIENTS, ()):
-            if not networks_of(client, names):
-                raise RowError(number, _CLIENTS, client)
-
-
-def renamed(
-    rules: Sequence[Mapping[str, Any]], before: str, after: str
-) -> list[dict[str, Any]]:
-    """Return stored rules in which a client has another name."""
-    return [
-        {
-            **rule,
-            _CLIENTS: [after if each == before else each for each in rule[_CLIENTS]],
-        }
-        if _CLIENTS in rule
-        else dict(rule)
-        for rule in rules
-    ]
+            try:
+                networks_of(client, names)
+            except SettingsError:
+                raise RowError(number, _CLIENTS, client) from None
 
 
 _SHOWN: Final[dict[str, Callable[[list[int]], str]]] = {
