@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from homeassistant.const import STATE_OFF, STATE_ON, STATE_UNKNOWN
-from homeassistant.core import Event, EventStateChangedData, HomeAssistant
+from homeassistant.core import Event, EventStateChangedData, HomeAssistant, callback
 from homeassistant.helpers import device_registry as dr, entity_registry as er
 from homeassistant.helpers.event import async_track_state_change_event
 from homeassistant.util import dt as dt_util
@@ -79,6 +79,7 @@ def follow(hass: HomeAssistant, *entity_ids: str) -> list[str]:
     """Note the states that are written from now on."""
     written: list[str] = []
 
+    @callback
     def note(event: Event[EventStateChangedData]) -> None:
         if new := event.data["new_state"]:
             written.append(new.state)
@@ -245,7 +246,7 @@ async def test_numbers_once_a_minute(
     assert state(hass, FAILED) == "0"
     written = follow(hass, LAST_REQUEST, PER_MINUTE, FAILED)
     device.silent_units = {2}
-    hass.config_entries.async_update_entry(loaded_entry, options={"timeout": 0.1})
+    hass.config_entries.async_update_entry(loaded_entry, options={"timeout": 0.5})
     await hass.async_block_till_done()
     before = dt_util.utcnow() - timedelta(seconds=1)
     async with ModbusClient(listen_port(hass, loaded_entry)) as client:
@@ -253,6 +254,8 @@ async def test_numbers_once_a_minute(
             assert await client.ask(read()) == values()
         assert await client.ask(read(), unit=2) == exception(3, 0x0B)
         await asyncio.sleep(0.1)  # it is looked at meanwhile
+        add_client(hass, loaded_entry, "Wallbox", "127.0.0.2")  # no reason to look
+        await hass.async_block_till_done()
         assert written == []
         monkeypatch.setattr(client_watch, "MINUTE", 0.0)
         watch.async_look()
