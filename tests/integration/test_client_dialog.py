@@ -64,7 +64,7 @@ async def test_a_client_that_is_connected_gets_a_name(
         dialog = await open_dialog(hass, loaded_entry)
         assert dialog.values == {
             "name": None,
-            "addresses": None,
+            "addresses": [],  # or the frontend would select the first one
             "silent_minutes": 5,
             "write_rules": None,
         }

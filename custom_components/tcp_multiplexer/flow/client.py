@@ -70,8 +70,9 @@ class ClientSubentryFlow(ConfigSubentryFlow):
                 error = err
             else:
                 return self._async_save(name, data)
-        values: Mapping[str, Any] | None = user_input
-        if values is None and (before := self._changed) is not None:
+        # Otherwise the frontend would select the first proposal.
+        values: Mapping[str, Any] = user_input or {CONF_ADDRESSES: []}
+        if user_input is None and (before := self._changed) is not None:
             rules = before.data.get(CONF_WRITE_RULES, ())
             values = {
                 CONF_NAME: before.title,
