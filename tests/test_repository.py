@@ -8,7 +8,7 @@ what the quality scale and the README claim is there.
 
 import argparse
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 import importlib
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -33,6 +33,10 @@ import yaml
 from custom_components.tcp_multiplexer import multiplexer
 from custom_components.tcp_multiplexer.binary_sensor import BINARY_SENSORS
 from custom_components.tcp_multiplexer.button import RECONNECT
+from custom_components.tcp_multiplexer.client_entities import (
+    CLIENT_BINARY_SENSORS,
+    CLIENT_SENSORS,
+)
 from custom_components.tcp_multiplexer.const import DOMAIN
 from custom_components.tcp_multiplexer.event import UPSTREAM_AND_CLIENTS
 from custom_components.tcp_multiplexer.multiplexer.command_line.flags import add_flags
@@ -292,6 +296,16 @@ TRANSLATION: Final = vol.Schema(
     {
         vol.Required("common"): {str: text},
         vol.Required("config"): flow,
+        vol.Required("config_subentries"): {
+            str: {
+                **flow,
+                vol.Required("entry_type"): text,
+                vol.Required("initiate_flow"): {
+                    vol.Required("user"): text,
+                    vol.Required("reconfigure"): text,
+                },
+            }
+        },
         vol.Required("options"): flow,
         vol.Required("entity"): {
             vol.In([platform.value for platform in Platform]): {
@@ -337,11 +351,16 @@ def test_translation_is_as_hassfest_wants_it(language: str) -> None:
         assert not re.search(r"'{\w+}'", text), f"{path}: a placeholder in quotes"
 
 
+def flows(words: Any) -> list[Any]:
+    """Give the words of all dialogs, by dialog."""
+    return [words["config"], words["options"], *words["config_subentries"].values()]
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_field_of_a_dialog_is_described(language: str) -> None:
     words = load(f"translations/{language}.json")
-    for kind in ("config", "options"):
-        for name, step in words[kind]["step"].items():
+    for flow_words in flows(words):
+        for name, step in flow_words["step"].items():
             for part in (step, *step.get("sections", {}).values()):
                 described = part.get("data_description", {})
                 assert part.get("data", {}).keys() == described.keys(), name
@@ -533,17 +552,37 @@ def test_readme_leaves_nothing_out() -> None:
     }
     names |= {f"`tcp_multiplexer.{action}`" for action in words["services"]}
     names |= {path.name for path in (ROOT / "blueprints").rglob("*.yaml")}
-    for kind in ("config", "options"):
-        for step in words[kind]["step"].values():
+    for flow_words in flows(words):
+        for step in flow_words["step"].values():
             for part in (step, *step.get("sections", {}).values()):
                 names |= set(part.get("data", {}).values())
     assert not {name for name in names if name.lower() not in readme.lower()}
 
 
-def test_readme_says_of_entities_what_they_are() -> None:
+MULTIPLEXER: Final[dict[str, Sequence[EntityDescription]]] = {
+    "binary_sensor": BINARY_SENSORS,
+    "button": [RECONNECT],
+    "event": [UPSTREAM_AND_CLIENTS],
+    "sensor": [*SENSORS, LISTEN_ADDRESS],
+    "switch": [PAUSE],
+}
+CLIENT: Final[dict[str, Sequence[EntityDescription]]] = {
+    "binary_sensor": CLIENT_BINARY_SENSORS,
+    "sensor": CLIENT_SENSORS,
+}
+
+
+@pytest.mark.parametrize(
+    ("heading", "device"),
+    [("## Entities", MULTIPLEXER), ("### Entities of clients", CLIENT)],
+    ids=["multiplexer", "client"],
+)
+def test_readme_says_of_entities_what_they_are(
+    heading: str, device: dict[str, Sequence[EntityDescription]]
+) -> None:
     """Their platform, their category, and whether they are disabled (a circle)."""
     readme = (ROOT / "README.md").read_text()
-    section = readme.partition("\n## Entities\n")[2].partition("\n### ")[0]
+    section = readme.partition(f"\n{heading}\n")[2].partition("\n### ")[0]
     said = {
         name: (kind, "○" in names)
         for names, kind in re.findall(
@@ -552,13 +591,6 @@ def test_readme_says_of_entities_what_they_are() -> None:
         for name in names.removesuffix(" ○").split(", ")
     }
     words = load("translations/en.json")["entity"]
-    descriptions: dict[str, list[EntityDescription]] = {
-        "binary_sensor": [*BINARY_SENSORS],
-        "button": [RECONNECT],
-        "event": [UPSTREAM_AND_CLIENTS],
-        "sensor": [*SENSORS, LISTEN_ADDRESS],
-        "switch": [PAUSE],
-    }
     categories = {"config": ", configuration", "diagnostic": ", diagnostic"}
     assert said.pop("Entity")
     assert said.pop("---")
@@ -568,7 +600,7 @@ def test_readme_says_of_entities_what_they_are() -> None:
             + categories.get(str(description.entity_category), ""),
             not description.entity_registry_enabled_default,
         )
-        for platform, entities in descriptions.items()
+        for platform, entities in device.items()
         for description in entities
     }
 

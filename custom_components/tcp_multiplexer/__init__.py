@@ -13,18 +13,20 @@ from homeassistant.exceptions import (
     ConfigEntryNotReady,
     HomeAssistantError,
 )
-from homeassistant.helpers import config_validation as cv, device_registry as dr
+from homeassistant.helpers import config_validation as cv
 from homeassistant.helpers.typing import ConfigType
 from homeassistant.requirements import RequirementsNotFound
 
 from . import issues
 from .addresses import host_for_home_assistant
-from .const import CONF_UPSTREAM, DOMAIN, SHARED_UPSTREAMS
+from .client_entities import async_update_client_devices
+from .const import CONF_UPSTREAM, DOMAIN, SHARED_UPSTREAMS, SUBENTRY_LOCAL_PORT
 from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
 from .entry_settings import settings_from_entry
 from .local_sockets import which_failed
-from .migration import async_migrate
+from .migration import async_forget_replaced, async_migrate
 from .multiplexer import SettingsError, TlsError
+from .named_clients import async_keep_rules
 from .refused_clients import RefusedClientsWatch
 from .services import async_setup_services
 
@@ -74,7 +76,8 @@ async def async_setup_entry(
         ) from err
     except OSError as err:
         port, further = await which_failed(coordinator.multiplexer.settings)
-        issues.async_listen_port_taken(hass, entry, err, port, further=further)
+        subentry_id = _local_port(entry, port) if further else None
+        issues.async_listen_port_taken(hass, entry, err, port, subentry_id)
         raise ConfigEntryNotReady(
             translation_domain=DOMAIN,
             translation_key="cannot_listen",
@@ -99,6 +102,7 @@ async def async_setup_entry(
         )
     )
     entry.async_on_unload(entry.add_update_listener(_async_update))
+    coordinator.async_update_device()
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
     issues.async_track(hass, entry)
     RefusedClientsWatch(hass, entry)
@@ -115,15 +119,36 @@ async def async_unload_entry(
 async def _async_update(hass: HomeAssistant, entry: TcpMultiplexerConfigEntry) -> None:
     """Apply a change of the entry, without dropping clients where possible."""
     coordinator = entry.runtime_data
+    async_keep_rules(hass, entry, coordinator.clients.clients)
+    settings = settings_from_entry(entry)
+    ports = settings.more_listeners
+    ports_changed = ports != coordinator.multiplexer.settings.more_listeners
     coordinator.async_options_changed()
-    dr.async_get(hass).async_get_or_create(
-        config_entry_id=entry.entry_id, **coordinator.device_info
-    )
+    coordinator.async_update_device()
+    if coordinator.clients.async_changed() or ports_changed:
+        async_update_client_devices(hass, coordinator)
+        async_forget_replaced(hass, entry)
     shares = entry.data.get(CONF_UPSTREAM) in SHARED_UPSTREAMS
-    if shares == coordinator.owns_connection or not await coordinator.multiplexer.apply(
-        settings_from_entry(entry)
-    ):
+    try:
+        applied = (
+            shares != coordinator.owns_connection
+            and await coordinator.multiplexer.apply(settings)
+        )
+    except OSError, TlsError:
+        applied = False  # setting it up anew finds out why, and says so
+    if not applied:
         hass.config_entries.async_schedule_reload(entry.entry_id)
+    elif ports_changed:
+        await coordinator.async_update_addresses()
+
+
+def _local_port(entry: TcpMultiplexerConfigEntry, port: int) -> str:
+    """Return the ID of the subentry that describes a further local port."""
+    return next(
+        subentry.subentry_id
+        for subentry in entry.get_subentries_of_type(SUBENTRY_LOCAL_PORT)
+        if subentry.data["port"] == port
+    )
 
 
 @callback

@@ -1,4 +1,4 @@
-"""Binary sensor: whether the device is connected."""
+"""Binary sensors: whether the device is connected, and whether named clients ask."""
 
 from dataclasses import dataclass
 from typing import Final, override
@@ -12,6 +12,7 @@ from homeassistant.const import EntityCategory
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
+from .client_entities import ClientBinarySensor, async_add_client_entities
 from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
 from .entity import ShownValue, SnapshotEntity
 from .multiplexer import Health, Snapshot
@@ -55,6 +56,9 @@ async def async_setup_entry(
     async_add_entities(
         TcpMultiplexerBinarySensor(entry.runtime_data, description)
         for description in BINARY_SENSORS
+    )
+    async_add_client_entities(
+        entry.runtime_data, ClientBinarySensor, async_add_entities
     )
 
 

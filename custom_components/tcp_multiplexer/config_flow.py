@@ -19,8 +19,10 @@ from typing import Any, Final, override
 
 from homeassistant.config_entries import (
     SOURCE_RECONFIGURE,
+    ConfigEntry,
     ConfigFlow,
     ConfigFlowResult,
+    ConfigSubentryFlow,
 )
 from homeassistant.const import (
     CONF_HOST,
@@ -48,11 +50,14 @@ from .const import (
     CONF_UPSTREAM,
     DOMAIN,
     SHARED_UPSTREAMS,
+    SUBENTRY_CLIENT,
+    SUBENTRY_LOCAL_PORT,
     UPSTREAM_TCP,
 )
 from .coordinator import TcpMultiplexerConfigEntry
 from .entry_settings import GENERIC
 from .flow.certificates import Uploads
+from .flow.client import ClientSubentryFlow
 from .flow.endpoint import is_taken
 from .flow.fields import (
     DEFAULTS,
@@ -68,6 +73,7 @@ from .flow.fields import (
 )
 from .flow.forms import ADD, RECONFIGURE, Sections, show_form
 from .flow.identify import Identity
+from .flow.local_port import LocalPortSubentryFlow
 from .flow.local_ports import async_free_port, async_other_entries
 from .flow.options import TcpMultiplexerOptionsFlow
 from .flow.plan import DEVICE, Plan, async_plan, checked_settings
@@ -98,7 +104,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     """Adds and reconfigures multiplexers."""
 
     VERSION = 1
-    MINOR_VERSION = 2
+    MINOR_VERSION = 3
 
     _typed: Mapping[str, Any] = MappingProxyType({})
     """The form as it was last submitted."""
@@ -121,6 +127,18 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
     ) -> TcpMultiplexerOptionsFlow:
         """Return the options flow."""
         return TcpMultiplexerOptionsFlow()
+
+    @classmethod
+    @callback
+    @override
+    def async_get_supported_subentry_types(
+        cls, config_entry: ConfigEntry
+    ) -> dict[str, type[ConfigSubentryFlow]]:
+        """Return the flows of named clients and further local ports."""
+        return {
+            SUBENTRY_CLIENT: ClientSubentryFlow,
+            SUBENTRY_LOCAL_PORT: LocalPortSubentryFlow,
+        }
 
     # The pages
 
@@ -214,7 +232,7 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
                 plan,
                 title=user_input[CONF_NAME].strip() or plan.title,
                 options=options,
-                settings=checked_settings(plan.data, options),
+                settings=checked_settings(plan.data, options, plan.subentries),
             )
             return await self._async_finish_answered()
         profile = plan.data[CONF_PROFILE]

@@ -2,7 +2,8 @@
 
 Facts of the connection (host, port, protocol, where to listen) are in `entry.data`;
 preferences are in `entry.options`, under the names of the fields of `Settings`, plus
-those that only the integration uses. A key that is missing means the default.
+those that only the integration uses. A key that is missing means the default. Named
+clients and further local ports are subentries.
 """
 
 import logging
@@ -44,15 +45,23 @@ CONF_LEFT_OUT: Final = "left_out"
 # entry.options, beside the fields of Settings
 CONF_UPDATE_INTERVAL: Final = "update_interval"
 """Seconds between two updates of the counter sensors."""
-CONF_CLIENT_NAMES: Final = "client_names"
-"""Client names that the user chose: address to name."""
 CONF_WRITE_RULES: Final = "write_rules"
 """The owner's rules for writes: lists of `clients` (networks, or client names), `units`
 and `functions`, the first and last of the `registers`, and the `action`; a condition
 that is missing fits all."""
 CONF_ALLOW_SEND_REQUEST: Final = "allow_send_request"
-CONF_MORE_LISTENERS: Final = "more_listeners"
-"""Each with the fields of `ListenerSettings`; `tls` those of `TlsListener`, or None."""
+
+# entry.subentries
+SUBENTRY_CLIENT: Final = "client"
+"""A client; its title is its name. It has `CONF_WRITE_RULES` of its own, without
+`clients`, and ..."""
+CONF_ADDRESSES: Final = "addresses"
+"""Where it may be: networks."""
+CONF_SILENT_MINUTES: Final = "silent_minutes"
+"""How long after its last request it counts as asking."""
+SUBENTRY_LOCAL_PORT: Final = "local_port"
+"""A further local port: the fields of `ListenerSettings`; `tls` those of `TlsListener`,
+or None."""
 
 UPSTREAM_TCP: Final = "tcp"
 UPSTREAM_RTU: Final = "rtu"
@@ -83,6 +92,7 @@ SERIAL_UPSTREAMS: Final = frozenset({UPSTREAM_SERIAL, UPSTREAM_HOME_ASSISTANT_SE
 """The device is on a serial port."""
 
 HOME_ASSISTANT: Final = "Home Assistant"
-"""What a client on this machine is called, unless the user gave it another name."""
+"""What a client on this machine is called, unless one of those has a name."""
 
 DEFAULT_UPDATE_INTERVAL: Final = 10
+DEFAULT_SILENT_MINUTES: Final = 5

@@ -13,22 +13,21 @@ database is decided in `entity` and `telling`.
 """
 
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
-from ipaddress import ip_address
 from typing import Final, override
 
 from homeassistant.config_entries import ConfigEntry
 from homeassistant.core import Event as BusEvent, HomeAssistant, callback
 from homeassistant.exceptions import ServiceValidationError
+from homeassistant.helpers import device_registry as dr
 from homeassistant.helpers.device_registry import DeviceEntryType, DeviceInfo
 from homeassistant.helpers.event import async_track_time_interval
 from homeassistant.helpers.update_coordinator import DataUpdateCoordinator
 
 from .addresses import async_hosts_for_clients, format_endpoint
+from .client_watch import ClientWatch
 from .const import (
-    CONF_CLIENT_NAMES,
     CONF_DIAL_IN_DEVICE,
     CONF_IDENTITY,
     CONF_PAUSED,
@@ -36,11 +35,11 @@ from .const import (
     CONF_UPSTREAM,
     DEFAULT_UPDATE_INTERVAL,
     DOMAIN,
-    HOME_ASSISTANT,
     LOGGER,
     SHARED_UPSTREAMS,
 )
 from .entry_settings import settings_from_entry
+from .further_ports import async_further_addresses
 from .multiplexer import PROTOCOLS, Event, EventType, Multiplexer, Snapshot
 from .pace import Pace
 from .serial_ports import async_prepare_serial
@@ -67,6 +66,8 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
     """Owns the multiplexer of an entry and publishes its state and events."""
 
     config_entry: TcpMultiplexerConfigEntry
+    device_id: str
+    """The multiplexer's device in the registry, by which clients reach theirs."""
 
     def __init__(self, hass: HomeAssistant, entry: TcpMultiplexerConfigEntry) -> None:
         """Create the multiplexer that `entry` describes; nothing runs yet.
@@ -90,8 +91,13 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
         self.data = self.counters = self.multiplexer.snapshot()
         self.hosts: list[str] = []
         """The hosts at which other machines reach it, the usual one first."""
+        self.clients = ClientWatch(hass, entry, self.multiplexer)
+        self.async_add_listener(self.clients.async_look)
+        self.further_addresses: list[str] = []
+        """Where clients reach the further local ports, for people."""
         self._interval: float | None = None
         self._stop_interval: Callable[[], None] | None = None
+        self._stop_looking: Callable[[], None] | None = None
         self._state_pace = Pace(1, burst=10)
         self._state_timer: Callable[[], None] | None = None
         self.shows_all = False
@@ -123,6 +129,8 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
             self.hass, self.multiplexer.settings.listen_host
         )
         self.async_options_changed()
+        self._stop_looking = self.clients.async_start()
+        await self.async_update_addresses()
 
     @property
     def owns_connection(self) -> bool:
@@ -134,10 +142,16 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
         """Stop everything and free the port. Called when the entry is unloaded."""
         await super().async_shutdown()
         self._teller.end()
-        for cancel in (self._stop_events, self._stop_interval, self._state_timer):
+        for cancel in (
+            self._stop_events,
+            self._stop_interval,
+            self._stop_looking,
+            self._state_timer,
+        ):
             if cancel is not None:
                 cancel()
-        self._stop_events = self._stop_interval = self._state_timer = None
+        self._stop_events = self._stop_interval = None
+        self._stop_looking = self._state_timer = None
         await self.multiplexer.stop()
 
     async def async_handle_close(self, _event: BusEvent) -> None:
@@ -164,6 +178,23 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
             timedelta(seconds=seconds),
             name=self.name,
         )
+
+    @callback
+    def async_update_device(self) -> None:
+        """Have the multiplexer's device as it is described now."""
+        registry, entry = dr.async_get(self.hass), self.config_entry
+        device = registry.async_get_or_create(
+            config_entry_id=entry.entry_id, **self.device_info
+        )
+        self.device_id = device.id
+
+    async def async_update_addresses(self) -> None:
+        """Find out where clients reach the further local ports now."""
+        settings = self.multiplexer.settings
+        self.further_addresses = await async_further_addresses(
+            self.hass, settings.protocol, settings.more_listeners
+        )
+        self.async_update_listeners()
 
     async def async_set_paused(self, paused: bool) -> None:
         """Pause or resume, now and after the next restart.
@@ -243,17 +274,8 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
         return f"http://{format_endpoint(self.hosts[0], port)}"
 
     def client_name(self, address: str) -> str | None:
-        """Return the name that the user gave this client; None if it has none.
-
-        A client on this machine is Home Assistant, unless it has a name.
-        """
-        names: dict[str, str] = self.config_entry.options.get(CONF_CLIENT_NAMES, {})
-        if name := names.get(address):
-            return name
-        with suppress(ValueError):
-            if ip_address(address).is_loopback:
-                return HOME_ASSISTANT
-        return None
+        """Return what the client at an address is called; None if it has no name."""
+        return self.clients.name_of(address)
 
     def describe_client(self, address: str) -> str:
         """Return a client's name, if it has one, and its address."""

@@ -1,9 +1,9 @@
 """Diagnostics: what a bug report needs, without what is private.
 
 The entry's title, hosts and all addresses are redacted, also in the middle of a
-sentence. A client is a number, the same one throughout, without the name that the user
-gave it. Of requests and responses only what was asked for and how it ended is
-included: no register values, no payloads.
+sentence. So are the names that people gave: a client is a number, the same one
+throughout, and a named client another. Of requests and responses only what was asked
+for and how it ended is included: no register values, no payloads.
 """
 
 from dataclasses import asdict
@@ -15,15 +15,19 @@ from homeassistant.const import CONF_DEVICE, CONF_HOST
 from homeassistant.core import HomeAssistant
 
 from .const import (
-    CONF_CLIENT_NAMES,
+    CONF_ADDRESSES,
     CONF_DIAL_IN_DEVICE,
     CONF_LEFT_OUT,
     CONF_LISTEN_HOST,
     CONF_LOGGER_SERIAL,
     CONF_WRITE_RULES,
+    HOME_ASSISTANT,
+    SUBENTRY_CLIENT,
 )
 from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
+from .migration import NOW_SUBENTRIES
 from .multiplexer import ClientSnapshot, Outline, TraceRecord
+from .named_clients import client_at
 
 # Values that are redacted as a whole, by their keys in the entry and in a snapshot
 _TO_REDACT: Final = {
@@ -49,17 +53,49 @@ _ADDRESS: Final = re.compile(
 
 
 class _Clients:
-    """Numbers the clients in the order in which they appear."""
+    """Numbers the clients in the order in which they appear, and the named ones."""
 
     def __init__(self, coordinator: TcpMultiplexerCoordinator) -> None:
         self._coordinator = coordinator
         self._numbers: dict[str, int] = {}
+        self._named = {
+            client.subentry_id: number
+            for number, client in enumerate(coordinator.clients.clients, 1)
+        }
 
     def describe(self, address: str) -> dict[str, Any]:
-        """Return the number of the client at `address`, and whether it has a name."""
+        """Return the number of the client at `address`, and that of its name."""
         number = self._numbers.setdefault(address, len(self._numbers) + 1)
-        named = self._coordinator.client_name(address) is not None
-        return {"client": number, "named": named}
+        named = client_at(self._coordinator.clients.clients, address)
+        return {
+            "client": number,
+            "named_client": self._named[named.subentry_id] if named else None,
+            "name": None if named else self._coordinator.client_name(address),
+        }
+
+    def subentry(self, stored: dict[str, Any]) -> dict[str, Any]:
+        """Return a subentry, a named client with its number and without addresses."""
+        if stored["subentry_type"] != SUBENTRY_CLIENT:
+            return stored
+        addresses = [_describe_network(text) for text in stored["data"][CONF_ADDRESSES]]
+        return {
+            **stored,
+            "named_client": self._named[stored["subentry_id"]],
+            "data": {**stored["data"], CONF_ADDRESSES: addresses},
+        }
+
+    def in_rule(self, client: str) -> str:
+        """Return a client in a rule: a network, or the number of a named one."""
+        for named in self._coordinator.clients.clients:
+            if named.name == client:
+                return f"named client {self._named[named.subentry_id]}"
+        return client if client == HOME_ASSISTANT else _describe_network(client)
+
+
+def _describe_network(text: str) -> str:
+    """Return how wide a network is, and nothing else; a name is nothing at all."""
+    _, slash, prefix = text.partition("/")
+    return f"{REDACTED}/{prefix}" if slash and prefix.isdecimal() else REDACTED
 
 
 async def async_get_config_entry_diagnostics(
@@ -72,26 +108,29 @@ async def async_get_config_entry_diagnostics(
     clients = _Clients(coordinator)
     units = coordinator.units
     options = {
-        **entry.options,
-        CONF_CLIENT_NAMES: [
-            clients.describe(address)
-            for address in entry.options.get(CONF_CLIENT_NAMES, {})
-        ],
-        CONF_WRITE_RULES: [
-            {
-                condition: [REDACTED] * len(value) if condition == "clients" else value
-                for condition, value in rule.items()
-            }
-            for rule in entry.options.get(CONF_WRITE_RULES, ())
-        ],
+        key: value for key, value in entry.options.items() if key not in NOW_SUBENTRIES
     }
+    options[CONF_WRITE_RULES] = [
+        {
+            condition: list(map(clients.in_rule, value))
+            if condition == "clients"
+            else value
+            for condition, value in rule.items()
+        }
+        for rule in options.get(CONF_WRITE_RULES, ())
+    ]
+    stored = entry.as_dict()
     shared: dict[str, Any] = {}
     if units:
         shared["shared_connection"] = units.diagnostics
     return async_redact_data(
         {
             **shared,
-            "entry": {**entry.as_dict(), "options": options},
+            "entry": {
+                **stored,
+                "options": options,
+                "subentries": list(map(clients.subentry, stored["subentries"])),
+            },
             "snapshot": {
                 **asdict(snapshot),
                 "health": snapshot.health.value,

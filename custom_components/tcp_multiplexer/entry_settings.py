@@ -5,17 +5,16 @@ bytes and nested values look different there. What an entry does not name keeps 
 engine's default, so that no default is written down twice.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from ipaddress import ip_network
 from typing import Any, Final
 
-from homeassistant.config_entries import ConfigEntry
+from homeassistant.config_entries import ConfigEntry, ConfigSubentry
 from homeassistant.const import CONF_DEVICE
 
 from .const import (
     CONF_BAUDRATE,
-    CONF_CLIENT_NAMES,
     CONF_DIAL_IN_DEVICE,
     CONF_DIAL_IN_PORT,
     CONF_LISTEN_HOST,
@@ -27,6 +26,7 @@ from .const import (
     CONF_WRITE_RULES,
     HOME_ASSISTANT,
     SERIAL_UPSTREAMS,
+    SUBENTRY_LOCAL_PORT,
     UPSTREAM_DIAL_IN,
     UPSTREAM_DIAL_IN_RTU,
     UPSTREAM_HOME_ASSISTANT,
@@ -49,6 +49,7 @@ from .multiplexer import (
     TlsUpstream,
     WriteRule,
 )
+from .named_clients import NamedClient, by_narrowness, named_clients
 
 GENERIC: Final = "generic"
 
@@ -86,13 +87,13 @@ _DECODERS_BY_TYPE: Final[dict[Any, Callable[[Any], Any]]] = {
     tuple[int, ...]: tuple,
     tuple[tuple[int, int], ...]: lambda pairs: tuple(map(tuple, pairs)),
     TlsUpstream | None: lambda stored: stored and TlsUpstream(**stored),
-    tuple[ListenerSettings, ...]: lambda listeners: tuple(map(_listener, listeners)),
 }
 _DECODERS: Final = {
     field.name: _DECODERS_BY_TYPE.get(field.type, lambda value: value)
     for field in fields(Settings)
+    if field.name not in {"more_listeners", "write_rules"}
 }
-"""From what JSON can hold to each setting, by its type."""
+"""From what JSON can hold to each setting that has one value, by its type."""
 
 
 def _listener(stored: Mapping[str, Any]) -> ListenerSettings:
@@ -109,22 +110,32 @@ def profile_settings(data: Mapping[str, Any]) -> dict[str, Any]:
     return profile.settings
 
 
-def settings_from(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settings:
-    """Return the settings of an entry with this data and these options.
+def settings_from(
+    data: Mapping[str, Any],
+    options: Mapping[str, Any],
+    subentries: Iterable[ConfigSubentry] = (),
+) -> Settings:
+    """Return the settings of an entry with this data, these options and subentries.
 
     Raises:
         SettingsError: a value is out of its bounds.
 
     """
+    subentries = tuple(subentries)
     return Settings(
         serial=_serial_line(data),
         dial_in=_dial_in(data),
+        more_listeners=tuple(
+            _listener(subentry.data)
+            for subentry in subentries
+            if subentry.subentry_type == SUBENTRY_LOCAL_PORT
+        ),
+        write_rules=_write_rules(options, named_clients(subentries)),
         **{
             key: _DECODERS[key](value)
             for key, value in {
                 **profile_settings(data),
                 **options,
-                CONF_WRITE_RULES: _write_rules(options),
                 **data,
                 **_BY_UPSTREAM[data.get(CONF_UPSTREAM, UPSTREAM_TCP)],
             }.items()
@@ -133,34 +144,48 @@ def settings_from(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settin
     )
 
 
-def _write_rules(options: Mapping[str, Any]) -> tuple[WriteRule, ...]:
-    """Return the rules for writes, with the addresses of clients for their names."""
-    names = options.get(CONF_CLIENT_NAMES, {})
-    return tuple(
-        WriteRule(
-            action=row["action"],
-            networks=tuple(
-                network
-                for client in row.get("clients", ())
-                for network in networks_of(client, names)
-            ),
-            units=tuple(row.get("units", ())),
-            functions=tuple(row.get("functions", ())),
-            registers=tuple(row["registers"]) if "registers" in row else None,
-        )
-        for row in options.get(CONF_WRITE_RULES, ())
+def _write_rules(
+    options: Mapping[str, Any], clients: list[NamedClient]
+) -> tuple[WriteRule, ...]:
+    """Return the rules for writes: those of named clients, then those for all.
+
+    A client's own come in the order of its addresses, the narrowest first: those of a
+    single address before those of a network that contains it.
+    """
+    own = [
+        _write_rule(row, networks)
+        for client, networks in by_narrowness(clients)
+        for row in client.write_rules
+    ]
+    names = {client.name: client.networks for client in clients}
+    for row in options.get(CONF_WRITE_RULES, ()):
+        who = row.get("clients", ())
+        networks = tuple(each for one in who for each in networks_of(one, names))
+        own.append(_write_rule(row, networks))
+    return tuple(own)
+
+
+def _write_rule(row: Mapping[str, Any], networks: tuple[Network, ...]) -> WriteRule:
+    return WriteRule(
+        action=row["action"],
+        networks=networks,
+        units=tuple(row.get("units", ())),
+        functions=tuple(row.get("functions", ())),
+        registers=tuple(row["registers"]) if "registers" in row else None,
     )
 
 
-def networks_of(client: str, names: Mapping[str, str]) -> tuple[Network, ...]:
+def networks_of(
+    client: str, names: Mapping[str, tuple[Network, ...]]
+) -> tuple[Network, ...]:
     """Return where a client is: by its name in `names`, or as a network.
 
     Raises:
         SettingsError: it is neither.
 
     """
-    if called := [ip_network(address) for address in names if names[address] == client]:
-        return tuple(called)
+    if client in names:
+        return names[client]
     if client == HOME_ASSISTANT:
         return _THIS_MACHINE
     try:
@@ -198,4 +223,4 @@ def settings_from_entry(entry: ConfigEntry[Any]) -> Settings:
         SettingsError: a value is out of its bounds.
 
     """
-    return settings_from(entry.data, entry.options)
+    return settings_from(entry.data, entry.options, entry.subentries.values())

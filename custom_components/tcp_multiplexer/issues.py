@@ -59,7 +59,7 @@ WRONG_SERIAL: Final = "wrong_serial"
 ATTR_ENTRY_ID: Final = "entry_id"
 ATTR_NEIGHBOUR_ID: Final = "neighbour_id"
 ATTR_SHARED: Final = "shared"
-ATTR_FURTHER: Final = "further"
+ATTR_SUBENTRY_ID: Final = "subentry_id"
 """Keys of the data of an issue, for its fix flow."""
 
 SILENT_CONNECTIONS: Final = 10
@@ -83,12 +83,11 @@ def async_listen_port_taken(
     entry: TcpMultiplexerConfigEntry,
     err: OSError,
     port: int,
-    *,
-    further: bool,
+    subentry_id: str | None,
 ) -> None:
     """Create an issue: `entry` cannot listen on `port`. It goes when that is settled.
 
-    `further`: the port is one of the additional ones in the options.
+    `subentry_id` is that of a further local port; None: it is the main one.
     """
     issue_id = f"{CANNOT_LISTEN}_{entry.entry_id}"
     issue = ir.async_get(hass).async_get_issue(DOMAIN, issue_id)
@@ -98,7 +97,7 @@ def async_listen_port_taken(
         hass,
         DOMAIN,
         issue_id,
-        data={ATTR_ENTRY_ID: entry.entry_id, ATTR_FURTHER: further},
+        data={ATTR_ENTRY_ID: entry.entry_id, ATTR_SUBENTRY_ID: subentry_id},
         is_fixable=True,
         severity=ir.IssueSeverity.ERROR,
         translation_key=(

@@ -25,13 +25,13 @@ from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import FlowResultType
 from homeassistant.helpers import issue_registry as ir
 
-from .const import DOMAIN
+from .const import DOMAIN, SUBENTRY_LOCAL_PORT
 from .coordinator import TcpMultiplexerConfigEntry
 from .issues import (
     ATTR_ENTRY_ID,
-    ATTR_FURTHER,
     ATTR_NEIGHBOUR_ID,
     ATTR_SHARED,
+    ATTR_SUBENTRY_ID,
     LENIENT_MATCHING,
 )
 from .multiplexer import Health, Multiplexer
@@ -62,7 +62,9 @@ async def async_create_fix_flow(
         return RefusedClientsFlow(entry, ids[ATTR_CLIENTS].split())
     if issue_id.startswith(LENIENT_MATCHING):
         return LenientMatchingFlow(entry)
-    return OptionsFlow(entry) if ids.get(ATTR_FURTHER) else ReconfigureFlow(entry)
+    if subentry_id := ids.get(ATTR_SUBENTRY_ID):
+        return LocalPortFlow(entry, subentry_id)
+    return ReconfigureFlow(entry)
 
 
 _LOOK_SECONDS: Final = 0.1
@@ -104,16 +106,25 @@ class ReconfigureFlow(ConfirmRepairFlow):
         )
 
 
-class OptionsFlow(ReconfigureFlow):
-    """Explains, then leads to the options of an entry."""
+class LocalPortFlow(ReconfigureFlow):
+    """Explains, then leads to the dialog that changes a further local port."""
+
+    def __init__(self, entry: ConfigEntry[Any], subentry_id: str) -> None:
+        super().__init__(entry)
+        self._subentry_id = subentry_id
 
     @override
     async def _async_lead_to(self, entry: ConfigEntry[Any]) -> RepairsFlowResult:
-        """End with the options of `entry`."""
-        result = await self.hass.config_entries.options.async_init(entry.entry_id)
+        """End with the dialog of the port, unless it has been removed."""
+        if self._subentry_id not in entry.subentries:
+            return self.async_abort(reason="cannot_reconfigure")
+        result = await self.hass.config_entries.subentries.async_init(
+            (entry.entry_id, SUBENTRY_LOCAL_PORT),
+            context={"source": SOURCE_RECONFIGURE, "subentry_id": self._subentry_id},
+        )
         return self.async_abort(
             reason="reconfigure",
-            next_flow=(FlowType.OPTIONS_FLOW, result["flow_id"]),
+            next_flow=(FlowType.CONFIG_SUBENTRIES_FLOW, result["flow_id"]),
         )
 
 

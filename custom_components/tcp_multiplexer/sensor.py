@@ -21,12 +21,13 @@ from homeassistant.const import (
     UnitOfInformation,
     UnitOfTime,
 )
-from homeassistant.core import HomeAssistant
+from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 from homeassistant.helpers.typing import StateType
 from homeassistant.util import dt as dt_util
 
 from .addresses import format_endpoint
+from .client_entities import ClientSensor, async_add_client_entities
 from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
 from .entity import (
     ShownValue,
@@ -299,6 +300,7 @@ async def async_setup_entry(
         async_forget_units(hass, {*filter(None, counts)}),
         "forget the units of counts",
     )
+    async_add_client_entities(coordinator, ClientSensor, async_add_entities)
 
 
 class TcpMultiplexerSensor(SnapshotEntity[SensorValue], SensorEntity):
@@ -328,4 +330,18 @@ class ListenAddressSensor(TcpMultiplexerEntity, SensorEntity):
         _, port = coordinator.data.listen_addresses[0]
         addresses = [format_endpoint(host, port) for host in coordinator.hosts]
         self._attr_native_value = addresses[0]
-        self._attr_extra_state_attributes = {"addresses": addresses}
+        self._attributes = {"addresses": addresses}
+        self._attr_extra_state_attributes = self._all_attributes()
+
+    def _all_attributes(self) -> dict[str, list[str]]:
+        """Return the addresses of the main port, and of further ones if there are."""
+        further = self.coordinator.further_addresses
+        return self._attributes | ({"further_addresses": further} if further else {})
+
+    @callback
+    @override
+    def _handle_coordinator_update(self) -> None:
+        """Follow further ports, which come and go while the entry is loaded."""
+        if (attributes := self._all_attributes()) != self._attr_extra_state_attributes:
+            self._attr_extra_state_attributes = attributes
+            self.async_write_ha_state()

@@ -20,15 +20,30 @@ type Page = dict[str, Any]
 
 
 class Dialog:
-    """A config flow, or an options flow, as a person sees it."""
+    """A config flow, an options flow, or that of a subentry, as a person sees it."""
 
-    def __init__(self, hass: HomeAssistant, *, options_of: str | None = None) -> None:
-        """Stand before the first page; `options_of` is an entry's id."""
-        self._flows = (
-            hass.config_entries.options if options_of else (hass.config_entries.flow)
-        )
-        self._handler = options_of or DOMAIN
-        self._kind = "options" if options_of else "config"
+    def __init__(
+        self,
+        hass: HomeAssistant,
+        *,
+        options_of: str | None = None,
+        subentry_of: tuple[str, str] | None = None,
+    ) -> None:
+        """Stand before the first page.
+
+        `options_of` is an entry's id, `subentry_of` that with the type of the subentry.
+        """
+        self._flows: Any = hass.config_entries.flow
+        self._handler: Any = DOMAIN
+        self._kind: tuple[str, ...] = ("config",)
+        if options_of:
+            self._flows = hass.config_entries.options
+            self._handler = options_of
+            self._kind = ("options",)
+        elif subentry_of:
+            self._flows = hass.config_entries.subentries
+            self._handler = subentry_of
+            self._kind = ("config_subentries", subentry_of[1])
         self.page: Page = {}
 
     async def start(self, **context: Any) -> Page:
@@ -87,7 +102,7 @@ class Dialog:
         self.page = page
         given = page.get("description_placeholders") or ()
         for path in _shown(page):
-            assert_words((self._kind, *path), given)
+            assert_words((*self._kind, *path), given)
         return page
 
 

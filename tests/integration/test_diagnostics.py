@@ -12,11 +12,13 @@ from pytest_homeassistant_custom_component.components.diagnostics import (
 )
 from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 
-from custom_components.tcp_multiplexer.const import CONF_CLIENT_NAMES, CONF_LEFT_OUT
+from custom_components.tcp_multiplexer.const import CONF_LEFT_OUT
 from tests.waiting import until
 from tests.wire import read
 
 from .peers import ModbusClient, ModbusDevice
+from .ports import free_port
+from .subentries import add_client, add_local_port
 from .test_init import HEALTH, listen_port
 
 REDACTED = "**REDACTED**"
@@ -37,14 +39,21 @@ async def test_diagnostics(
     hass_client: ClientSessionGenerator,
     loaded_entry: MockConfigEntry,
 ) -> None:
+    add_client(hass, loaded_entry, "wallbox", "192.168.7.7", "192.168.8.0/24")
+    evcc = add_client(hass, loaded_entry, "evcc", "127.0.0.1")
+    port = add_local_port(hass, loaded_entry, free_port())
+    await hass.async_block_till_done()
     hass.config_entries.async_update_entry(
         loaded_entry,
         title="Anna's roof",
         options={
-            CONF_CLIENT_NAMES: {"192.168.7.7": "wallbox", "127.0.0.1": "evcc"},
+            "client_names": {"192.168.7.7": "wallbox"},  # of an older version
             "allowed_networks": ["127.0.0.0/8", "192.168.7.0/24"],
             "write_rules": [
-                {"action": "allow", "clients": ["127.0.0.1/32", "wallbox"]},
+                {
+                    "action": "allow",
+                    "clients": ["127.0.0.1/32", "wallbox", "Home Assistant"],
+                },
                 {"action": "acknowledge", "units": [7]},
             ],
             "write_networks": ["127.0.0.1/32"],  # of an older version
@@ -62,12 +71,21 @@ async def test_diagnostics(
     assert entry["title"] == entry["data"]["host"] == REDACTED
     assert entry["data"]["listen_host"] == REDACTED
     assert entry["options"]["allowed_networks"] == REDACTED
-    assert entry["options"][CONF_CLIENT_NAMES] == [
-        {"client": 1, "named": True},
-        {"client": 2, "named": True},
+    assert "client_names" not in entry["options"]
+    named = {each["subentry_id"]: each for each in entry["subentries"]}
+    assert named[evcc]["title"] == named[port]["title"] == REDACTED
+    assert [each.get("named_client") for each in entry["subentries"]] == [1, 2, None]
+    assert [each["data"].get("addresses") for each in entry["subentries"]] == [
+        [REDACTED, f"{REDACTED}/24"],
+        [REDACTED],
+        None,
     ]
+    assert named[port]["data"]["host"] == REDACTED
     assert entry["options"]["write_rules"] == [
-        {"action": "allow", "clients": [REDACTED, REDACTED]},
+        {
+            "action": "allow",
+            "clients": [f"{REDACTED}/32", "named client 1", "Home Assistant"],
+        },
         {"action": "acknowledge", "units": [7]},
     ]
     assert entry["options"]["write_networks"] == REDACTED
@@ -78,11 +96,12 @@ async def test_diagnostics(
     assert told["snapshot"]["requests"] == 3
     assert told["snapshot"]["silent_units"] == []
     [shown] = told["snapshot"]["clients"]
-    assert (shown["client"], shown["named"], shown["requests"]) == (2, True, 3)
+    assert shown["requests"] == 3
+    assert (shown["client"], shown["named_client"], shown["name"]) == (1, 2, None)
 
     trace = told["trace"]
     assert [(record["client"], record["outcome"]) for record in trace] == [
-        (2, "answered")
+        (1, "answered")
     ] * 3
     assert [record["request"] for record in trace] == [
         {"bytes": 6, "unit": 1, "function": 3, "address": 0x1234, "count": 2},
@@ -99,9 +118,8 @@ async def test_diagnostics(
     text = json.dumps(told["entry"]) + json.dumps(told["snapshot"]) + json.dumps(trace)
     assert "127.0.0" not in text
     assert "192.168" not in text
-    assert "Anna" not in text
-    assert "wallbox" not in text
-    assert "evcc" not in text
+    for name in ("Anna", "evcc", "wallbox"):
+        assert name not in text
     assert "abcd" not in text
     assert str(0xABCD) not in text
 
@@ -146,4 +164,4 @@ async def test_other_protocols_tell_lengths_only(
     assert record["request"] == {"bytes": 10}
     assert record["response"] is None
     assert record["outcome"] == "no_response"
-    assert record["named"]
+    assert record["name"] == "Home Assistant"

@@ -35,7 +35,6 @@ from pytest_homeassistant_custom_component.common import MockConfigEntry
 from syrupy.assertion import SnapshotAssertion
 
 from custom_components.tcp_multiplexer.const import (
-    CONF_CLIENT_NAMES,
     CONF_LISTEN_HOST,
     CONF_PAUSED,
     CONF_UPDATE_INTERVAL,
@@ -46,6 +45,7 @@ from tests.waiting import until
 from tests.wire import read, values
 
 from .peers import ModbusClient, ModbusDevice
+from .subentries import add_client
 from .test_init import CONNECTION, HEALTH, NO_RESPONSE, PAUSE, listen_port
 
 CLIENTS = "sensor.inverter_clients"
@@ -384,12 +384,8 @@ async def test_refused_clients_have_a_reason_and_a_name(
     hass: HomeAssistant, entry: MockConfigEntry
 ) -> None:
     heard = Heard(hass)
-    await load(
-        hass,
-        entry,
-        allowed_networks=["192.168.0.0/16"],
-        **{CONF_CLIENT_NAMES: {"127.0.0.1": "evcc"}},
-    )
+    add_client(hass, entry, "evcc", "127.0.0.1")
+    await load(hass, entry, allowed_networks=["192.168.0.0/16"])
     for _ in range(3):
         async with ModbusClient(listen_port(hass, entry)) as client:
             assert await client.closed()

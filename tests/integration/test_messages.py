@@ -21,7 +21,7 @@ from pytest_homeassistant_custom_component.components.recorder.common import (
     async_wait_recording_done,
 )
 
-from custom_components.tcp_multiplexer.const import CONF_CLIENT_NAMES, DOMAIN
+from custom_components.tcp_multiplexer.const import DOMAIN
 from custom_components.tcp_multiplexer.event import (
     WRITE_VALUES,
     WRITES_BYTES,
@@ -39,6 +39,7 @@ from custom_components.tcp_multiplexer.telling import Told, shown_type
 from tests.waiting import until
 
 from .peers import ModbusClient, ModbusDevice
+from .subentries import add_client
 from .test_entities import EVENT, Heard, load
 from .test_init import CONNECTION, listen_port
 from .words import LANGUAGES
@@ -177,12 +178,8 @@ async def test_a_row_in_the_logbook_at_the_entity(
     begin = dt_util.utcnow()
     hass.config.components.add(LOGBOOK_DOMAIN)
     hass.data[LOGBOOK_DOMAIN] = LogbookConfig({})
-    await load(
-        hass,
-        entry,
-        allowed_networks=["192.168.0.0/16"],
-        **{CONF_CLIENT_NAMES: {"127.0.0.1": "evcc"}},
-    )
+    add_client(hass, entry, "evcc", "127.0.0.1")
+    await load(hass, entry, allowed_networks=["192.168.0.0/16"])
     await messages(hass, "de")  # the owner chooses another language
     heard = Heard(hass)
     async with ModbusClient(listen_port(hass, entry)) as client:

@@ -1,6 +1,5 @@
 """Changing preferences, through the flow manager, of an entry that runs."""
 
-from ipaddress import ip_network
 from typing import Any
 
 from homeassistant.config_entries import ConfigEntryState
@@ -11,8 +10,8 @@ import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.tcp_multiplexer.const import (
+    CONF_ADDRESSES,
     CONF_ALLOW_SEND_REQUEST,
-    CONF_CLIENT_NAMES,
     CONF_LISTEN_HOST,
     CONF_LISTEN_PORT,
     CONF_PROFILE,
@@ -26,20 +25,23 @@ from tests.wire import read, values, write
 from .dialogs import Dialog
 from .peers import ModbusClient, ModbusDevice
 from .ports import free_port
+from .subentries import add_client
 
-FORM, MENU, CREATE_ENTRY = (
-    FlowResultType.FORM,
-    FlowResultType.MENU,
-    FlowResultType.CREATE_ENTRY,
-)
+FORM, CREATE_ENTRY = FlowResultType.FORM, FlowResultType.CREATE_ENTRY
 
 
 async def running_entry(
-    hass: HomeAssistant, device: ModbusDevice, protocol: str, **options: Any
+    hass: HomeAssistant,
+    device: ModbusDevice,
+    protocol: str,
+    *,
+    minor_version: int = 1,
+    **options: Any,
 ) -> MockConfigEntry:
     """Give an entry that runs."""
     entry = MockConfigEntry(
         domain=DOMAIN,
+        minor_version=minor_version,
         data={
             CONF_PROTOCOL: protocol,
             CONF_HOST: "127.0.0.1",
@@ -58,8 +60,6 @@ async def open_options(hass: HomeAssistant, entry: MockConfigEntry) -> Dialog:
     """Open the dialog."""
     dialog = Dialog(hass, options_of=entry.entry_id)
     page = await dialog.start()
-    assert page["type"] is MENU
-    page = await dialog.choose("preferences")
     assert page["type"] is FORM
     assert page["step_id"] == "preferences"
     assert not page["errors"]
@@ -106,7 +106,6 @@ async def test_the_form_shows_defaults_and_saving_them_stores_nothing(
         "max_clients": 1000,
         "client_idle_timeout": 0,
         CONF_UPDATE_INTERVAL: 10,
-        CONF_CLIENT_NAMES: [],
         CONF_ALLOW_SEND_REQUEST: False,
         "trace_size": 200,
     }
@@ -175,6 +174,7 @@ async def test_rules_for_writes_are_a_list(
     """They are obeyed in order, shown again, and follow who has a name."""
     entry = await running_entry(hass, device, "modbus")
     dialog = await open_options(hass, entry)
+    wallbox = add_client(hass, entry, "Wallbox", "192.0.2.9")
     rows = [
         {
             "action": "deny",
@@ -186,9 +186,7 @@ async def test_rules_for_writes_are_a_list(
         {"action": "allow", "clients": ["Home Assistant"], "registers": "7"},
         {"action": "acknowledge", "clients": [], "units": "", "registers": ""},
     ]
-    page = await dialog.send(
-        write_rules=rows, client_names=[{"address": "192.0.2.9", "name": "Wallbox"}]
-    )
+    page = await dialog.send(write_rules=rows)
     assert page["type"] is CREATE_ENTRY
     assert entry.options["write_rules"] == [
         {
@@ -230,10 +228,11 @@ async def test_rules_for_writes_are_a_list(
         {"action": "acknowledge"},
     ]
     # A client's new address, and another order
-    await dialog.send(
-        write_rules=[shown[1], shown[0]],
-        client_names=[{"address": "192.0.2.10", "name": "Wallbox"}],
+    subentry = entry.subentries[wallbox]
+    hass.config_entries.async_update_subentry(
+        entry, subentry, data={CONF_ADDRESSES: ["192.0.2.10"]}
     )
+    await dialog.send(write_rules=[shown[1], shown[0]])
     await hass.async_block_till_done()
     assert multiplexer.settings.write_rules == (
         loopback,
@@ -264,8 +263,7 @@ async def test_a_rule_for_writes_says_which_row_is_wrong(
     entry = await running_entry(hass, device, "modbus")
     dialog = await open_options(hass, entry)
     rows = [{"action": "allow"}, {"action": "deny", condition: typed}]
-    names = [{"address": "192.0.2.1", "name": "Wallbox"}]
-    page = await dialog.send(write_rules=rows, client_names=names)
+    page = await dialog.send(write_rules=rows)
     assert page["type"] is FORM
     assert page["errors"] == {"modbus": f"invalid_rule_{condition}"}
     assert page["description_placeholders"] == {"row": "2", "value": shown}
@@ -274,21 +272,30 @@ async def test_a_rule_for_writes_says_which_row_is_wrong(
     assert entry.options == {}
 
 
-async def test_a_name_that_a_rule_needs_is_kept(
+async def test_a_rule_that_named_a_client_that_is_gone_is_for_its_addresses(
     hass: HomeAssistant, device: ModbusDevice
 ) -> None:
-    entry = await running_entry(
-        hass,
-        device,
-        "modbus",
-        write_rules=[{"action": "deny", "clients": ["Wallbox"]}],
-        client_names={"192.0.2.1": "Wallbox", "192.0.2.2": "Wallbox"},
-    )
-    networks = entry.runtime_data.multiplexer.settings.write_rules[0].networks
-    assert networks == (ip_network("192.0.2.1"), ip_network("192.0.2.2"))
+    entry = await running_entry(hass, device, "modbus")
+    wallbox = add_client(hass, entry, "Wallbox", "192.0.2.1", "192.0.3.0/24")
+    rows = [
+        {"action": "deny", "clients": ["192.0.2.7", "Wallbox"], "units": "1"},
+        {"action": "allow"},
+    ]
     dialog = await open_options(hass, entry)
-    page = await dialog.send(client_names=[])
-    assert page["errors"] == {"modbus": "invalid_rule_clients"}
+    await dialog.send(write_rules=rows)
+    await hass.async_block_till_done()
+    multiplexer = entry.runtime_data.multiplexer
+    networks = ["192.0.2.7/32", "192.0.2.1/32", "192.0.3.0/24"]
+    rules = (rule("deny", *networks, units=(1,)), rule("allow"))
+    assert multiplexer.settings.write_rules == rules
+    hass.config_entries.async_remove_subentry(entry, wallbox)
+    await hass.async_block_till_done()
+    assert multiplexer.settings.write_rules == rules
+    assert entry.options["write_rules"] == [
+        {"action": "deny", "clients": networks, "units": [1]},
+        {"action": "allow"},
+    ]
+    assert entry.runtime_data.multiplexer is multiplexer
 
 
 async def test_a_profile_sets_defaults_and_can_be_overridden(
@@ -342,7 +349,6 @@ async def test_what_is_changed_applies_without_dropping_a_client(
         page = await dialog.send(
             timeout=7.5,
             allowed_networks=["192.168.1.77/24", "127.0.0.0/8"],
-            client_names=[{"address": "FD00::0:5", "name": " Wallbox "}],
             update_interval=30,
             allow_send_request=True,
         )
@@ -353,17 +359,13 @@ async def test_what_is_changed_applies_without_dropping_a_client(
     assert entry.options == {
         "timeout": 7.5,
         "allowed_networks": ["192.168.1.0/24", "127.0.0.0/8"],
-        CONF_CLIENT_NAMES: {"fd00::5": "Wallbox"},
         CONF_UPDATE_INTERVAL: 30,
         CONF_ALLOW_SEND_REQUEST: True,
     }
     dialog = await open_options(hass, entry)
     assert dialog.values["timeout"] == 7.5
-    assert dialog.values[CONF_CLIENT_NAMES] == [
-        {"address": "fd00::5", "name": "Wallbox"}
-    ]
     # Back to the default: it is not stored any more.
-    await dialog.send(timeout=5, client_names=[])
+    await dialog.send(timeout=5)
     assert entry.options.keys() == {
         "allowed_networks",
         CONF_UPDATE_INTERVAL,
@@ -393,29 +395,6 @@ async def test_what_is_not_shown_is_kept(
         ("mpu", {"probe": "ping"}, "recovery", "invalid_probe"),
         # Ten bytes announced, four there
         ("mpu", {"probe": "3030 3130 7069 6e67"}, "recovery", "invalid_probe"),
-        (
-            "modbus",
-            {"client_names": [{"address": "wallbox.local", "name": "Wallbox"}]},
-            "home_assistant",
-            "invalid_client_names",
-        ),
-        (
-            "modbus",
-            {"client_names": [{"address": "192.0.2.1", "name": " "}]},
-            "home_assistant",
-            "invalid_client_names",
-        ),
-        (
-            "modbus",
-            {
-                "client_names": [
-                    {"address": "192.0.2.1", "name": "Wallbox"},
-                    {"address": "192.0.2.1", "name": "Heat pump"},
-                ]
-            },
-            "home_assistant",
-            "invalid_client_names",
-        ),
     ],
 )
 async def test_what_cannot_be_used_is_told_where_it_stands(  # noqa: PLR0917

@@ -35,6 +35,7 @@ BAUDRATE = 115_200
 ENTRIES = "/api/config/config_entries/entry"
 FIXES = "/api/repairs/issues/fix"
 FLOWS = "/api/config/config_entries/flow"
+SUBENTRY_FLOWS = "/api/config/config_entries/subentries/flow"
 
 pytestmark = pytest.mark.timeout(SET_UP_SECONDS + 120)
 
@@ -156,13 +157,13 @@ class Api:
         """Delete what is there."""
         await self._ask("DELETE", path)
 
-    async def command(self, kind: str) -> Any:
+    async def command(self, kind: str, **data: Any) -> Any:
         """Give the result of a command of the WebSocket interface."""
         async with self._session.ws_connect(f"{self._url}/api/websocket") as socket:
             await socket.receive_json()
             await socket.send_json({"type": "auth", "access_token": self._token})
             await socket.receive_json()
-            await socket.send_json({"id": 1, "type": kind})
+            await socket.send_json({"id": 1, "type": kind, **data})
             return (await socket.receive_json())["result"]
 
     async def becomes(self, entity_id: str, wanted: str) -> None:
@@ -209,12 +210,14 @@ def filled_in(schema: list[dict[str, Any]], typed: dict[str, Any]) -> dict[str, 
     return values
 
 
-async def fill_in(api: Api, step: dict[str, Any], typed: dict[str, Any]) -> Any:
+async def fill_in(
+    api: Api, step: dict[str, Any], typed: dict[str, Any], flows: str = FLOWS
+) -> Any:
     """Send the pages of a dialog as long as they are forms; give what comes then."""
     while step["type"] == "form":
         assert not step.get("errors"), step
         form = filled_in(step["data_schema"], typed)
-        step = await api.post(f"{FLOWS}/{step['flow_id']}", form)
+        step = await api.post(f"{flows}/{step['flow_id']}", form)
     return step
 
 
@@ -297,6 +300,44 @@ def client_of(port: int) -> AsyncModbusTcpClient:
     return AsyncModbusTcpClient("127.0.0.1", port=port, reconnect_delay=0)
 
 
+async def add_subentry(api: Api, entry: dict[str, Any], kind: str, **typed: Any) -> str:
+    """Add a named client, or a further local port; returns its ID."""
+    entry_id = entry["entry_id"]
+    listed = {"entry_id": entry_id}
+    before = await api.command("config_entries/subentries/list", **listed)
+    step = await api.post(SUBENTRY_FLOWS, {"handler": [entry_id, kind]})
+    step = await fill_in(api, step, typed, SUBENTRY_FLOWS)
+    assert step["type"] == "create_entry", step
+    after = await api.command("config_entries/subentries/list", **listed)
+    (added,) = [each for each in after if each not in before]
+    return str(added["subentry_id"])
+
+
+async def name_client(
+    api: Api, entry: dict[str, Any], client: AsyncModbusTcpClient
+) -> None:
+    """Give a connected client a name, and a port of its own, and take both away."""
+    evcc = await add_subentry(
+        api, entry, "client", name="evcc", addresses=["127.0.0.1"]
+    )
+    await api.becomes("binary_sensor.evcc_asking", "on")
+    port = free_port()
+    further = await add_subentry(api, entry, "local_port", listen_port=port)
+    other = client_of(port)
+    await other.connect()
+    await read_power(other)
+    other.close()
+    for subentry_id in (evcc, further):
+        await api.command(
+            "config_entries/subentries/delete",
+            entry_id=entry["entry_id"],
+            subentry_id=subentry_id,
+        )
+    await read_power(client)
+    entities = await api.command("config/entity_registry/list")
+    assert not any("evcc" in entity["entity_id"] for entity in entities)
+
+
 async def share(api: Api, device: inverter.OneConnectionServer) -> AsyncModbusTcpClient:
     """Share an inverter and look at what its owner can; returns a connected client."""
     port = free_port()
@@ -322,6 +363,7 @@ async def share(api: Api, device: inverter.OneConnectionServer) -> AsyncModbusTc
     (counted,) = answer["service_response"]["clients"]
     assert counted["requests"] == 4
     assert counted["responses"] == 4
+    await name_client(api, entry, client)
     return client
 
 

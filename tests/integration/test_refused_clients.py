@@ -11,7 +11,7 @@ import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.tcp_multiplexer import refused_clients
-from custom_components.tcp_multiplexer.const import CONF_CLIENT_NAMES, CONF_LEFT_OUT
+from custom_components.tcp_multiplexer.const import CONF_LEFT_OUT
 from custom_components.tcp_multiplexer.multiplexer import (
     ClientRefusal,
     Event,
@@ -27,6 +27,7 @@ from tests.waiting import until
 from tests.wire import read, values
 
 from .peers import ModbusClient
+from .subentries import add_client
 from .test_init import CONNECTION, listen_port
 from .test_repairs import Repairs, assert_no_issues, issues, repairs  # noqa: F401
 from .words import words_in
@@ -43,11 +44,9 @@ async def narrow(hass: HomeAssistant, entry: MockConfigEntry) -> MockConfigEntry
     """Return a loaded entry that lets nobody in who is on this machine."""
     hass.config_entries.async_update_entry(
         entry,
-        options={
-            "allowed_networks": ["10.0.0.0/8"],
-            CONF_CLIENT_NAMES: {"127.0.0.5": "evcc"},
-        },
+        options={"allowed_networks": ["10.0.0.0/8"]},
     )
+    add_client(hass, entry, "evcc", "127.0.0.5")
     assert await hass.config_entries.async_setup(entry.entry_id)
     await hass.async_block_till_done()
     await until(lambda: hass.states.is_state(CONNECTION, STATE_ON))

@@ -19,7 +19,6 @@ from pytest_homeassistant_custom_component.common import MockConfigEntry, MockUs
 
 from custom_components.tcp_multiplexer.const import (
     CONF_ALLOW_SEND_REQUEST,
-    CONF_CLIENT_NAMES,
     CONF_LISTEN_HOST,
     CONF_PAUSED,
     DOMAIN,
@@ -29,6 +28,7 @@ from tests.waiting import until
 from tests.wire import read, values
 
 from .peers import ModbusClient, ModbusDevice
+from .subentries import add_client
 from .test_init import listen_port
 
 DISCONNECT_CLIENT = "disconnect_client"
@@ -159,9 +159,7 @@ async def test_disconnect_somebody_who_is_not_there(
 
 
 async def test_get_clients(hass: HomeAssistant, loaded_entry: MockConfigEntry) -> None:
-    hass.config_entries.async_update_entry(
-        loaded_entry, options={CONF_CLIENT_NAMES: {"127.0.0.1": "evcc"}}
-    )
+    add_client(hass, loaded_entry, "evcc", "127.0.0.1")
     assert await call(hass, GET_CLIENTS, loaded_entry) == {"clients": []}
     async with ModbusClient(listen_port(hass, loaded_entry)) as client:
         await client.ask(read())

@@ -29,7 +29,7 @@ from .dialogs import Dialog
 from .ports import free_port
 from .test_config_flow import CREATE_ENTRY, FORM, MENU
 from .test_diagnostics import REDACTED, diagnostics
-from .test_listeners import add_listener
+from .test_local_ports import add_port
 from .test_repairs import Repairs, issues, repairs
 
 __all__ = ["repairs"]
@@ -131,7 +131,7 @@ async def test_stick_is_found_added_and_shared(
     (entry,) = hass.config_entries.async_entries(DOMAIN)
     assert entry.data["upstream"] == "solarman"
     assert entry.data[CONF_LOGGER_SERIAL] == SERIAL
-    port = await add_listener(hass, entry, client_framing="solarman")
+    port = await add_port(hass, entry, client_framing="solarman")
     for registers in await asyncio.gather(
         read_by_v5(port), read_by_v5(port, 1), read_by_tcp(entry.data[CONF_LISTEN_PORT])
     ):

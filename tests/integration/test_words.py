@@ -139,11 +139,13 @@ async def shown_fields(hass: HomeAssistant) -> dict[str, Any]:
         changing = Dialog(hass)
         await changing.start(source=SOURCE_RECONFIGURE, entry_id=entry.entry_id)
         look_at(changing)
-        for page in ("preferences", "add_listener"):
-            options = Dialog(hass, options_of=entry.entry_id)
-            await options.start()
-            await options.choose(page)
-            look_at(options)
+        options = Dialog(hass, options_of=entry.entry_id)
+        await options.start()
+        look_at(options)
+        for kind in entry.supported_subentry_types:
+            subentry = Dialog(hass, subentry_of=(entry.entry_id, kind))
+            await subentry.start()
+            look_at(subentry)
         assert await hass.config_entries.async_remove(entry.entry_id)
     return shown
 
@@ -194,8 +196,20 @@ def test_every_problem_of_a_device_has_its_page(
 def test_every_problem_of_a_local_port_has_words(
     problem: ListenProblem, words: Any
 ) -> None:
-    for kind in ("config", "options"):
-        assert words[kind]["error"][problem]
+    for kind in (words["config"], words["config_subentries"]["local_port"]):
+        assert kind["error"][problem]
+
+
+async def test_every_kind_of_subentry_has_words(hass: HomeAssistant) -> None:
+    """Home Assistant shows them at the entry, beside the dialogs."""
+    kinds = idle_entry(hass, "modbus").supported_subentry_types
+    for language in LANGUAGES:
+        words = words_in(language)["config_subentries"]
+        assert words.keys() == kinds.keys()
+        for kind, supports in kinds.items():
+            assert supports == {"supports_reconfigure": True}
+            assert words[kind]["entry_type"]
+            assert words[kind]["initiate_flow"].keys() == {"user", "reconfigure"}
 
 
 # States and events

@@ -1183,6 +1183,38 @@ def test_a_client_that_may_no_longer_connect_is_closed_at_once() -> None:
         assert scene.told(EventType.CLIENT_REFUSED) == [at(1)]
 
 
+@contract(
+    "Further local ports come and go while it runs: the clients of a port that is "
+    "removed, or changed, are closed immediately; all others stay.",
+)
+@pytest.mark.parametrize("changed", [False, True])
+def test_only_the_clients_of_a_further_port_notice_that_it_goes(changed: bool) -> None:
+    kept, port = (
+        ListenerSettings(host="192.168.1.250", port=number) for number in (5021, 5022)
+    )
+    after = (replace(port, framing=Framing.RTU), kept) if changed else (kept,)
+    with stage() as scene:
+        settings = scene.settings
+        main = scene.hand()
+        main.ask(asks(1))
+        for further in ((kept,), (kept, port)):
+            settings = replace(settings, more_listeners=further)
+            assert scene.run(scene.mux.apply(settings))
+        stays, goes = scene.hand(1), scene.hand(2)
+        scene.run_to(1)
+        stays.ask(asks(2))
+        goes.ask(asks(3))
+        scene.run_to(1.05)
+        assert scene.run(scene.mux.apply(replace(settings, more_listeners=after)))
+        scene.run_to(2)
+        assert (main.closed, stays.closed, goes.closed) == (None, None, at(1.05))
+        assert [len(hand.heard) for hand in (main, stays, goes)] == [1, 1, 0]
+        assert [asked.body for asked in scene.puppet.asked] == [asks(1), asks(2)]
+        scene.hand(1).ask(asks(4))
+        scene.run_to(3)
+        assert len(scene.puppet.asked) == 3
+
+
 POST = (
     b"POST /%s HTTP/1.1\r\nHost: 192.168.1.250:502\r\nContent-Type: text/plain\r\n"
     b"Content-Length: 65536\r\n\r\n"

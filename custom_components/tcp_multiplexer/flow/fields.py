@@ -6,7 +6,7 @@ those of `Settings`; an entry keeps only what differs from the default, so that 
 better default reaches users who never chose.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, fields
 import enum
 from ipaddress import ip_address, ip_network
@@ -21,9 +21,6 @@ from homeassistant.helpers.selector import (
     NumberSelector,
     NumberSelectorConfig,
     NumberSelectorMode,
-    ObjectSelector,
-    ObjectSelectorConfig,
-    ObjectSelectorField,
     SelectSelector,
     SelectSelectorConfig,
     SelectSelectorMode,
@@ -36,7 +33,6 @@ import voluptuous as vol
 from ..const import (
     CONF_ALLOW_SEND_REQUEST,
     CONF_BAUDRATE,
-    CONF_CLIENT_NAMES,
     CONF_DIAL_IN_DEVICE,
     CONF_DIAL_IN_PORT,
     CONF_LISTEN_HOST,
@@ -70,6 +66,7 @@ from ..multiplexer import (
     Settings,
     protocols_with,
 )
+from ..named_clients import NamedClient
 from .numbers import numbers_from, numbers_to_text
 from .write_rules import (
     WRITE_RULES,
@@ -83,9 +80,6 @@ from .write_rules import (
 _NETWORKS: Final = tuple[Network, ...]
 _NUMBERS: Final = tuple[int, ...]
 _PAIRS: Final = tuple[tuple[int, int], ...]
-
-_ADDRESS: Final = "address"
-_NAME: Final = "name"
 
 
 class FieldError(Exception):
@@ -226,18 +220,6 @@ FIELDS: Final[dict[str, Any]] = {
     CONF_LISTEN_HOST: TextSelector(),
     CLIENT_FRAMING: _choice(CLIENT_FRAMING, *Framing),
     CONF_UPDATE_INTERVAL: whole(1, 3600, "s"),
-    CONF_CLIENT_NAMES: ObjectSelector(
-        ObjectSelectorConfig(
-            multiple=True,
-            label_field=_NAME,
-            description_field=_ADDRESS,
-            translation_key=CONF_CLIENT_NAMES,
-            fields={
-                _ADDRESS: ObjectSelectorField(selector={"text": {}}, required=True),
-                _NAME: ObjectSelectorField(selector={"text": {}}, required=True),
-            },
-        )
-    ),
     CONF_ALLOW_SEND_REQUEST: BooleanSelector(),
     CONF_WRITE_RULES: WRITE_RULES,
 }
@@ -250,13 +232,6 @@ def applies_to(protocol: str, field: str) -> bool:
     if field == "max_in_flight":
         return PROTOCOLS[protocol].correlated
     return protocol in protocols_with(field)
-
-
-def _names_from_rows(rows: list[dict[str, str]]) -> dict[str, str]:
-    names = {str(ip_address(row[_ADDRESS].strip())): row[_NAME].strip() for row in rows}
-    if len(names) < len(rows) or not all(names.values()):
-        raise ValueError(rows)
-    return names
 
 
 def _networks(texts: list[str]) -> list[str]:
@@ -298,7 +273,6 @@ _TO_STORE: Final[dict[str, Callable[[Any], Any]]] = {
     CONF_DIAL_IN_DEVICE: lambda text: str(ip_address(text.strip())) if text else "",
     CONF_DEVICE: str.strip,
     TLS_SERVER_NAME: str.strip,
-    CONF_CLIENT_NAMES: _names_from_rows,
     CONF_WRITE_RULES: lambda rows: rules_to_store(rows or ()),
 }
 """From what is typed to what is stored; a ValueError means that it is invalid."""
@@ -314,9 +288,6 @@ _TO_SHOW: Final[dict[str, Callable[[Any], Any]]] = {
         if each.type in _SHOWN_BY_TYPE
     },
     CONF_LISTEN_HOST: lambda host: host or "",
-    CONF_CLIENT_NAMES: lambda names: [
-        {_ADDRESS: address, _NAME: name} for address, name in names.items()
-    ],
     CONF_WRITE_RULES: rules_to_show,
 }
 """From what is stored to what a form shows."""
@@ -346,7 +317,6 @@ DEFAULTS: Final[dict[str, Any]] = {
     CONF_DIAL_IN_DEVICE: "",
     CONF_LISTEN_HOST: None,
     CONF_UPDATE_INTERVAL: DEFAULT_UPDATE_INTERVAL,
-    CONF_CLIENT_NAMES: {},
     CONF_ALLOW_SEND_REQUEST: False,
     TLS: "off",
     TLS_CA: "",
@@ -419,7 +389,7 @@ def to_store(field: str, typed: Any) -> Any:
         raise FieldError(field, f"invalid_{field}") from None
 
 
-def check_rules(values: Mapping[str, Any]) -> None:
+def check_rules(values: Mapping[str, Any], clients: Sequence[NamedClient]) -> None:
     """Check that the rules for writes name only clients that there are.
 
     Raises:
@@ -427,6 +397,6 @@ def check_rules(values: Mapping[str, Any]) -> None:
 
     """
     try:
-        check_clients(values.get(CONF_WRITE_RULES, ()), values[CONF_CLIENT_NAMES])
+        check_clients(values.get(CONF_WRITE_RULES, ()), clients)
     except RowError as err:
         raise FieldError(CONF_WRITE_RULES, err.key, **err.placeholders) from None

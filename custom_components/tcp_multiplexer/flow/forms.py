@@ -6,10 +6,9 @@ A form is a list of sections, and a section a list of names of fields.
 from collections.abc import Mapping
 from typing import Any, Final
 
-from homeassistant.config_entries import ConfigFlow, ConfigFlowResult, OptionsFlow
 from homeassistant.const import CONF_DEVICE
 from homeassistant.core import callback
-from homeassistant.data_entry_flow import section
+from homeassistant.data_entry_flow import FlowHandler, FlowResult, section
 import voluptuous as vol
 
 from ..const import (
@@ -115,15 +114,15 @@ RECONFIGURE: Final = Sections(
 
 
 @callback
-def show_form(  # noqa: PLR0917 - a page as a whole
-    flow: ConfigFlow | OptionsFlow,
+def show_form[ResultT: FlowResult[Any, Any]](  # noqa: PLR0917 - a page as a whole
+    flow: FlowHandler[Any, ResultT, Any],
     step_id: str,
     fields: dict[vol.Marker, Any],
     sections: Sections,
     values: Mapping[str, Any] | None,
     error: FieldError | None,
     **placeholders: str,
-) -> ConfigFlowResult:
+) -> ResultT:
     """Show fields and sections with their values, and the error at its place."""
     key = sections.error_key(error.field) if error else ""
     fields = fields | sections.schema(opened=key)

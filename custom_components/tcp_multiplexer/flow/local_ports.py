@@ -1,6 +1,6 @@
 """Local ports: which entry has which, and whether another one is free.
 
-An entry has one port, and any number of additional ones. A port counts as taken if any
+An entry has one port, and any number of further ones. A port counts as taken if any
 entry names it, running or not: the next start would need it.
 """
 
@@ -13,8 +13,8 @@ from ..const import (
     CONF_DIAL_IN_PORT,
     CONF_LISTEN_HOST,
     CONF_LISTEN_PORT,
-    CONF_MORE_LISTENERS,
     DOMAIN,
+    SUBENTRY_LOCAL_PORT,
 )
 from ..coordinator import TcpMultiplexerConfigEntry
 from ..local_sockets import ListenProblem, next_free_port, own_addresses, try_listen
@@ -38,13 +38,13 @@ class ListenAddress(NamedTuple):
 
 @callback
 def listen_addresses(entry: TcpMultiplexerConfigEntry) -> list[ListenAddress]:
-    """Return where an entry listens, or would: its main port, then additional ones."""
+    """Return where an entry listens, or would: its main port, then further ones."""
     data = entry.data
     return [
         ListenAddress(data[CONF_LISTEN_HOST], data[CONF_LISTEN_PORT]),
         *(
-            ListenAddress(listener["host"], listener["port"])
-            for listener in entry.options.get(CONF_MORE_LISTENERS, ())
+            ListenAddress(subentry.data["host"], subentry.data["port"])
+            for subentry in entry.get_subentries_of_type(SUBENTRY_LOCAL_PORT)
         ),
     ]
 

@@ -4,11 +4,11 @@ What already runs is not tried again: when an entry is reconfigured, only what c
 or does not run is tried.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from homeassistant.config_entries import ConfigEntryState
+from homeassistant.config_entries import ConfigEntryState, ConfigSubentry
 from homeassistant.const import (
     CONF_DEVICE,
     CONF_HOST,
@@ -23,7 +23,6 @@ from ..const import (
     CONF_LISTEN_HOST,
     CONF_LISTEN_PORT,
     CONF_LOGGER_SERIAL,
-    CONF_MORE_LISTENERS,
     CONF_PROFILE,
     CONF_TLS,
     CONF_UPSTREAM,
@@ -96,7 +95,7 @@ _OWN_WORDS: Final = (
     "allowed_units",
     "unit_map",
     "periodic_request",
-    CONF_MORE_LISTENERS,
+    "more_listeners",
 )
 """Fields with an error of their own: values within bounds can still be invalid."""
 
@@ -122,6 +121,7 @@ class Plan:
     title: str
     data: dict[str, Any]
     options: Mapping[str, Any]
+    subentries: tuple[ConfigSubentry, ...]
     settings: Settings
     to_try: ToTry
 
@@ -187,12 +187,14 @@ async def async_plan(
             raise FieldError(TLS, "tls_not_available")
         data[CONF_TLS] = tls
     options = entry.options if entry else worth_storing(values)
-    settings = checked_settings(data, options)
+    subentries = tuple(entry.subentries.values()) if entry else ()
+    settings = checked_settings(data, options, subentries)
     named = typed.get(CONF_NAME, "").strip()
     return Plan(
         title=entry.title if entry else named or _usual_title(settings),
         data=data,
         options=options,
+        subentries=subentries,
         settings=settings,
         to_try=_to_try(data, entry),
     )
@@ -250,15 +252,19 @@ def _to_try(data: dict[str, Any], entry: TcpMultiplexerConfigEntry | None) -> To
     )
 
 
-def checked_settings(data: Mapping[str, Any], options: Mapping[str, Any]) -> Settings:
-    """Return the settings of an entry with this data and these options.
+def checked_settings(
+    data: Mapping[str, Any],
+    options: Mapping[str, Any],
+    subentries: Iterable[ConfigSubentry],
+) -> Settings:
+    """Return the settings of an entry with this data, these options and subentries.
 
     Raises:
         FieldError: a setting is out of its bounds, or two do not fit together.
 
     """
     try:
-        settings = settings_from(data, options)
+        settings = settings_from(data, options, subentries)
     except SettingsError as err:
         key = f"invalid_{err.field}" if err.field in _OWN_WORDS else "invalid_value"
         raise FieldError(err.field, key, field=err.field, message=err.message) from None

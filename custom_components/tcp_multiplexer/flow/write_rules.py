@@ -13,6 +13,7 @@ from homeassistant.helpers.selector import (
 from ..const import CONF_WRITE_RULES
 from ..entry_settings import networks_of
 from ..multiplexer import SettingsError, WriteAction, WriteRule
+from ..named_clients import NamedClient
 from .numbers import numbers_from, numbers_to_text, range_from
 
 _ACTION: Final = "action"
@@ -38,24 +39,31 @@ def _text(before: str = "", *, several: bool = False) -> ObjectSelectorField:
     )
 
 
-WRITE_RULES: Final = ObjectSelector(
-    ObjectSelectorConfig(
-        multiple=True,
-        translation_key=CONF_WRITE_RULES,
-        fields={
-            _ACTION: ObjectSelectorField(
-                # Rows show what is chosen as it is, so these words have no others.
-                selector={"select": {"options": [str(each) for each in WriteAction]}},
-                required=True,
-            ),
-            _CLIENTS: _text(several=True),
-            # These abbreviations are the same in every language.
-            _UNITS: _text("Unit "),
-            _FUNCTIONS: _text("FC "),
-            _REGISTERS: _text("Register "),
-        },
+def _rows(fields: dict[str, ObjectSelectorField]) -> ObjectSelector:
+    return ObjectSelector(
+        ObjectSelectorConfig(
+            multiple=True, translation_key=CONF_WRITE_RULES, fields=fields
+        )
     )
+
+
+_FIELDS: Final = {
+    _ACTION: ObjectSelectorField(
+        # Rows show what is chosen as it is, so these words have no others.
+        selector={"select": {"options": [str(each) for each in WriteAction]}},
+        required=True,
+    ),
+    _CLIENTS: _text(several=True),
+    # These abbreviations are the same in every language.
+    _UNITS: _text("Unit "),
+    _FUNCTIONS: _text("FC "),
+    _REGISTERS: _text("Register "),
+}
+WRITE_RULES: Final = _rows(_FIELDS)
+CLIENT_WRITE_RULES: Final = _rows(
+    {name: field for name, field in _FIELDS.items() if name != _CLIENTS}
 )
+"""The rules of one client."""
 
 
 def _clients_from(texts: list[str]) -> list[str]:
@@ -104,13 +112,16 @@ def _row_to_store(number: int, row: Mapping[str, Any]) -> dict[str, Any]:
     return stored
 
 
-def check_clients(rules: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
-    """Check that every client of stored rules is a network, or has its name in `names`.
+def check_clients(
+    rules: Sequence[Mapping[str, Any]], clients: Sequence[NamedClient]
+) -> None:
+    """Check that every client of stored rules is a network, or one of `clients`.
 
     Raises:
         RowError: one is neither.
 
     """
+    names = {client.name: client.networks for client in clients}
     for number, rule in enumerate(rules, 1):
         for client in rule.get(_CLIENTS, ()):
             try:

@@ -12,6 +12,7 @@ from .networks import DEFAULT_NETWORKS, Network
 from .observe.events import ClientRefusal, Event, EventListener, EventType
 from .observe.snapshot import (
     ClientSnapshot,
+    GroupSnapshot,
     Health,
     ScopeSnapshot,
     Snapshot,
@@ -85,6 +86,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Health",
     "Snapshot",
     "ClientSnapshot",
+    "GroupSnapshot",
     "ScopeSnapshot",
     "TraceRecord",
     "Outline",

@@ -31,11 +31,12 @@ from .upstream.route import GivenRoute, NetworkRoute
 from .upstream.serial_upstream import SerialRoute
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from .dispatch.exchange import Upstream, UpstreamOwner
+    from .networks import Network
     from .observe.events import EventListener
-    from .observe.snapshot import Health
+    from .observe.snapshot import GroupSnapshot, Health
     from .protocols.base import Failure
     from .protocols.outline import Outline
     from .settings import Settings
@@ -250,19 +251,28 @@ class Multiplexer:
         self._statistics.reset(self._loop.time())
         for client in self._listener.clients:
             self._statistics.gone.add(client, -1)
+        self._listener.groups.reset(self._listener.clients)
         self._queue.peak = self._queue.depth
         self._statistics.clients_peak = len(self._listener.clients)
 
     async def apply(self, settings: Settings) -> bool:
         """Apply changed settings without dropping clients, if that is possible.
 
-        Returns False, and changes nothing, if a restart is needed.
+        Returns False, and changes nothing, if a restart is needed. Further ports are
+        opened and closed last; what raises has left the other settings applied.
+
+        Raises:
+            OSError: a further port cannot be opened.
+            TlsError: a certificate or key cannot be used.
+
         """
         changed = {
             field
             for field in settings.__dataclass_fields__
             if getattr(settings, field) != getattr(self._settings, field)
         }
+        ports = _PORTS in changed
+        changed.discard(_PORTS)
         if not all(field in ROWS and ROWS[field].live for field in changed):
             return False
         self._settings = settings
@@ -271,7 +281,21 @@ class Multiplexer:
         self._queue.writes_first = settings.writes_first
         self._pool.apply(settings)
         self._queue.admit()
+        if ports:
+            await self._listener.change_ports()
         return True
+
+    def group_clients(self, groups: Mapping[str, Iterable[Network]]) -> None:
+        """Count clients in groups from now on, as well as each for itself.
+
+        A client belongs to the group with the narrowest network that contains its
+        address. A group that there was before keeps what it has counted.
+        """
+        self._listener.groups.change(groups, self._listener.clients)
+
+    def groups(self) -> dict[str, GroupSnapshot]:
+        """Return what each group has counted so far."""
+        return self._listener.groups.snapshot(self._listener.clients, self._clock)
 
     def subscribe(self, listener: EventListener) -> Callable[[], None]:
         """Call `listener` for each event; return a function that unsubscribes it."""
@@ -372,6 +396,7 @@ class Multiplexer:
         return time.time() - self._loop.time()
 
 
+_PORTS = "more_listeners"
 _UNWELL = frozenset(("degraded", "unreachable"))
 
 

@@ -14,6 +14,7 @@ from ..settings import ListenerSettings
 from ..sockets import is_one_too_many, stop_accepting
 from .client import Client
 from .connection import ClientConnection, ClientOwner
+from .groups import Groups
 
 if TYPE_CHECKING:
     from asyncio.trsock import TransportSocket
@@ -62,11 +63,15 @@ class Listener(ClientOwner):
         """In the order in which they came, so that a run can be repeated exactly."""
         self._addresses: Counter[Address] = Counter()
         """How many of them come from each address."""
+        self.groups = Groups()
         self._statistics = statistics
         self._events = events
         self._stopping = False
         """Nobody is accepted any more."""
-        self._servers: list[asyncio.Server] = []
+        self._open: list[tuple[ListenerSettings, asyncio.Server]] = []
+        """Where it listens, the main port first."""
+        self._changing = asyncio.Lock()
+        """Held while ports are opened and closed."""
         self._loop = asyncio.get_running_loop()
         self._gone: asyncio.Future[None] | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -100,6 +105,33 @@ class Listener(ClientOwner):
             self._close_servers()
             raise
 
+    async def change_ports(self) -> None:
+        """Open and close further ports as the settings have them by now.
+
+        Clients of a port that is closed, or changed, are closed; all others stay.
+
+        Raises:
+            OSError: a port is taken, not permitted, or not on this machine.
+            TlsError: a certificate or key cannot be used.
+
+        """
+        async with self._changing:
+            wanted = list(self.settings.more_listeners)
+            kept, gone = self._open[:1], []
+            for door in self._open[1:]:
+                if door[0] in wanted:
+                    wanted.remove(door[0])
+                    kept.append(door)
+                else:
+                    gone.append(door[1])
+            await stop_accepting(*gone)
+            for server in gone:
+                server.close()
+                server.abort_clients()
+            self._open = kept
+            for listener in wanted:
+                await self._listen(listener)
+
     async def _listen(self, listener: ListenerSettings) -> None:
         tls: ssl.SSLContext | None = None
         if listener.tls is not None:
@@ -114,25 +146,27 @@ class Listener(ClientOwner):
             for sock in server.sockets:
                 with sock.dup() as same:
                     same.listen(_BACKLOG)
-        self._servers.append(server)
+        self._open.append((listener, server))
+        if self._stopping:
+            self._close_servers()
 
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:
         """The addresses it listens on."""
         return tuple(
             sock.getsockname()[:2]
-            for server in self._servers
+            for _, server in self._open
             for sock in server.sockets
         )
 
     def _close_servers(self) -> None:
-        for server in self._servers:
+        for _, server in self._open:
             server.close()
-        self._servers.clear()
+        self._open.clear()
 
     async def stop_accepting(self) -> None:
         """Complete the accepts that are under way, and begin no more."""
-        await stop_accepting(*self._servers)
+        await stop_accepting(*(server for _, server in self._open))
 
     async def stop(self) -> None:
         """Close the port and every client, whatever they do."""
@@ -224,6 +258,7 @@ class Listener(ClientOwner):
         if not self._addresses[client.peer]:
             del self._addresses[client.peer]
         self._statistics.gone.add(client)
+        self.groups.left(client)
         self.memory.forget(client)
         if self._gone is not None and not self.clients and not self._gone.done():
             self._gone.set_result(None)

@@ -74,6 +74,18 @@ class ClientSnapshot:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class GroupSnapshot:
+    """All clients of one group, those that have left included."""
+
+    connected: int
+    """How many of them are connected."""
+    requests: int
+    failures: int
+    last_request: float | None
+    """When the last request of any of them arrived (time of day)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ScopeSnapshot:
     """The finished requests to one scope (Modbus: a unit), over all clients."""
 

@@ -1,4 +1,4 @@
-"""Further listeners of an entry: added, used, changed and removed in the options."""
+"""Further local ports of an entry: added, used, changed and removed as subentries."""
 
 import asyncio
 from contextlib import ExitStack
@@ -20,17 +20,19 @@ from custom_components.tcp_multiplexer import async_get_endpoint
 from custom_components.tcp_multiplexer.const import (
     CONF_LISTEN_HOST,
     CONF_LISTEN_PORT,
-    CONF_MORE_LISTENERS,
+    SUBENTRY_LOCAL_PORT,
 )
 from custom_components.tcp_multiplexer.local_sockets import try_listen, which_failed
 from custom_components.tcp_multiplexer.multiplexer import ListenerSettings, Settings
 from tests.engine.certificates import Authority
 from tests.waiting import until
+from tests.wire import read, values
 
 from .dialogs import Dialog
-from .peers import ModbusDevice
+from .peers import ModbusClient, ModbusDevice
 from .ports import free_port
-from .test_config_flow import CREATE_ENTRY, FORM, MENU, add_entry
+from .subentries import add_local_port
+from .test_config_flow import CREATE_ENTRY, FORM, add_entry
 from .test_diagnostics import REDACTED, diagnostics
 from .test_repairs import Repairs, issues, repairs
 from .test_tls import Upload, assert_serves, authority, of_device, ours, upload
@@ -50,25 +52,25 @@ async def running(
     return entry
 
 
-async def open_options(
-    hass: HomeAssistant, entry: MockConfigEntry, option: str
+async def open_dialog(
+    hass: HomeAssistant, entry: MockConfigEntry, subentry_id: str | None = None
 ) -> Dialog:
-    """Open the options, and choose from their menu."""
-    dialog = Dialog(hass, options_of=entry.entry_id)
-    page = await dialog.start()
-    assert page["type"] is MENU
-    assert page["step_id"] == "init"
-    page = await dialog.choose(option)
+    """Open the dialog that adds a port, or changes that of a subentry."""
+    dialog = Dialog(hass, subentry_of=(entry.entry_id, SUBENTRY_LOCAL_PORT))
+    page = (
+        await dialog.start(source=SOURCE_RECONFIGURE, subentry_id=subentry_id)
+        if subentry_id
+        else await dialog.start()
+    )
     assert page["type"] is FORM
+    assert page["step_id"] == ("reconfigure" if subentry_id else "user")
     assert not page["errors"]
     return dialog
 
 
-async def add_listener(
-    hass: HomeAssistant, entry: MockConfigEntry, **typed: Any
-) -> int:
-    """Add a listener; give its port."""
-    dialog = await open_options(hass, entry, "add_listener")
+async def add_port(hass: HomeAssistant, entry: MockConfigEntry, **typed: Any) -> int:
+    """Add a port in its dialog; give its number."""
+    dialog = await open_dialog(hass, entry)
     port: int = typed.setdefault(CONF_LISTEN_PORT, free_port())
     page = await dialog.send(**typed)
     assert page["type"] is CREATE_ENTRY, page["errors"]
@@ -77,37 +79,42 @@ async def add_listener(
     return port
 
 
+def stored(entry: MockConfigEntry) -> list[dict[str, Any]]:
+    """Return what is stored of the ports, in their order."""
+    return [dict(subentry.data) for subentry in entry.subentries.values()]
+
+
+def titles(entry: MockConfigEntry) -> list[str]:
+    """Return what the ports are called."""
+    return [subentry.title for subentry in entry.subentries.values()]
+
+
 async def test_clients_that_speak_rtu_only(
     hass: HomeAssistant, running: MockConfigEntry, device: ModbusDevice
 ) -> None:
-    dialog = await open_options(hass, running, "add_listener")
+    dialog = await open_dialog(hass, running)
     # What is proposed is free, and where the first one is.
     suggested = dialog.values[CONF_LISTEN_PORT]
     assert suggested > running.data[CONF_LISTEN_PORT]
     assert await try_listen(None, suggested) is None
     assert dialog.values[CONF_LISTEN_HOST] == "127.0.0.1"
 
-    port = await add_listener(hass, running, client_framing="rtu")
-    assert running.options == {
-        CONF_MORE_LISTENERS: [
-            {"host": "127.0.0.1", "port": port, "framing": "rtu", "tls": None}
-        ]
-    }
+    async with ModbusClient(running.data[CONF_LISTEN_PORT]) as there:
+        assert await there.ask(read()) == values()
+        port = await add_port(hass, running, client_framing="rtu")
+        assert await there.ask(read()) == values()  # It has noticed nothing.
+    assert stored(running) == [
+        {"host": "127.0.0.1", "port": port, "framing": "rtu", "tls": None}
+    ]
+    assert titles(running) == [f"127.0.0.1:{port} (Modbus RTU over TCP)"]
     client = AsyncModbusTcpClient("127.0.0.1", port=port, framer=FramerType.RTU)
     await client.connect()
     answer = await client.read_holding_registers(7, count=2)
     client.close()
     assert answer.registers == [1007, 1008]
-    await assert_serves(running.data[CONF_LISTEN_PORT])
     # Other integrations are given the first one: it speaks what they speak.
     endpoint = async_get_endpoint(hass, "127.0.0.1", device.port)
     assert endpoint == ("127.0.0.1", running.data[CONF_LISTEN_PORT])
-    dialog = Dialog(hass, options_of=running.entry_id)
-    page = await dialog.start()
-    assert page["description_placeholders"]["listeners"] == (
-        f"- 127.0.0.1:{running.data[CONF_LISTEN_PORT]} (Modbus/TCP)\n"
-        f"- 127.0.0.1:{port} (Modbus RTU over TCP)"
-    )
 
 
 async def test_clients_with_certificates(  # noqa: PLR0917
@@ -122,7 +129,7 @@ async def test_clients_with_certificates(  # noqa: PLR0917
     # In debug mode asyncio reports each handshake that fails to Home Assistant.
     asyncio.get_running_loop().set_debug(False)
     server, client = authority.issue("127.0.0.1"), authority.issue("client.example")
-    port = await add_listener(
+    port = await add_port(
         hass,
         running,
         listen_host="",
@@ -131,9 +138,10 @@ async def test_clients_with_certificates(  # noqa: PLR0917
         tls_key=await upload(server.key),
         tls_client_ca=await upload(authority.certificate),
     )
-    (stored,) = running.options[CONF_MORE_LISTENERS]
-    assert stored["host"] is None
-    assert stored["tls"]["client_ca"] == authority.certificate
+    (before,) = stored(running)
+    assert before["host"] is None
+    assert before["tls"]["client_ca"] == authority.certificate
+    assert titles(running) == [f"{port} (Modbus/TCP, TLS)"]
     context = ssl.create_default_context(cadata=authority.certificate)
     with pytest.raises((ssl.SSLError, OSError, EOFError)):
         await assert_serves(port, context)
@@ -143,12 +151,12 @@ async def test_clients_with_certificates(  # noqa: PLR0917
     await assert_serves(port, context)
 
     told = await diagnostics(hass, hass_client, running)
-    (listener,) = told["entry"]["options"][CONF_MORE_LISTENERS]
-    assert listener["tls"] == REDACTED
+    (subentry,) = told["entry"]["subentries"]
+    assert subentry["data"]["tls"] == REDACTED
     assert "BEGIN" not in str(told)
 
-    dialog = await open_options(hass, running, "change_listener")
-    assert dialog.page["step_id"] == "listener"  # There is one only.
+    (subentry_id,) = running.subentries
+    dialog = await open_dialog(hass, running, subentry_id)
     assert dialog.values == {
         CONF_LISTEN_PORT: port,
         "client_framing": "tcp",
@@ -161,56 +169,95 @@ async def test_clients_with_certificates(  # noqa: PLR0917
     }
     new = free_port()
     page = await dialog.send(listen_port=new, tls_clients="any_client")
-    assert page["type"] is CREATE_ENTRY
+    assert page["reason"] == "reconfigure_successful"
     await hass.async_block_till_done()
-    stored = {**stored, "port": new, "tls": {**stored["tls"], "client_ca": ""}}
-    assert running.options[CONF_MORE_LISTENERS] == [stored]
+    after = {**before, "port": new, "tls": {**before["tls"], "client_ca": ""}}
+    assert stored(running) == [after]
+    assert titles(running) == [f"{new} (Modbus/TCP, TLS)"]
     assert await try_listen(None, port) is None
     await assert_serves(new, ssl.create_default_context(cadata=authority.certificate))
-    dialog = Dialog(hass, options_of=running.entry_id)
-    page = await dialog.start()
-    listeners = page["description_placeholders"]["listeners"]
-    assert listeners.endswith(f"\n- {new} (Modbus/TCP, TLS)")
 
-    dialog = await open_options(hass, running, "remove_listener")
-    page = await dialog.send(listener=["0"])
-    assert page["type"] is CREATE_ENTRY
+    hass.config_entries.async_remove_subentry(running, subentry_id)
     await hass.async_block_till_done()
-    assert running.options == {}
     assert await try_listen(None, new) is None
     await assert_serves(running.data[CONF_LISTEN_PORT])
 
 
-async def test_one_of_several(hass: HomeAssistant, running: MockConfigEntry) -> None:
-    ports = [await add_listener(hass, running) for _ in range(3)]
-    dialog = await open_options(hass, running, "change_listener")
-    assert dialog.page["step_id"] == "change_listener"
-    page = await dialog.send(listener="1")
-    assert page["step_id"] == "listener"
-    assert dialog.values[CONF_LISTEN_PORT] == ports[1]
-    # To save what is there already needs no free port.
-    page = await dialog.send()
-    assert page["type"] is CREATE_ENTRY
-    dialog = await open_options(hass, running, "change_listener")
-    await dialog.send(listener="1")
-    new = free_port()
-    await dialog.send(listen_port=new)
+async def test_only_the_clients_of_a_port_notice_its_changes(
+    hass: HomeAssistant, running: MockConfigEntry, device: ModbusDevice
+) -> None:
+    ports = [await add_port(hass, running) for _ in range(3)]
+    connection = device.connection
+    async with (
+        ModbusClient(running.data[CONF_LISTEN_PORT]) as main,
+        ModbusClient(ports[0]) as first,
+        ModbusClient(ports[1]) as second,
+        ModbusClient(ports[2]) as third,
+    ):
+        clients = [main, first, second, third]
+        for client in clients:
+            assert await client.ask(read()) == values()
+        first_id, second_id, _ = running.subentries
+        dialog = await open_dialog(hass, running, second_id)
+        assert dialog.values[CONF_LISTEN_PORT] == ports[1]
+        # To save what is there already needs no free port, and changes nothing.
+        page = await dialog.send()
+        assert page["reason"] == "reconfigure_successful"
+        for client in clients:
+            assert await client.ask(read()) == values()
+        dialog = await open_dialog(hass, running, second_id)
+        new = free_port()
+        await dialog.send(listen_port=new)
+        assert await second.closed()
+        hass.config_entries.async_remove_subentry(running, first_id)
+        assert await first.closed()
+        await hass.async_block_till_done()
+        for client in (main, third):
+            assert await client.ask(read()) == values()
+        for port in (new, ports[2]):
+            await assert_serves(port)
+        assert await try_listen(None, ports[0]) is None
+        assert device.connection is connection  # It was not set up anew.
+
+
+async def test_the_listen_address_names_further_ports(
+    hass: HomeAssistant, running: MockConfigEntry
+) -> None:
+    def shown() -> Any:
+        state = hass.states.get("sensor.inverter_listen_address")
+        assert state
+        main = f"127.0.0.1:{running.data[CONF_LISTEN_PORT]}"
+        assert state.state == main
+        assert state.attributes["addresses"] == [main]
+        return state.attributes.get("further_addresses")
+
+    assert shown() is None
+    port = await add_port(hass, running, client_framing="solarman")
+    tcp = await add_port(hass, running)
+    further = [f"127.0.0.1:{port} (Solarman V5)", f"127.0.0.1:{tcp} (Modbus/TCP)"]
+    assert shown() == further
+    assert await hass.config_entries.async_reload(running.entry_id)
+    assert shown() == further
+    for subentry_id in tuple(running.subentries):
+        hass.config_entries.async_remove_subentry(running, subentry_id)
     await hass.async_block_till_done()
-    for port in (ports[0], new, ports[2]):
-        await assert_serves(port)
-    dialog = await open_options(hass, running, "remove_listener")
-    assert dialog.values == {"listener": []}
-    await dialog.send()
-    assert len(running.options[CONF_MORE_LISTENERS]) == 3
-    dialog = await open_options(hass, running, "remove_listener")
-    await dialog.send(listener=["0", "2"])
-    await hass.async_block_till_done()
-    await assert_serves(new)
-    assert [each["port"] for each in running.options[CONF_MORE_LISTENERS]] == [new]
-    # Preferences leave them alone.
-    dialog = await open_options(hass, running, "preferences")
-    await dialog.send(timeout=7)
-    assert running.options.keys() == {CONF_MORE_LISTENERS, "timeout"}
+    assert shown() is None
+
+
+async def test_a_port_that_is_taken_at_the_last_moment(
+    hass: HomeAssistant, running: MockConfigEntry
+) -> None:
+    """Setting the entry up anew finds out, says so, and tries again."""
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
+        add_local_port(hass, running, port)
+        await hass.async_block_till_done()
+        await until(lambda: running.state is ConfigEntryState.SETUP_RETRY)
+        placeholders = issues(hass)["port_taken"].translation_placeholders
+        assert placeholders
+        assert placeholders["port"] == str(port)
+    assert await hass.config_entries.async_reload(running.entry_id)
+    await assert_serves(port)
 
 
 async def test_other_protocols_have_no_framing(
@@ -220,11 +267,9 @@ async def test_other_protocols_have_no_framing(
         running, data={**running.data, "protocol": "echo"}
     )
     await hass.async_block_till_done()
-    port = await add_listener(hass, running)
-    assert running.options[CONF_MORE_LISTENERS][0]["framing"] == "tcp"
-    dialog = await open_options(hass, running, "remove_listener")
-    selector = dialog.page["data_schema"].schema["listener"]
-    assert selector.config["options"] == [{"value": "0", "label": f"127.0.0.1:{port}"}]
+    port = await add_port(hass, running)
+    assert stored(running)[0]["framing"] == "tcp"
+    assert titles(running) == [f"127.0.0.1:{port}"]
 
 
 @pytest.mark.parametrize(
@@ -276,12 +321,12 @@ async def test_what_cannot_be_used_is_told_where_it_stands(  # noqa: PLR0917
             "no CA": {"tls_client_ca": ""},
             "CA not PEM": {"tls_client_ca": await upload("none")},
         }
-        dialog = await open_options(hass, running, "add_listener")
+        dialog = await open_dialog(hass, running)
         page = await dialog.send(**right | typed[wrong])
         assert page["type"] is FORM
         assert page["errors"] == {field: error}
         assert dialog.values == right | typed[wrong]
-        assert running.options == {}
+        assert not running.subentries
         assert running.state is ConfigEntryState.LOADED
         page = await dialog.send(**right)
         assert page["type"] is CREATE_ENTRY
@@ -296,7 +341,7 @@ async def test_a_further_port_that_is_taken(
     repairs: Repairs,
 ) -> None:
     """The repair names it, and leads to where it can be changed."""
-    port = await add_listener(hass, running)
+    port = await add_port(hass, running)
     await hass.config_entries.async_unload(running.entry_id)
     with socket.create_server(("127.0.0.1", port)):
         assert not await hass.config_entries.async_setup(running.entry_id)
@@ -307,24 +352,37 @@ async def test_a_further_port_that_is_taken(
         step = await repairs.fix(issue)
         assert step["type"] == "abort"
         kind, flow_id = step["next_flow"]
-        assert kind == "options_flow"
-        dialog = Dialog(hass, options_of=running.entry_id)
-        dialog.page = dict(await hass.config_entries.options.async_configure(flow_id))
-        await dialog.choose("change_listener")
+        assert kind == "config_subentries_flow"
+        dialog = Dialog(hass, subentry_of=(running.entry_id, SUBENTRY_LOCAL_PORT))
+        subentries = hass.config_entries.subentries
+        dialog.page = dict(await subentries.async_configure(flow_id))
         page = await dialog.send()
         assert page["errors"] == {"listen_port": "port_in_use"}
         new = free_port()
         page = await dialog.send(listen_port=new)
-        assert page["type"] is CREATE_ENTRY
+        assert page["reason"] == "reconfigure_successful"
     assert await hass.config_entries.async_reload(running.entry_id)
     assert not issues(hass)
     await assert_serves(new)
 
 
+async def test_a_further_port_that_is_removed_instead(
+    hass: HomeAssistant, running: MockConfigEntry, repairs: Repairs
+) -> None:
+    port = await add_port(hass, running)
+    await hass.config_entries.async_unload(running.entry_id)
+    with socket.create_server(("127.0.0.1", port)):
+        assert not await hass.config_entries.async_setup(running.entry_id)
+        (subentry_id,) = running.subentries
+        hass.config_entries.async_remove_subentry(running, subentry_id)
+        step = await repairs.fix(issues(hass)["port_taken"])
+        assert (step["type"], step["reason"]) == ("abort", "cannot_reconfigure")
+
+
 async def test_reconfiguring_knows_further_ports(
     hass: HomeAssistant, running: MockConfigEntry
 ) -> None:
-    port = await add_listener(hass, running, client_framing="rtu")
+    port = await add_port(hass, running, client_framing="rtu")
     dialog = Dialog(hass)
     await dialog.start(source=SOURCE_RECONFIGURE, entry_id=running.entry_id)
     page = await dialog.send(listen_port=port)
