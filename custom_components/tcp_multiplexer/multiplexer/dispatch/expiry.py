@@ -153,7 +153,7 @@ class Expiry:
         if again:  # before what its requester has asked since goes elsewhere
             self._unanswered.put_back(exchange, now)
         if not keep or trial_lost or dead:
-            # before anything else: a late response must reach no requester
+            # before anything is sent: a late response must reach no requester
             upstream.close(CloseReason.NO_RESPONSE)
         if not again:
             self._queue.ended(exchange)
