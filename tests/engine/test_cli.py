@@ -1,5 +1,7 @@
 """The command line as its users run it: a process, real peers, signals."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress

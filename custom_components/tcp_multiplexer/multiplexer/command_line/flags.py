@@ -6,6 +6,8 @@ flags these are. A flag is named after its field, and its value is parsed by the
 type; only addresses, listeners, TLS and the names in `_NAMES` are special.
 """
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Sequence
 import dataclasses
@@ -58,7 +60,8 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that reports invalid usage in one line."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options, allow_abbrev=False, suggest_on_error=True)
+        super().__init__(**options, allow_abbrev=False)
+        self.suggest_on_error = True  # from Python 3.14 on
 
     @override
     def error(self, message: str) -> NoReturn:

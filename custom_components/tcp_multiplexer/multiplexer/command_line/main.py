@@ -5,6 +5,8 @@ setting. Logs go to stderr, one line each. SIGUSR1 prints a report to stdout. Th
 status is 0 after a clean stop, and 2 with one line that says why if it could not start.
 """
 
+from __future__ import annotations
+
 import argparse
 import asyncio
 from collections.abc import Sequence

@@ -5,6 +5,8 @@ It has the fields of a `Snapshot` and, as `trace`, the last exchanges. It is pri
     kill -USR1 PID
 """
 
+from __future__ import annotations
+
 from dataclasses import asdict
 import json
 from typing import TYPE_CHECKING

@@ -4,6 +4,8 @@ Each raises `argparse.ArgumentTypeError` for a text that it cannot parse, and sa
 to write instead.
 """
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Callable
 from ipaddress import ip_network
