@@ -53,10 +53,10 @@ sys.exit(main())
 SEARCHING = """
 from functools import partial
 import sys
-from tcp_multiplexer.command_line import main
+from tcp_multiplexer.command_line import devices, main
 
-main.find_logger_serial = partial(
-    main.find_logger_serial,
+devices.find_logger_serial = partial(
+    devices.find_logger_serial,
     broadcast="127.0.0.1",
     port=int(sys.argv.pop(1)),
     seconds=0.5,
