@@ -438,7 +438,7 @@ def test_what_is_no_target(text: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ([], "required: server|run|check|list|version"),
+        ([], "required: server|run|check|convert|list|version"),
         pytest.param(
             *(["serve"], "maybe you meant 'server'"),
             marks=pytest.mark.skipif(

@@ -31,6 +31,7 @@ from ..settings import ROWS, Settings, SettingsError, make_protocol
 from ..tls import TlsError, TlsListener, TlsUpstream
 from .file_values import READERS, reason, text
 from .toml_lines import KeyPath, line_of, lines_of_keys
+from .toml_text import toml_key
 from .values import usual_port
 
 DEVICES = "devices"
@@ -64,14 +65,14 @@ class Mistake:
             table, keys = self.path[:2], self.path[2:]
         else:
             table, keys = self.path[:1], self.path[1:]
-        header = f"[{'.'.join(map(str, table))}] " if table else ""
+        header = f"[{'.'.join(toml_key(str(key)) for key in table)}] " if table else ""
         return f"{place}{header}{_dotted(keys)}{self.message}"
 
 
 def _dotted(keys: KeyPath) -> str:
     """Return keys as TOML writes them, positions in an array counted from 1."""
     words = "".join(
-        f"[{key + 1}]" if isinstance(key, int) else f".{key}" for key in keys
+        f"[{key + 1}]" if isinstance(key, int) else f".{toml_key(key)}" for key in keys
     )
     return f"{words[1:]}: " if words else ""
 
@@ -265,7 +266,7 @@ class _Reading:
                         place = format_address(host or "", port)
                         self._wrong(
                             (DEVICES, name, *key),
-                            f"{place} is taken by [{DEVICES}.{owner}]",
+                            f"{place} is taken by [{DEVICES}.{toml_key(owner)}]",
                         )
                         break
                 taken.append((host, port, name))
@@ -274,7 +275,7 @@ class _Reading:
                 if owner != name:
                     self._wrong(
                         (DEVICES, name, "serial", "device"),
-                        f"is taken by [{DEVICES}.{owner}]",
+                        f"is taken by [{DEVICES}.{toml_key(owner)}]",
                     )
 
 

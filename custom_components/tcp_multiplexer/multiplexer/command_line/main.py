@@ -21,6 +21,7 @@ from ..profiles import PROFILES
 from ..protocols import PROTOCOLS
 from ..settings import Settings
 from .configuration import places, read_configuration
+from .convert import convert
 from .flags import Parser, add_flags, add_logging_flags, make_settings
 from .log import configure_logging
 from .server import serve
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(given)
         case "check":
             return _check(given)
+        case "convert":
+            return _convert(given)
         case "list":
             _list()
         case "version":
@@ -64,7 +67,7 @@ def _parser() -> Parser:
         epilog=f"All settings: {PROGRAM} server --help",
     )
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="server|run|check|list|version"
+        dest="command", required=True, metavar="server|run|check|convert|list|version"
     )
     server = commands.add_parser(
         "server",
@@ -90,6 +93,15 @@ def _parser() -> Parser:
         "check", help="say what is wrong in such a file, or what it shares"
     )
     _add_file(check)
+    other = commands.add_parser(
+        "convert",
+        usage=f"{PROGRAM} convert FILE\n       {PROGRAM} convert server [flags]",
+        help="make such a file from that of modbus-proxy, or from a command line",
+        description="Print the file for the run command that does what a file of "
+        "modbus-proxy does (YAML, TOML or JSON), or a command line of the Go program.",
+        epilog=f"example: {PROGRAM} convert modbus-config.yml > devices.toml",
+    )
+    other.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     commands.add_parser("list", help="list the protocols and device profiles")
     commands.add_parser("version", help="print the version")
     return parser
@@ -142,6 +154,16 @@ def _check(given: argparse.Namespace) -> int:
         print(
             f"{name}: {', '.join(listen)}; {settings.protocol} goes to {settings.target}"
         )
+    return 0
+
+
+def _convert(given: argparse.Namespace) -> int:
+    """Print the configuration that does what another program's does."""
+    try:
+        print(convert(given.words), end="")
+    except ValueError as err:
+        _complain(given, err)
+        return 2
     return 0
 
 

@@ -20,6 +20,7 @@ from .devices import Devices
 from .flags import flag_of
 from .notify import Notifier
 from .report import report
+from .toml_text import toml_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -76,7 +77,8 @@ def _explained(errors: Iterable[StartError], file: Path | None) -> list[str]:
     lines = []
     for error in errors:
         setting = flag_of if file is None else str
-        place = f"{file}: [{DEVICES}.{error.device}] " if file is not None else ""
+        table = f"[{DEVICES}.{toml_key(error.device)}]"
+        place = f"{file}: {table} " if file is not None else ""
         field = f"{setting(error.field)}: " if error.field else ""
         hint = f"; choose another port with {setting('listen_port')}"
         lines.append(f"{place}{field}{error}{hint if error.is_port else ''}")
