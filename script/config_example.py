@@ -115,7 +115,7 @@ def example() -> str:
         for name, row in ROWS.items():
             if row.section is not section:
                 continue
-            # Flags are named as the settings are, with dashes; a list has no repetition.
+            # Flags are named as settings are, with dashes; a list has no repetition.
             words = row.help.removesuffix(". May be repeated")
             words = re.sub(
                 r"--([a-z-]+)", lambda flag: flag[1].replace("-", "_"), words
