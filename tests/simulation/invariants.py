@@ -117,6 +117,8 @@ class Watch:
         self.network.on_dial = self._dialled
         self.network.on_refused = self._refused
 
+    right = 0
+    """Right answers: what a life looks at in each of its steps."""
     chosen = inf
     """When what is sent now was chosen, if it is seen later (loop time)."""
     _line_sent: dict[int, tuple[float, Question | None]]
@@ -308,7 +310,10 @@ class Watch:
 
         So it is while it has been refused very often, which it is told later.
         """
-        delayed = sum(other.delayed for other in asker.waiting if other.ended is None)
+        waiting = asker.waiting
+        if len(waiting) < LIMITS.settled:
+            return False
+        delayed = sum(other.delayed for other in waiting if other.ended is None)
         return delayed >= LIMITS.settled
 
     def _await(self, question: Question, since: float) -> None:
@@ -341,6 +346,7 @@ class Watch:
         now = self.loop.time()
         verdict = self._judge(question, body, now)
         self.verdicts[verdict] += 1
+        self.right += verdict is Verdict.RIGHT
         question.verdict = verdict
         if verdict is Verdict.WRONG:
             raise Violation(f"{question} got a wrong answer: {body[:40].hex(' ')}")
