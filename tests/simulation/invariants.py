@@ -74,6 +74,8 @@ class Watch:
         self.closes_on_failure = settings.on_failure == "close" or not (dialect.excuses)
         self.patient = dialect.correlated and not self._hold and _names(settings)
         """The next question may go out beside one that is overdue."""
+        self.pipelined = self.patient or settings.max_in_flight > 1
+        """The device may answer a later question of a client's first."""
         self.bounds = Bounds(network, dialect)
         self.slack = 5 * self.loop.stall + 0.002
         """How late the engine may be, for its loop is."""
@@ -300,9 +302,20 @@ class Watch:
                 other.alike = True
         elif self.shares and any(covers(other, question.ask) for other in self._open):
             question.alike = True
+        if self.shares:
+            self._may_wait_for(question)
         if question.ask.writes is not None and not barred:
             self._writes.setdefault(question.ask.writes, {})[question] = None
         self._await(question, now)
+
+    def _may_wait_for(self, wider: Question) -> None:
+        """Note which of the older questions this one may answer, too.
+
+        So it may those that it covers and that the engine need not have taken yet.
+        """
+        for other in self._pending:
+            if not other.admitted and covers(wider.ask.body, other.ask):
+                other.alike = True
 
     @staticmethod
     def _must_wait(asker: Asker) -> bool:
@@ -817,7 +830,7 @@ class Watch:
             or bool(question.parts)
             # a task awaits the end, which runs later
             or question.asker.host
-            or question.asker.owes_before(question)
+            or question.asker.owes_before(question, pipelined=self.pipelined)
         )
 
     def _is_overdue(self, question: Question) -> bool:
