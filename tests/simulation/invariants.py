@@ -74,8 +74,6 @@ class Watch:
         self.closes_on_failure = settings.on_failure == "close" or not (dialect.excuses)
         self.patient = dialect.correlated and not self._hold and _names(settings)
         """The next question may go out beside one that is overdue."""
-        self.pipelined = self.patient or settings.max_in_flight > 1
-        """The device may answer a later question of a client's first."""
         self.bounds = Bounds(network, dialect)
         self.slack = 5 * self.loop.stall + 0.002
         """How late the engine may be, for its loop is."""
@@ -1049,6 +1047,11 @@ class Watch:
     def _must_be_over(self, question: Question, other: Question) -> None:
         if other.ended is None and not self.loop.stalled:
             raise Violation(f"{question} was sent before the older {other}")
+
+    @property
+    def pipelined(self) -> bool:
+        """Whether the device may answer a later question of a client's first."""
+        return self.patient or self.max_in_flight > 1
 
     @property
     def _resent(self) -> int:
