@@ -738,7 +738,13 @@ class Watch:
         # who left, or by several. And beside the engine's own, and what has ended since
         # this one was chosen.)
         question.beside = (
-            any(map(self._is_overdue, flying))
+            # (also behind what is overdue later, if requests are pipelined)
+            (
+                self.patient
+                and self.max_in_flight > 1
+                and bool(flying or self._unasked[link])
+            )
+            or any(map(self._is_overdue, flying))
             or self._unasked_is_overdue(link)
             or self._overdue_ended.get(link, -2) >= self.loop.turns - 1
         )
