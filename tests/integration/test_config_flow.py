@@ -335,7 +335,7 @@ async def test_errors_and_menus_come_after_progress_too(
     page = await dialog.send(**typed, listen_port=taken)
     assert page["errors"] == {"listen_port": "port_in_use"}
     device.silent = True
-    page = await dialog.send(listen_port=free_port(), timeout=0.3)
+    page = await dialog.send(listen_port=free_port(), timeout=1.0)
     assert page["step_id"] == "silent"
     device.silent = False
     page = await dialog.choose("try_again")
