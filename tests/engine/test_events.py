@@ -1,5 +1,7 @@
 """Events are told at once, and those that are alike once a second."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Callable
 import logging

@@ -11,6 +11,8 @@ Of responses it gets at most two that it does not read: the one that was in flig
 the first did not fit.
 """
 
+from __future__ import annotations
+
 import logging
 from typing import TYPE_CHECKING, Any, cast, override
 

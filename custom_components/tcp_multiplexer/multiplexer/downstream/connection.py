@@ -4,6 +4,8 @@ A client is judged and counted before anything is read from it, TLS included. Wh
 asks and is answered is the business of `client`.
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
 import asyncio
 import logging

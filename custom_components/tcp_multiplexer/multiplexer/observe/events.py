@@ -5,6 +5,8 @@ cause thousands of events a second. The first of a kind about a client is delive
 once; later ones are merged into at most one a second, with a count.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
