@@ -1,5 +1,7 @@
 """The search for a logger stick: who is asked, and whose answer counts."""
 
+from __future__ import annotations
+
 from collections import Counter
 import socket
 from typing import NoReturn

@@ -3,6 +3,8 @@
 The hypothesis of the line itself is in `serial_line.py`.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager

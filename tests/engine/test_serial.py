@@ -1,5 +1,7 @@
 """A device on a serial line: real ports, and pymodbus' server at the far end."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path

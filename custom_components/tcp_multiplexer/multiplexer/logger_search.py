@@ -4,6 +4,8 @@ Sticks with modules of Hi-Flying listen on UDP port 48899, and answer a search w
 `address,MAC address,serial number`. Not every one does.
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 from socket import AF_INET, SOCK_DGRAM
@@ -35,7 +37,7 @@ async def find_logger_serial(
         transport, search = await loop.create_datagram_endpoint(
             lambda: _Search(str(address)), family=AF_INET, allow_broadcast=True
         )
-    except OSError, UnicodeError:  # no IPv4 address, or none of ours
+    except (OSError, UnicodeError):  # no IPv4 address, or none of ours
         return 0
     try:
         for _ in range(2):

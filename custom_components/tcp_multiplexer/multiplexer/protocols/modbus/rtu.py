@@ -19,6 +19,8 @@ Downstream: clients that only speak RTU. A frame whose CRC is wrong is discarded
 all that was received, as a device on a line does; the client will ask again.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Iterator
 from typing import override
