@@ -1,5 +1,7 @@
 """Modbus/TCP devices that are wrong in small ways: noise, and lengths."""
 
+from __future__ import annotations
+
 from hypothesis import given, strategies as st
 import pytest
 

@@ -8,6 +8,8 @@ With `--digest` it prints how each life went instead, in a few digits: a change 
 only moves code leaves all of them as they were.
 """
 
+from __future__ import annotations
+
 import argparse
 from concurrent.futures import ProcessPoolExecutor, as_completed
 import os

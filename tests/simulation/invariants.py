@@ -10,6 +10,8 @@ Where the outside cannot tell (whether a queue that was nearly full took a reque
 whether an answer that the engine just read was the one), the engine is believed.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections import Counter, deque
 from collections.abc import Iterator

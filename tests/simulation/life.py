@@ -4,6 +4,8 @@ Settings, manners, tempers, faults, and what the owner does meanwhile. A life go
 until enough has been exchanged and suffered.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from dataclasses import dataclass
 import logging

@@ -13,6 +13,8 @@ late, so that input from several peers and timers come together in one turn, as 
 in life. An exception that nobody caught ends the simulation at once.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from heapq import heappop, heappush

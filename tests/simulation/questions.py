@@ -1,5 +1,7 @@
 """Who asked what of the engine, and what became of it, as the `Watch` sees that."""
 
+from __future__ import annotations
+
 from collections import deque
 from math import inf
 from typing import override

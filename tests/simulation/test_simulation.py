@@ -5,6 +5,8 @@ every promise of the contract looked at in every step. `script/simulate` lives m
 them, of new seeds; the failure of one tells the command that replays it.
 """
 
+from __future__ import annotations
+
 from itertools import combinations
 import os
 import subprocess

@@ -7,6 +7,8 @@ long cannot cover each other, so they are only put down until one of another len
 comes; and then they are found by where they are.
 """
 
+from __future__ import annotations
+
 from itertools import islice
 from typing import TYPE_CHECKING
 

@@ -4,6 +4,8 @@ The timeout of a request runs from the moment when it was complete, also while t
 no room for it in the queue.
 """
 
+from __future__ import annotations
+
 from collections import deque
 
 _LEAST = 4

@@ -1,5 +1,7 @@
 """The application protocols, by name."""
 
+from __future__ import annotations
+
 from typing import Any
 
 from .base import Protocol

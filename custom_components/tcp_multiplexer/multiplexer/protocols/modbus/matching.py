@@ -11,6 +11,8 @@ is passed over, up to the header of a response that is awaited. And some send ex
 whose length is wrong: since all exceptions have the same, it is known by the function.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from typing import override
 
