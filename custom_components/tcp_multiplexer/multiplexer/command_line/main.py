@@ -22,7 +22,7 @@ from ..protocols import PROTOCOLS
 from ..settings import Settings
 from .configuration import places, read_configuration
 from .convert import convert
-from .flags import Parser, add_flags, add_logging_flags, make_settings
+from .flags import Parser, add_flags, add_program_flags, make_settings
 from .log import configure_logging
 from .server import serve
 
@@ -88,7 +88,7 @@ def _parser() -> Parser:
         epilog=f"example: {PROGRAM} run /etc/tcp-multiplexer.toml -v",
     )
     _add_file(run)
-    add_logging_flags(run)
+    add_program_flags(run)
     check = commands.add_parser(
         "check", help="say what is wrong in such a file, or what it shares"
     )
@@ -133,7 +133,7 @@ def _share(
     try:
         wanted = read()
         configure_logging(level)
-        serve(wanted, level, file)
+        serve(wanted, level, file=file, metrics=vars(given).get("metrics"))
     except ValueError as err:
         _complain(given, err)
         return 2

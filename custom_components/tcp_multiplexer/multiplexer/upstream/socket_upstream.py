@@ -37,6 +37,13 @@ _WRITE_BUFFER = 64 << 10
 _READ_AT_ONCE = 64 << 10
 """Bytes read at a time: to allocate asyncio's 256 KiB may cost more than a request."""
 
+_FLOOD = 64
+"""Messages in one read beyond which they cannot all be responses."""
+_READ_OF_FLOOD = 1 << 10
+"""Bytes read at a time in a flood: the messages in them take about 1 ms."""
+_PAUSE_SECONDS = 200e-6
+"""Pause for each message of a flood, some twenty times what it takes."""
+
 
 class Segments:
     """What is known of a device that gets several requests in one segment.
@@ -59,6 +66,12 @@ class Segments:
     def lost(self) -> None:
         """Note that one got no response, and the first of its segment did."""
         self._lost += 1
+
+
+def _read_at_once(transport: asyncio.BaseTransport | None, size: int) -> None:
+    """Set how many bytes are read at a time, on transports that know it."""
+    if isinstance(getattr(transport, "max_size", None), int):
+        transport.max_size = size  # type: ignore[union-attr]
 
 
 def prepare_socket(transport: asyncio.BaseTransport) -> None:
@@ -104,6 +117,12 @@ class StreamUpstream(Upstream, asyncio.Protocol):
         self._memory = memory
         self.occupied = 0
         """Bytes of a large response that is still to be completed."""
+        self._starved = False
+        """It is not read, for want of memory."""
+        self._slowly: asyncio.TimerHandle | None = None
+        """Reads on after a pause that was made because of a flood."""
+        self._flooded = False
+        """The last read brought more messages than can be responses."""
         self._ended = False
         """It is of no more use: nothing that arrives later counts."""
 
@@ -211,7 +230,10 @@ class StreamUpstream(Upstream, asyncio.Protocol):
             self.responses += 1
             self.owner.answered(self, self.in_flight.pop(request), response)
             return
-        self._handle(self._codec.feed(data))
+        events = self._codec.feed(data)
+        self._handle(events)
+        if len(events) > _FLOOD or self._flooded:
+            self._read_slowly(len(events))
         if self._codec.framed_by_silence or self._tick is not None:
             self._set_tick()
         size = self._codec.buffered
@@ -221,11 +243,34 @@ class StreamUpstream(Upstream, asyncio.Protocol):
     def _count_received(self, size: int) -> None:
         """Keep account of a response's memory while it is incomplete."""
         if self._memory is not None and not self._memory.receiving(self, size):
+            self._starved = True
             cast("asyncio.Transport", self._transport).pause_reading()
 
     def read_on(self) -> None:
         """Read on: there is memory again."""
-        cast("asyncio.Transport", self._transport).resume_reading()
+        self._starved = False
+        if self._slowly is None:
+            cast("asyncio.Transport", self._transport).resume_reading()
+
+    def _read_slowly(self, events: int) -> None:
+        """Leave the loop to others while the device sends more than anybody asked for.
+
+        TCP makes it wait. A serial line brings no such numbers.
+        """
+        transport = self._transport
+        if self._ended or not isinstance(transport, asyncio.Transport):
+            return
+        self._flooded = events > _FLOOD
+        _read_at_once(transport, _READ_OF_FLOOD if self._flooded else _READ_AT_ONCE)
+        if self._flooded:
+            transport.pause_reading()
+            self._slowly = self._loop.call_later(events * _PAUSE_SECONDS, self._go_on)
+
+    def _go_on(self) -> None:
+        """Read on after the pause, as far as there is memory."""
+        self._slowly = None
+        if not self._starved:
+            cast("asyncio.Transport", self._transport).resume_reading()
 
     def _set_tick(self) -> None:
         """Call the codec again when silence may have ended a frame."""
@@ -333,6 +378,9 @@ class StreamUpstream(Upstream, asyncio.Protocol):
         if self._tick is not None:
             self._tick.cancel()
             self._tick = None
+        if self._slowly is not None:
+            self._slowly.cancel()
+            self._slowly = None
         if not self._ended:
             self._ended = True
             if self._open:
@@ -402,5 +450,4 @@ class SocketUpstream(StreamUpstream):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         prepare_socket(transport)
-        if isinstance(getattr(transport, "max_size", None), int):
-            transport.max_size = _READ_AT_ONCE  # type: ignore[attr-defined]
+        _read_at_once(transport, _READ_AT_ONCE)
