@@ -158,6 +158,9 @@ def test_hacs_file() -> None:
         {
             vol.Required("name"): load("manifest.json")["name"],
             vol.Required("homeassistant"): vol.Match(r"\d{4}\.\d+\.\d+$"),
+            # What a release has for it: tests/test_release.py
+            vol.Required("zip_release"): True,
+            vol.Required("filename"): f"{DOMAIN}.zip",
         }
     )(hacs)
 
@@ -177,8 +180,9 @@ def test_oldest_and_current_home_assistant_are_tried_wherever_it_is_pushed() -> 
     workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
     job = workflow["jobs"]["tests"]
     assert job["strategy"]["matrix"]["homeassistant"] == ["minimum", "current"]
-    command = job["steps"][-1]["run"]
-    assert command == "script/test --homeassistant ${{ matrix.homeassistant }}"
+    step = job["steps"][-1]
+    assert step["run"] == 'script/test --homeassistant "$HOMEASSISTANT"'
+    assert step["env"] == {"HOMEASSISTANT": "${{ matrix.homeassistant }}"}
 
 
 def test_engine_is_tried_on_every_python_that_it_promises() -> None:
