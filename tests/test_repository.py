@@ -392,14 +392,76 @@ def test_every_field_of_a_dialog_is_described(language: str) -> None:
                 assert part.get("data", {}).keys() == described.keys(), name
 
 
-def test_languages_say_the_same() -> None:
-    english, *others = (
-        dict(leaves(load(f"translations/{language}.json"))) for language in LANGUAGES
-    )
-    for other in others:
-        assert other.keys() == english.keys()
-        for path, text in english.items():
-            assert placeholders(other[path]) == placeholders(text), path
+def texts_of(language: str) -> dict[str, str]:
+    """Give every text of a language, by where it stands."""
+    return dict(leaves(load(f"translations/{language}.json")))
+
+
+ENGLISH: Final = texts_of("en")
+OTHERS: Final = LANGUAGES[1:]
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_languages_say_the_same(language: str) -> None:
+    texts = texts_of(language)
+    assert list(texts) == list(ENGLISH)  # in the same order, so that they compare
+    for path, english in ENGLISH.items():
+        text = texts[path]
+        assert placeholders(text) == placeholders(english), path
+        code = re.compile(r"`[^`]+`")
+        assert sorted(code.findall(text)) == sorted(code.findall(english)), path
+        lines = re.compile(r"^(?:[*] |[0-9]+[.] |$)", re.MULTILINE)
+        assert lines.findall(text) == lines.findall(english), path
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_no_sentence_is_left_in_english(language: str) -> None:
+    """Names and technical terms may be the same: they are short."""
+    for path, text in texts_of(language).items():
+        sentence = text.endswith(".") or len(text.split()) > 4
+        assert not sentence or text != ENGLISH[path], path
+
+
+def mentions(path: str, text: str) -> set[str]:
+    """Give what a text says of other texts: emphasised, quoted, before its colon."""
+    said = set(re.findall(r"(?<!\w)[*]([^*\n]+)[*]", text))
+    said |= set(re.findall(r'"([^"]+)"', text))
+    if ".error." in path and (field := re.match(r"([^:.]+): ", text)):
+        said.add(field[1])
+    return said
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_what_a_text_mentions_is_called_as_it_is_shown(language: str) -> None:
+    """A field, a choice, a state, an action: by the name that it has there."""
+    texts = {
+        path: re.sub("[\"'«»‘’‚“”„]", "", text)  # noqa: RUF001
+        for path, text in texts_of(language).items()
+    }
+    mentioned = 0
+    for path, english in ENGLISH.items():
+        for name in mentions(path, english):
+            shown = {texts[there] for there, text in ENGLISH.items() if text == name}
+            assert not shown or any(each in texts[path] for each in shown), path
+            mentioned += bool(shown)
+    assert mentioned > 30
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_buttons_and_menus_are_short(language: str) -> None:
+    """They have one line on a phone: 24 letters, or 1.6 times the English."""
+    texts = texts_of(language)
+    pressed = {
+        path
+        for path in ENGLISH
+        if re.search(r"[.]menu_options[.]|[.]initiate_flow[.]", path)
+        or re.fullmatch(r"entity[.](button|switch)[.]\w+[.]name", path)
+    }
+    assert len(pressed) > 60
+    for path in pressed:
+        length = len(re.sub(r"{\w+}", "", texts[path]))
+        english = len(re.sub(r"{\w+}", "", ENGLISH[path]))
+        assert length <= max(24, 1.6 * english), path
 
 
 def keyword_values(name: str) -> set[str]:
