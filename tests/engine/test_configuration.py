@@ -6,6 +6,7 @@ from dataclasses import fields
 from ipaddress import ip_network
 from pathlib import Path
 import tomllib
+from typing import Any
 
 from hypothesis import given, strategies as st
 import pytest
@@ -27,6 +28,7 @@ from custom_components.tcp_multiplexer.multiplexer.command_line.file_values impo
     READERS,
 )
 from custom_components.tcp_multiplexer.multiplexer.command_line.toml_lines import (
+    KeyPath,
     line_of,
     lines_of_keys,
 )
@@ -66,7 +68,7 @@ def mistakes(file: Path, content: str) -> list[str]:
 # ---- what it means ---------------------------------------------------------------
 
 
-VALUES = {
+VALUES: dict[str, dict[str, Any]] = {
     "timeout = 3": {"timeout": 3.0},
     'timeout = "1m30s"': {"timeout": 90.0},
     "connect_on_demand = true": {"connect_on_demand": True},
@@ -371,12 +373,14 @@ values = st.sampled_from(
 def test_line_of_every_key(
     tables: dict[str, dict[str, str]], array: list[dict[str, str]]
 ) -> None:
+    headers: list[tuple[str, KeyPath, dict[str, str]]]
     headers = [(f"[{name}]", (name,), table) for name, table in tables.items()]
     headers += [
         ("  [[array]] # of tables", ("array", position), table)
         for position, table in enumerate(array)
     ]
-    text, expected = "# a comment\n", {}
+    text = "# a comment\n"
+    expected: dict[KeyPath, int] = {}
     for header, path, table in headers:
         expected[path] = text.count("\n") + 1
         text += f"{header}\n\n"

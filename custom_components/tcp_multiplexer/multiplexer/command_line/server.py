@@ -55,14 +55,17 @@ async def _serve(wanted: Mapping[str, Settings], level: int, file: Path | None) 
     stop = _stop_signal()
     notifier = Notifier()
     devices = Devices(level)
-    if errors := await devices.start(wanted):
-        await devices.stop()
-        raise ValueError("\n".join(_explained(errors, file)))
+    # Before it can be seen to run: these signals would end it otherwise.
     _on_signal("SIGUSR1", lambda: print(report(devices), flush=True))  # noqa: T201
     reloads = _Reloads(devices, file, notifier) if file is not None else None
     if reloads is not None:
         _on_signal("SIGHUP", reloads.ask)
+    if errors := await devices.start(wanted):
+        await devices.stop()
+        raise ValueError("\n".join(_explained(errors, file)))
     notifier.ready()
+    if reloads is not None:
+        reloads.begin()
     name = await stop
     notifier.stopping()
     if reloads is not None:
@@ -101,11 +104,18 @@ class _Reloads:
         self._notifier = notifier
         self._task: asyncio.Task[None] | None = None
         self._again = False
+        self._begun = False
+
+    def begin(self) -> None:
+        """Reload from now on, and at once if that was asked for before."""
+        self._begun = True
+        if self._again:
+            self.ask()
 
     def ask(self) -> None:
         """Reload; once more after the reload that is under way, if there is one."""
         self._again = True
-        if self._task is None:
+        if self._task is None and self._begun:
             self._task = asyncio.get_running_loop().create_task(self._reload())
 
     async def end(self) -> None:
