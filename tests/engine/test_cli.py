@@ -470,7 +470,11 @@ async def test_verbose_logs_connections_and_health(device: Device) -> None:
         await running.stop()
     assert running.logged(rf"INFO Connected to {target}")
     assert running.logged(rf"INFO {target} is healthy")
-    assert running.logged(r"INFO Client 127\.0\.0\.1:\d+ connected")
+    assert running.logged(
+        r"INFO Client 127\.0\.0\.1:\d+ connected, and asks first: "
+        r"unit 1 read holding registers 0 count 1\n"
+    )
+    assert running.logged(r"INFO Client 127\.0\.0\.1:\d+ disconnected\n")
     assert running.logged(rf"INFO Disconnected from {target}: ")
     assert running.logged(rf"INFO Could not connect to {target}: ")
     assert not running.logged("DEBUG")

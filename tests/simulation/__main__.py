@@ -16,6 +16,7 @@ import os
 import sys
 import time
 
+from . import alone  # noqa: F401 - before what imports the engine
 from .draws import KINDS, kind_of
 from .life import Report, live
 

@@ -119,6 +119,8 @@ class Watch:
         self.network.on_dial = self._dialled
         self.network.on_refused = self._refused
 
+    right = 0
+    """Right answers: what a life looks at in each of its steps."""
     chosen = inf
     """When what is sent now was chosen, if it is seen later (loop time)."""
     _line_sent: dict[int, tuple[float, Question | None]]
@@ -300,9 +302,20 @@ class Watch:
                 other.alike = True
         elif self.shares and any(covers(other, question.ask) for other in self._open):
             question.alike = True
+        if self.shares:
+            self._may_wait_for(question)
         if question.ask.writes is not None and not barred:
             self._writes.setdefault(question.ask.writes, {})[question] = None
         self._await(question, now)
+
+    def _may_wait_for(self, wider: Question) -> None:
+        """Note which of the older questions this one may answer, too.
+
+        So it may those that it covers and that the engine need not have taken yet.
+        """
+        for other in self._pending:
+            if not other.admitted and covers(wider.ask.body, other.ask):
+                other.alike = True
 
     @staticmethod
     def _must_wait(asker: Asker) -> bool:
@@ -310,7 +323,10 @@ class Watch:
 
         So it is while it has been refused very often, which it is told later.
         """
-        delayed = sum(other.delayed for other in asker.waiting if other.ended is None)
+        waiting = asker.waiting
+        if len(waiting) < LIMITS.settled:
+            return False
+        delayed = sum(other.delayed for other in waiting if other.ended is None)
         return delayed >= LIMITS.settled
 
     def _await(self, question: Question, since: float) -> None:
@@ -343,6 +359,7 @@ class Watch:
         now = self.loop.time()
         verdict = self._judge(question, body, now)
         self.verdicts[verdict] += 1
+        self.right += verdict is Verdict.RIGHT
         question.verdict = verdict
         if verdict is Verdict.WRONG:
             raise Violation(f"{question} got a wrong answer: {body[:40].hex(' ')}")
@@ -723,7 +740,13 @@ class Watch:
         # who left, or by several. And beside the engine's own, and what has ended since
         # this one was chosen.)
         question.beside = (
-            any(map(self._is_overdue, flying))
+            # (also behind what is overdue later, if requests are pipelined)
+            (
+                self.patient
+                and self.max_in_flight > 1
+                and bool(flying or self._unasked[link])
+            )
+            or any(map(self._is_overdue, flying))
             or self._unasked_is_overdue(link)
             or self._overdue_ended.get(link, -2) >= self.loop.turns - 1
         )
@@ -813,7 +836,7 @@ class Watch:
             or bool(question.parts)
             # a task awaits the end, which runs later
             or question.asker.host
-            or question.asker.owes_before(question)
+            or question.asker.owes_before(question, pipelined=self.pipelined)
         )
 
     def _is_overdue(self, question: Question) -> bool:
@@ -1032,6 +1055,11 @@ class Watch:
     def _must_be_over(self, question: Question, other: Question) -> None:
         if other.ended is None and not self.loop.stalled:
             raise Violation(f"{question} was sent before the older {other}")
+
+    @property
+    def pipelined(self) -> bool:
+        """Whether the device may answer a later question of a client's first."""
+        return self.patient or self.max_in_flight > 1
 
     @property
     def _resent(self) -> int:

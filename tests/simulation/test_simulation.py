@@ -102,6 +102,12 @@ def test_same_life_in_another_process(hash_seed: str) -> None:
     assert f"seed 3: {live(3).digest}" in finished.stdout
 
 
+def test_no_life_waits_for_home_assistant() -> None:
+    """To import it takes longer than a life does."""
+    code = "import sys, tests.simulation.__main__; sys.exit('homeassistant' in sys.modules)"
+    subprocess.run((sys.executable, "-c", code), check=True)  # noqa: S603 - our own
+
+
 def test_failure_tells_how_to_replay_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.simulation.life._LIMIT", 1.0)
     report = live(7, "echo")

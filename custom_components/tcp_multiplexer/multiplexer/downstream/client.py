@@ -231,6 +231,8 @@ class Client(ClientConnection):
 
     def _ask(self, request: Request, now: float, completed: float) -> None:
         before = self.requests
+        if not before:
+            self._log_coming(request)
         self.requests = before + 1
         self.last_request = now
         deadline = completed + self._listener.settings.timeout

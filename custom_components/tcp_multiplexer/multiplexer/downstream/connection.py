@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..dispatch.queue import RequestQueue
     from ..limits import Limits
     from ..memory import Memory
-    from ..protocols.base import Protocol
+    from ..protocols.base import Protocol, Request
     from ..settings import Settings
 
 LOGGER = logging.getLogger(__name__)
@@ -150,8 +150,19 @@ class ClientConnection(asyncio.Protocol, Peer):
         if self._linger is not None:
             self._linger.cancel()
         self.ended()
-        LOGGER.info("Client %s disconnected%s", self.name, f": {exc}" if exc else "")
+        LOGGER.info(
+            "Client %s disconnected%s%s",
+            self.name,
+            "" if self.requests else ", and has asked nothing",
+            f": {exc}" if exc else "",
+        )
         self._listener.forget(self)
+
+    def _log_coming(self, request: Request) -> None:
+        """Say who has come, now that it is known what for."""
+        if LOGGER.isEnabledFor(logging.INFO):
+            asked = self._listener.protocol.describe(request.payload, None)
+            LOGGER.info("Client %s connected, and asks first: %s", self.name, asked)
 
     def abort(self) -> None:
         """Close the connection at once."""

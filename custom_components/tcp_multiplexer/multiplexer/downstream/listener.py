@@ -231,7 +231,7 @@ class Listener(ClientOwner):
         if self._idle_timer is None and self.settings.client_idle_timeout:
             now = self._loop.time()
             self._wait_for_idle(now + self.settings.client_idle_timeout)
-        LOGGER.info("Client %s connected", client.name)
+        LOGGER.debug("Client %s is accepted", client.name)
         self._tell(EventType.CLIENT_CONNECTED, client)
         return True
 

@@ -420,7 +420,7 @@ class RtuDownstream(DownstreamCodec[bytes]):
         if not size:
             return None
         length = request_length(frame)
-        if length is None:
+        if length is None or length > MAX_FRAME:  # A count may say what cannot be.
             length = size
             complete = size > MAX_FRAME or is_frame(frame)
         else:
