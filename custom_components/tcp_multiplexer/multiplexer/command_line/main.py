@@ -19,6 +19,7 @@ import threading
 from types import FrameType
 
 from .. import __version__
+from ..dispatch.dispatcher import Dispatcher
 from ..logger_search import find_logger_serial
 from ..multiplexer import Multiplexer
 from ..networks import format_address
@@ -27,6 +28,7 @@ from ..profiles import PROFILES
 from ..protocols import PROTOCOLS
 from ..protocols.options import Framing
 from ..settings import Settings, SettingsError
+from .event_loop import loop_factory
 from .flags import Parser, add_flags, flag_of, make_settings
 from .report import report
 
@@ -48,8 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         case "list":
             _list()
         case "version":
-            print(f"{PROGRAM} {__version__}")
+            print(f"{PROGRAM} {__version__} ({_variant()})")
     return 0
+
+
+def _variant() -> str:
+    """Return how this was built, and on which event loop it runs."""
+    source = sys.modules[Dispatcher.__module__].__file__ or ""
+    engine = "pure Python" if source.endswith(".py") else "compiled"
+    return f"{engine}, {'asyncio' if loop_factory() is None else 'uvloop'}"
 
 
 def _list() -> None:
@@ -96,7 +105,7 @@ def _server(given: argparse.Namespace) -> int:
         # what was imported, over and over. Closed connections are cycles, of asyncio's.
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD)
-        asyncio.run(_serve(settings, level))
+        asyncio.run(_serve(settings, level), loop_factory=loop_factory())
     except ValueError as err:
         print(f"{PROGRAM} server: {err}", file=sys.stderr)
         return 2

@@ -4,8 +4,6 @@ The timeout of a request runs from the moment when it was complete, also while t
 no room for it in the queue.
 """
 
-from collections import deque
-
 _LEAST = 4
 """Bytes of the shortest request that can come while others wait (Modbus RTU)."""
 
@@ -16,7 +14,7 @@ class Arrivals:
     __slots__ = ("_marks",)
 
     def __init__(self) -> None:
-        self._marks: deque[tuple[int, float]] = deque()
+        self._marks: list[tuple[int, float]] = []
         """Each is a count of bytes, and the loop time by which these had come."""
 
     def __len__(self) -> int:
@@ -31,7 +29,7 @@ class Arrivals:
         """
         marks = self._marks
         while marks and marks[0][0] <= taken:
-            marks.popleft()
+            del marks[0]
         if not marks:
             marks.append((received, now))
         elif received > marks[-1][0]:
@@ -44,5 +42,5 @@ class Arrivals:
         """Return when the first `taken` bytes had come: by `now`, at the latest."""
         marks = self._marks
         while marks and marks[0][0] < taken:
-            marks.popleft()
+            del marks[0]
         return marks[0][1] if marks else now

@@ -5,7 +5,7 @@ from collections import Counter
 import contextlib
 import logging
 from math import inf
-from typing import TYPE_CHECKING, Any, override
+from typing import TYPE_CHECKING, Any, cast, override
 
 from ..limits import ADDRESS_LEAST, ADDRESS_SHARE, LIMITS, Limits
 from ..networks import is_in
@@ -13,8 +13,8 @@ from ..observe.events import ClientRefusal, Event, EventType
 from ..settings import ListenerSettings
 from ..sockets import is_one_too_many, stop_accepting
 from .client import Client
-from .connection import ClientConnection, ClientOwner
 from .groups import Groups
+from .owner import ClientOwner
 
 if TYPE_CHECKING:
     from asyncio.trsock import TransportSocket
@@ -28,11 +28,14 @@ if TYPE_CHECKING:
     from ..observe.statistics import Statistics
     from ..protocols.base import Protocol
     from ..settings import Settings
+    from .connection import ClientConnection
 
 LOGGER = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 """Connections that the system holds until they are accepted."""
+_READ_AT_ONCE = 64 << 10
+"""Less than asyncio would read: what is read of a client held back must be kept."""
 _IDLE_STEP = 1.0
 """Seconds between two looks at all clients, at least."""
 _WARN_SECONDS = 600
@@ -59,6 +62,9 @@ class Listener(ClientOwner):
         self.dispatcher = dispatcher
         self.limits = limits
         self.memory = memory
+        self.read_buffer = memoryview(
+            bytearray(protocol.read_while_held // 2 or _READ_AT_ONCE)
+        )
         self.clients: dict[ClientConnection, None] = {}
         """In the order in which they came, so that a run can be repeated exactly."""
         self._addresses: Counter[Address] = Counter()
@@ -128,7 +134,12 @@ class Listener(ClientOwner):
             await stop_accepting(*gone)
             for server in gone:
                 server.close()
-                server.abort_clients()
+            closed = {listener for listener, _ in self._open} - {
+                listener for listener, _ in kept
+            }
+            for client in tuple(self.clients):
+                if client.came_by in closed:
+                    client.abort()
             self._open = kept
             for listener in wanted:
                 await self._listen(listener)
@@ -138,7 +149,7 @@ class Listener(ClientOwner):
         if listener.tls is not None:
             tls = await self._loop.run_in_executor(None, listener.tls.context)
         server = await self._loop.create_server(
-            lambda: Client(self, self.protocol.downstream(listener.framing), tls),
+            lambda: self._accept(listener, tls),
             listener.host,
             listener.port,
             backlog=0,  # asyncio accepts one more than this in a turn of the loop
@@ -150,6 +161,14 @@ class Listener(ClientOwner):
         self._open.append((listener, server))
         if self._stopping:
             self._close_servers()
+
+    def _accept(
+        self, listener: ListenerSettings, tls: ssl.SSLContext | None
+    ) -> asyncio.Protocol:
+        """Make what is told of a connection that has come by a port."""
+        client = Client(self, self.protocol.downstream(listener.framing), tls)
+        client.came_by = listener
+        return cast("asyncio.Protocol", client)
 
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:

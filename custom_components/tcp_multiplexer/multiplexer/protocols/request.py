@@ -1,7 +1,7 @@
 """What is asked of a device, and why it may get no response."""
 
 import enum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -89,7 +89,7 @@ class Request:
         self.expects_reply = expects_reply
         """False for a broadcast, to which devices on a serial line do not respond."""
 
-    flaw: Failure | None = None
+    flaw: ClassVar[Failure | None] = None
     """Why it must not be sent, whatever the owner's rules. What has one neither reads
     nor writes: `share_key` and `writes` are None."""
 
