@@ -5,9 +5,9 @@
 Without that variable, or with an editable installation, the wheel is pure Python, from
 the same source. Home Assistant always runs that.
 
-Compiled is every module but those that contain coroutines, since Python 3.14 objects to
-how compiled ones are cancelled, and those named below. A module that is compiled cannot
-be subclassed by one that is not, unless its class says so (see `protocols/compiled.py`).
+Compiled is every module but those named below, and those that contain coroutines, since
+Python 3.14 objects to how compiled ones are cancelled. No class that is compiled can be
+subclassed by one that is not, unless it says so (see `protocols/compiled.py`).
 """
 
 import ast
@@ -81,7 +81,7 @@ def compile_engine(folder: Path) -> list[Extension]:
             if is_compiled(path)
         ]
         extensions = mypycify(
-            ["--python-version=3.14", "--ignore-missing-imports", *modules],
+            ["--ignore-missing-imports", *modules],
             opt_level=os.environ.get("TCP_MULTIPLEXER_OPTIMIZE", "3"),
             debug_level="0",
             target_dir="c",

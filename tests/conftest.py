@@ -1,12 +1,25 @@
 """What every test has at hand."""
 
+from importlib.util import find_spec
+import sys
+from types import ModuleType
+
 from hypothesis import settings
 import pytest
 import pytest_socket
 
 # Before any Home Assistant is started: it puts a folder with other custom components
 # first on sys.path, and would not look for ours any more.
-import custom_components  # noqa: F401
+import custom_components
+
+if find_spec("homeassistant") is None:
+    # The engine alone (`script/test --python`): the package around it, which needs Home
+    # Assistant, is not run.
+    package = ModuleType("custom_components.tcp_multiplexer")
+    package.__path__ = [
+        f"{folder}/tcp_multiplexer" for folder in custom_components.__path__
+    ]
+    sys.modules[package.__name__] = package
 
 # How long an example takes says more about the machine than about the code.
 # (Where CI is set, Hypothesis draws the same examples in every run.)

@@ -181,6 +181,24 @@ def test_oldest_and_current_home_assistant_are_tried_wherever_it_is_pushed() -> 
     assert command == "script/test --homeassistant ${{ matrix.homeassistant }}"
 
 
+def test_engine_is_tried_on_every_python_that_it_promises() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    promised = re.findall(
+        r":: Python :: (3\.\d+)$", "\n".join(project["classifiers"]), re.MULTILINE
+    )
+    assert project["requires-python"] == f">={promised[0]}"
+    workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
+    assert workflow["jobs"]["engine"]["strategy"]["matrix"]["python"] == promised
+
+
+def test_engine_is_tried_with_the_same_libraries() -> None:
+    pins = (ROOT / "requirements_test.txt").read_text().splitlines()
+    named = {line.split("==")[0].split("[")[0] for line in pins if "==" in line}
+    for line in (ROOT / "requirements_engine.txt").read_text().splitlines():
+        if line.split("==")[0] in named:
+            assert line in pins
+
+
 def test_libraries_are_those_that_home_assistant_pins() -> None:
     """Of the Home Assistant that these tests run on, whichever that is."""
     for name in ("modbus", "solaredge_modbus"):
@@ -433,7 +451,7 @@ def test_every_failure_of_a_request_has_words() -> None:
                 "services/values.py",
             ),
         ),
-        ("issues", ("issues.py",)),
+        ("issues", ("issues.py", "refused_clients.py")),
     ],
 )
 def test_no_words_are_left_over(section: str, rooms: tuple[str, ...]) -> None:

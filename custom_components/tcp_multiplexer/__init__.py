@@ -6,7 +6,7 @@ sleeps at night is a state (the health), not a failure. Everything that runs bel
 to the coordinator, and stops with the entry or with Home Assistant.
 """
 
-from homeassistant.const import EVENT_HOMEASSISTANT_STOP, Platform
+from homeassistant.const import EVENT_HOMEASSISTANT_CLOSE, Platform
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.exceptions import (
     ConfigEntryError,
@@ -27,6 +27,7 @@ from .local_sockets import which_failed
 from .migration import async_forget_replaced, async_migrate
 from .multiplexer import PROTOCOLS, SettingsError, TlsError
 from .named_clients import async_keep_rules
+from .refused_clients import RefusedClientsWatch
 from .services import async_setup_services
 
 # Home Assistant imports this package beside its event loop, which must import nothing.
@@ -100,13 +101,14 @@ async def async_setup_entry(
     entry.runtime_data = coordinator
     entry.async_on_unload(
         hass.bus.async_listen_once(
-            EVENT_HOMEASSISTANT_STOP, coordinator.async_handle_stop
+            EVENT_HOMEASSISTANT_CLOSE, coordinator.async_handle_close
         )
     )
     entry.async_on_unload(entry.add_update_listener(_async_update))
     coordinator.async_update_device()
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
     issues.async_track(hass, entry)
+    RefusedClientsWatch(hass, entry)
     return True
 
 

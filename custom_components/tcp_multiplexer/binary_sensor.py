@@ -15,6 +15,7 @@ from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 from .client_entities import ClientBinarySensor, async_add_client_entities
 from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
 from .entity import ShownValue, SnapshotEntity
+from .multiplexer import Health, Snapshot
 
 PARALLEL_UPDATES = 0
 
@@ -26,6 +27,13 @@ class TcpMultiplexerBinarySensorEntityDescription(
     """Describes a binary sensor."""
 
 
+def _connection_rank(snapshot: Snapshot) -> int | None:
+    """Return how bad it is that the device is connected, or not."""
+    if snapshot.connections:
+        return 1
+    return {Health.PAUSED: None, Health.IDLE: 0}.get(snapshot.health, 2)
+
+
 BINARY_SENSORS: Final = (
     TcpMultiplexerBinarySensorEntityDescription(
         key="upstream_connection",
@@ -34,6 +42,7 @@ BINARY_SENSORS: Final = (
         device_class=BinarySensorDeviceClass.CONNECTIVITY,
         value_fn=lambda snapshot: snapshot.connections > 0,
         at_once=True,
+        rank_fn=_connection_rank,
     ),
 )
 

@@ -14,14 +14,12 @@ The pages are here; what they show, read and try is in `flow/`.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import Any, Final, override
 
 from homeassistant.config_entries import (
     SOURCE_RECONFIGURE,
     ConfigEntry,
-    ConfigEntryState,
     ConfigFlow,
     ConfigFlowResult,
     ConfigSubentryFlow,
@@ -65,7 +63,6 @@ from .flow.fields import (
     CLIENT_RIGHTS,
     CLIENTS_MAY,
     DEFAULTS,
-    FIELDS,
     LOGGER_SERIAL,
     PORT,
     PROFILE,
@@ -75,23 +72,28 @@ from .flow.fields import (
     protocol_field,
     tls_to_show,
     to_store,
-    worth_storing,
 )
 from .flow.forms import ADD, RECONFIGURE, Sections, show_form
-from .flow.identify import Identity
+from .flow.identified import (
+    as_stored,
+    described,
+    has_proposal,
+    identified_form,
+    with_identity,
+)
 from .flow.local_port import LocalPortSubentryFlow
 from .flow.local_ports import (
     async_free_port,
     async_other_entries,
+    async_port_to_propose,
     listen_addresses,
 )
 from .flow.options import TcpMultiplexerOptionsFlow
-from .flow.plan import DEVICE, Plan, async_plan, checked_settings
+from .flow.plan import DEVICE, Plan, async_plan
 from .flow.probe import DeviceError, DeviceProblem, ProbeResult, Report
 from .flow.progress import Trial
 from .flow.suggestions import async_host_selector, async_names_of_neighbours
 from .flow.trial import async_try
-from .local_sockets import ListenProblem, try_listen
 from .multiplexer import Framing, find_logger_serial
 
 _OTHER_CAUSES: Final = {
@@ -101,42 +103,9 @@ _OTHER_CAUSES: Final = {
     DeviceProblem.NOT_INSTALLED,
 }
 """A neighbour that takes the device's slot does not cause these."""
-_UNIT: Final = "unit_id"
 
 IN_USE_HERE: Final = "in_use_here"
 """The menu when another integration connects to the device that did not answer."""
-
-
-def _as_stored(identity: Identity) -> dict[str, str]:
-    """Return what a device reported about itself, as an entry stores it."""
-    return {key: value for key, value in asdict(identity).items() if key != "unit"}
-
-
-def _described(result: ProbeResult) -> str | None:
-    """Return what a device is, or else what it answered; None: it was not asked."""
-    said = result.identity
-    if said and said.name:
-        return ", ".join(filter(None, (said.name, said.version, said.serial)))
-    return result.answer
-
-
-def _with_identity(plan: Plan, typed: Mapping[str, Any]) -> Plan:
-    """Return a plan with what its user made of the device's answer.
-
-    Raises:
-        FieldError: something of that is invalid.
-
-    """
-    data = {**plan.data, CONF_PROFILE: typed[CONF_PROFILE]}
-    unit = worth_storing({_UNIT: to_store(_UNIT, typed[_UNIT])})
-    options = {k: v for k, v in plan.options.items() if k != _UNIT} | unit
-    return replace(
-        plan,
-        title=typed[CONF_NAME].strip() or plan.title,
-        data=data,
-        options=options,
-        settings=checked_settings(data, options, plan.subentries),
-    )
 
 
 class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
@@ -288,9 +257,9 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         """Try the plan; an entry that had to give way is changed before it returns."""
         plan, entry = self._plan, self._entry
         async with async_try(self.hass, entry, plan, report) as self._result:
-            self._proposes = self._async_has_proposal()
+            self._proposes = has_proposal(self._result, plan, entry)
             if (said := self._result.identity) is not None and said.name:
-                plan.data[CONF_IDENTITY] = _as_stored(said)
+                plan.data[CONF_IDENTITY] = as_stored(said)
             if entry is not None and not self._proposes:
                 await self._async_abort_if_shared(plan)
                 self._async_update(entry)
@@ -325,55 +294,27 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
         error: FieldError | None = None
         if user_input is not None:
             try:
-                self._plan = _with_identity(plan, user_input)
+                self._plan = with_identity(plan, user_input)
             except FieldError as err:
                 error = err
             else:
                 return await self._async_finish_answered()
-        profile = plan.data[CONF_PROFILE]
-        if profile == GENERIC and said and said.profile:
-            profile = said.profile
-        fields = {
-            vol.Required(CONF_NAME, default=self._async_proposed_name()): (
-                TextSelector()
-            ),
-            vol.Required(CONF_PROFILE, default=profile): PROFILE,
-            vol.Required(
-                _UNIT, default=said.unit if said else plan.settings.unit_id
-            ): FIELDS[_UNIT],
-        }
         return self.async_show_form(
             step_id="identified",
             data_schema=self.add_suggested_values_to_schema(
-                vol.Schema(fields), user_input
+                identified_form(self._result, plan), user_input
             ),
             errors={error.field: error.key} if error else None,
             description_placeholders={
                 "device": (said and said.name) or self._result.answer or "",
-                "answer": _described(self._result) or "",
+                "answer": described(self._result) or "",
                 **(error.placeholders if error else {}),
             },
         )
 
-    @callback
-    def _async_proposed_name(self) -> str:
-        """Return the name that the user gave the device, or else its own."""
-        plan, said = self._plan, self._result.identity
-        return plan.title if plan.named or not (said and said.name) else said.name
-
-    @callback
-    def _async_has_proposal(self) -> bool:
-        """Return whether the device reported anything that is not typed or stored."""
-        said, entry = self._result.identity, self._entry
-        if said is None:
-            return False
-        known = entry.data.get(CONF_IDENTITY) if entry else None
-        news = bool(said.name) and known != _as_stored(said)
-        return news or said.unit != self._plan.settings.unit_id
-
     async def _async_finish_answered(self) -> ConfigFlowResult:
         """Finish, with the device's answer if it was asked anything."""
-        answer = _described(self._result)
+        answer = described(self._result)
         return await self._async_finish("answered" if answer else "connected", answer)
 
     async def _async_step_no_answer(
@@ -480,7 +421,9 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             stored = self._entry.data
             tls = tls_to_show(stored.get(CONF_TLS))
             values = stored | self._sections.to_show({**stored, **tls})
-            values[CONF_LISTEN_PORT] = await self._async_port_to_propose(self._entry)
+            values[CONF_LISTEN_PORT] = await async_port_to_propose(
+                self.hass, self._entry, listen_addresses(self._entry)[0]
+            )
         # Otherwise the frontend would select the first suggestion.
         nothing = {"suggested_value": ""}
         fields: dict[vol.Marker, Any] = {
@@ -515,16 +458,6 @@ class TcpMultiplexerConfigFlow(ConfigFlow, domain=DOMAIN):
             error,
             hosts=", ".join(f"`{host}`" for host in hosts),
         )
-
-    async def _async_port_to_propose(self, entry: TcpMultiplexerConfigEntry) -> int:
-        """Return the local port of an entry, or a free one if others have that."""
-        host, port = listen_addresses(entry)[0]
-        if (
-            entry.state is ConfigEntryState.SETUP_RETRY
-            and await try_listen(host, port) is ListenProblem.IN_USE
-        ):
-            return await async_free_port(self.hass, port + 1, host)
-        return port
 
     async def _async_abort_if_shared(self, plan: Plan) -> None:
         """Abort if another entry shares this device."""

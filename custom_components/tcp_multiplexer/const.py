@@ -10,7 +10,9 @@ import logging
 from typing import Final
 
 DOMAIN: Final = "tcp_multiplexer"
+LOGBOOK_DOMAIN: Final = "logbook"
 MODBUS_DOMAIN: Final = "modbus"
+RECORDER_DOMAIN: Final = "recorder"
 LOGGER: Final = logging.getLogger(__package__)
 
 # entry.data, beside Home Assistant's CONF_HOST, CONF_PORT and CONF_PROTOCOL
@@ -37,6 +39,8 @@ CONF_IDENTITY: Final = "identity"
 """What the device reported about itself: the fields of `Identity` except the unit."""
 CONF_PAUSED: Final = "paused"
 """Whether the device's slot was released; kept so that it survives a restart."""
+CONF_LEFT_OUT: Final = "left_out"
+"""The addresses of clients that are turned away and not named for it any more."""
 
 # entry.options, beside the fields of Settings
 CONF_UPDATE_INTERVAL: Final = "update_interval"

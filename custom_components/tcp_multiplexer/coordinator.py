@@ -7,14 +7,12 @@ change, `counters` every few seconds (an option). An entity reads from one of th
 and writes a state only when its own value has changed.
 
 When changes come in a storm (a client that connects for every request, a device that
-flaps, a port scan), a `Pace` bounds what follows: a burst goes through as it comes,
-then one a second, always the latest. Whatever happens, an entry causes fewer than ten
-state writes a second.
+flaps, a port scan), a `Pace` bounds how often snapshots are made for them: a burst goes
+through as it comes, then one a second, always the latest. How much of that reaches the
+database is decided in `entity` and `telling`.
 """
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, override
@@ -27,6 +25,7 @@ from homeassistant.helpers.device_registry import DeviceEntryType, DeviceInfo
 from homeassistant.helpers.event import async_track_time_interval
 from homeassistant.helpers.update_coordinator import DataUpdateCoordinator
 
+from .addresses import async_hosts_for_clients, format_endpoint
 from .client_watch import ClientWatch
 from .const import (
     CONF_DIAL_IN_DEVICE,
@@ -41,11 +40,11 @@ from .const import (
 )
 from .entry_settings import settings_from_entry
 from .further_ports import async_further_addresses
-from .multiplexer import PROTOCOLS, Event, EventType, Multiplexer, Snapshot, __version__
-from .outage import Refusals
+from .multiplexer import PROTOCOLS, Event, EventType, Multiplexer, Snapshot
 from .pace import Pace
 from .serial_ports import async_prepare_serial
 from .shared_connection import Units, async_prepare, make_upstream
+from .telling import Teller, Told
 
 type TcpMultiplexerConfigEntry = ConfigEntry[TcpMultiplexerCoordinator]
 
@@ -60,19 +59,6 @@ _STATE_EVENTS: Final = frozenset(
         EventType.CLIENT_CONNECTED,
         EventType.CLIENT_DISCONNECTED,
     }
-)
-# Events that users and automations see; the others only change states.
-SHOWN_EVENTS: Final = (
-    EventType.UPSTREAM_LOST,
-    EventType.UPSTREAM_BACK,
-    EventType.UNIT_SILENT,
-    EventType.UNIT_BACK,
-    EventType.CLIENT_CONNECTED,
-    EventType.CLIENT_DISCONNECTED,
-    EventType.CLIENT_REFUSED,
-    EventType.REQUEST_REFUSED,
-    EventType.WRITE_REFUSED,
-    EventType.WRITE_ACKNOWLEDGED,
 )
 
 
@@ -103,6 +89,8 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
         # From here on, whatever happens next, the entry calls `async_shutdown`.
         super().__init__(hass, LOGGER, config_entry=entry, name=entry.title)
         self.data = self.counters = self.multiplexer.snapshot()
+        self.hosts: list[str] = []
+        """The hosts at which other machines reach it, the usual one first."""
         self.clients = ClientWatch(hass, entry, self.multiplexer)
         self.async_add_listener(self.clients.async_look)
         self.further_addresses: list[str] = []
@@ -112,11 +100,10 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
         self._stop_looking: Callable[[], None] | None = None
         self._state_pace = Pace(1, burst=10)
         self._state_timer: Callable[[], None] | None = None
-        self._event_pace = Pace(1, burst=20)
-        self._event_timer: Callable[[], None] | None = None
-        self._held_events: deque[Event] = deque()
-        self._event_listeners: list[Callable[[Event], None]] = []
-        self._refusals = Refusals(hass.loop, self._async_show_event)
+        self.shows_all = False
+        """Whether all counters are shown now, however little they have moved."""
+        self._told_listeners: list[Callable[[Told], None]] = []
+        self._teller = Teller(hass.loop, self._async_tell)
         self._stop_events: Callable[[], None] | None = self.multiplexer.subscribe(
             self._async_handle_event
         )
@@ -138,6 +125,9 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
             self.units.get(self.multiplexer.settings.unit_id)
         await self.multiplexer.start()
         self.data = self.counters = self.multiplexer.snapshot()
+        self.hosts = await async_hosts_for_clients(
+            self.hass, self.multiplexer.settings.listen_host
+        )
         self.async_options_changed()
         self._stop_looking = self.clients.async_start()
         await self.async_update_addresses()
@@ -151,22 +141,24 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
     async def async_shutdown(self) -> None:
         """Stop everything and free the port. Called when the entry is unloaded."""
         await super().async_shutdown()
-        self._refusals.end()
+        self._teller.end()
         for cancel in (
             self._stop_events,
             self._stop_interval,
             self._stop_looking,
             self._state_timer,
-            self._event_timer,
         ):
             if cancel is not None:
                 cancel()
-        self._stop_events = self._stop_interval = self._stop_looking = None
-        self._state_timer = self._event_timer = None
+        self._stop_events = self._stop_interval = None
+        self._stop_looking = self._state_timer = None
         await self.multiplexer.stop()
 
-    async def async_handle_stop(self, _event: BusEvent) -> None:
-        """Stop with Home Assistant, which does not unload its entries."""
+    async def async_handle_close(self, _event: BusEvent) -> None:
+        """Stop with Home Assistant, which does not unload its entries.
+
+        Not before everything else has: clients are served meanwhile.
+        """
         await self.async_shutdown()
 
     @callback
@@ -245,6 +237,7 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
     def async_reset_statistics(self) -> None:
         """Reset all counters to 0, and show that at once."""
         self.multiplexer.reset_statistics()
+        self.shows_all = True
         self._async_publish_counters()
 
     @property
@@ -257,28 +250,53 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
             filter(None, (said.get("manufacturer"), said.get("model")))
         ):
             model = f"{name} ({model})"
+        firmware = said.get("version") or None
         return DeviceInfo(
             identifiers={(DOMAIN, entry.entry_id)},
-            entry_type=DeviceEntryType.SERVICE,
+            # of a service, Home Assistant would call it just the version
+            entry_type=None if firmware else DeviceEntryType.SERVICE,
             name=entry.title,
             manufacturer="TCP Multiplexer",
             model=model,
             serial_number=said.get("serial") or None,
-            hw_version=said.get("version") or None,
-            sw_version=__version__,
+            hw_version=None,
+            sw_version=firmware,
+            configuration_url=self._web_page,
         )
+
+    @property
+    def _web_page(self) -> str | None:
+        """The web page of an HTTP device, by way of us: that takes no connection."""
+        settings = self.multiplexer.settings
+        if not PROTOCOLS[settings.protocol].is_http:
+            return None
+        _, port = self.data.listen_addresses[0]
+        return f"http://{format_endpoint(self.hosts[0], port)}"
 
     def client_name(self, address: str) -> str | None:
         """Return what the client at an address is called; None if it has no name."""
         return self.clients.name_of(address)
+
+    def describe_client(self, address: str) -> str:
+        """Return a client's name, if it has one, and its address."""
+        name = self.client_name(address)
+        return f"{name} ({address})" if name else address
 
     # What is shown
 
     @override
     async def _async_update_data(self) -> Snapshot:
         """Return all current values, for `homeassistant.update_entity`."""
+        self.shows_all = True
         self.counters = self.multiplexer.snapshot()
         return self.counters
+
+    @callback
+    @override
+    def async_update_listeners(self) -> None:
+        """Let entities read what has been published."""
+        super().async_update_listeners()
+        self.shows_all = False
 
     @callback
     def _async_publish_counters(self, _now: datetime | None = None) -> None:
@@ -307,12 +325,12 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
     # What happens
 
     @callback
-    def async_add_event_listener(
-        self, listener: Callable[[Event], None]
+    def async_add_told_listener(
+        self, listener: Callable[[Told], None]
     ) -> Callable[[], None]:
-        """Call `listener` for each of `SHOWN_EVENTS`; returns what ends that."""
-        self._event_listeners.append(listener)
-        return partial(self._event_listeners.remove, listener)
+        """Call `listener` for whatever is told; returns what ends that."""
+        self._told_listeners.append(listener)
+        return partial(self._told_listeners.remove, listener)
 
     @callback
     def _async_handle_event(self, event: Event) -> None:
@@ -321,7 +339,7 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
             self._async_state_changed()
         elif event.type is EventType.DEVICE_LEARNED:
             self._async_store_device(event.detail)
-        self._refusals.take(event)
+        self._teller.take(event)
 
     @callback
     def _async_store_device(self, address: str | None) -> None:
@@ -332,54 +350,7 @@ class TcpMultiplexerCoordinator(DataUpdateCoordinator[Snapshot]):
         )
 
     @callback
-    def _async_show_event(self, event: Event) -> None:
-        """Queue an event for the listeners, if it is one that they see."""
-        if event.type in SHOWN_EVENTS and self._event_listeners:
-            self._async_hold_event(event)
-
-    @callback
-    def _async_hold_event(self, event: Event) -> None:
-        """Queue an event until its turn comes.
-
-        While events outrun their pace, those of one type are merged into one at the end
-        of the queue, so that the last event always shows how things ended.
-        """
-        now = self.hass.loop.time()
-        due = self._event_pace.due(now)
-        if due > now:
-            for held in self._held_events:
-                if held.type is event.type:
-                    self._held_events.remove(held)
-                    event = _merged(held, event)
-                    break
-        self._held_events.append(event)
-        if self._event_timer is None:
-            self._schedule_event(due)
-
-    @callback
-    def _schedule_event(self, due: float) -> None:
-        self._event_timer = self.hass.loop.call_at(
-            due, self._async_deliver_event
-        ).cancel
-
-    @callback
-    def _async_deliver_event(self) -> None:
-        """Deliver the oldest event in the queue."""
-        now = self.hass.loop.time()
-        self._event_timer = None
-        self._event_pace.spend(now)
-        event = self._held_events.popleft()
-        for listener in tuple(self._event_listeners):
-            listener(event)
-        if self._held_events:
-            self._schedule_event(self._event_pace.due(now))
-
-
-def _merged(first: Event, second: Event) -> Event:
-    """Merge two events of one type; details that differ are left out."""
-    return replace(
-        second,
-        client=second.client if second.client == first.client else None,
-        reason=second.reason if second.reason == first.reason else None,
-        count=first.count + second.count,
-    )
+    def _async_tell(self, told: Told) -> None:
+        """Tell the listeners, once the engine has done what it is about."""
+        for listener in self._told_listeners:
+            self.hass.loop.call_soon(listener, told)

@@ -17,6 +17,7 @@ from homeassistant.core import HomeAssistant
 from .const import (
     CONF_ADDRESSES,
     CONF_DIAL_IN_DEVICE,
+    CONF_LEFT_OUT,
     CONF_LISTEN_HOST,
     CONF_LOGGER_SERIAL,
     CONF_WRITE_RULES,
@@ -40,6 +41,7 @@ _TO_REDACT: Final = {
     "serial",
     CONF_DEVICE,
     CONF_DIAL_IN_DEVICE,
+    CONF_LEFT_OUT,
     CONF_LOGGER_SERIAL,
     CONF_HOST,
     CONF_LISTEN_HOST,
@@ -159,7 +161,7 @@ def _record(clients: _Clients, record: TraceRecord, outline: Outline) -> dict[st
         **(
             clients.describe(address.strip("[]"))
             if separator
-            else {"client": None, "name": record.client}
+            else {"client": None, "part": record.client}
         ),
         "request": {"bytes": len(request), **outline.asked},
         "response": None

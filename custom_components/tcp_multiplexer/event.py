@@ -1,30 +1,35 @@
-"""One event entity for what happens to the upstream and the clients.
+"""One event entity for what happens to the device and the clients.
 
-The attributes say which client, why and how often. The engine and the coordinator merge
-events that are too frequent to read.
+The attributes say, for automations, which client, why and how often; a row in the
+logbook says it whole, for people.
 """
 
+from collections.abc import Iterable, Mapping
+import json
 from typing import Final, override
 
 from homeassistant.components.event import EventEntity, EventEntityDescription
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
-from .coordinator import (
-    SHOWN_EVENTS,
-    TcpMultiplexerConfigEntry,
-    TcpMultiplexerCoordinator,
-)
+from .const import DOMAIN, LOGBOOK_DOMAIN
+from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
 from .entity import TcpMultiplexerEntity
-from .multiplexer import Event
+from .messages import Messages
+from .telling import SHOWN_TYPES, Told
 
 PARALLEL_UPDATES = 0
 
 UPSTREAM_AND_CLIENTS: Final = EventEntityDescription(
     key="upstream_and_clients",
     translation_key="upstream_and_clients",
-    event_types=[event_type.value for event_type in SHOWN_EVENTS],
+    event_types=list(SHOWN_TYPES),
 )
+
+WRITES_BYTES: Final = 4096
+"""What `writes` takes as JSON, at most. The recorder drops attributes above 16 KiB."""
+WRITE_VALUES: Final = 16
+"""Values of a write that `writes` lists, at most."""
 
 
 async def async_setup_entry(
@@ -44,25 +49,71 @@ class UpstreamAndClientsEvent(TcpMultiplexerEntity, EventEntity):
 
     @override
     async def async_added_to_hass(self) -> None:
-        """Subscribe to the multiplexer's events."""
+        """Subscribe to what is told."""
         await super().async_added_to_hass()
+        self._messages = Messages(self.hass, self.coordinator.describe_client)
         self.async_on_remove(
-            self.coordinator.async_add_event_listener(self._async_handle_event)
+            self.coordinator.async_add_told_listener(self._async_handle_told)
         )
 
     @callback
-    def _async_handle_event(self, event: Event) -> None:
-        """Show an event, with those attributes that are known."""
+    def _async_handle_told(self, told: Told) -> None:
+        """Show an event, with those attributes that are known, and log it."""
+        event, clients = told.event, told.clients
+        alone = clients[0] if len(clients) == 1 and not told.more_clients else None
         attributes = {
-            "client": event.client,
-            "client_name": event.client and self.coordinator.client_name(event.client),
+            "client": alone,
+            "client_name": alone and self.coordinator.client_name(alone),
+            "clients": None if alone else list(clients) or None,
             "reason": event.reason and event.reason.value,
             "detail": event.detail,
             "count": event.count,
-            "writes": [dict(write) for write in event.writes] or None,
+            "writes": bounded(event.writes) or None,
         }
         self._trigger_event(
-            event.type.value,
+            told.type,
             {key: value for key, value in attributes.items() if value is not None},
         )
         self.async_write_ha_state()
+        self._async_log(told)
+
+    @callback
+    def _async_log(self, told: Told) -> None:
+        """Say it in the logbook, if there is one: it needs the recorder."""
+        state = self.hass.states.get(self.entity_id)
+        if LOGBOOK_DOMAIN not in self.hass.config.components or state is None:
+            return
+        from homeassistant.components.logbook import (  # noqa: PLC0415
+            async_log_entry,
+        )
+
+        async_log_entry(
+            self.hass,
+            state.name,
+            self._messages.async_message(told),
+            DOMAIN,
+            self.entity_id,
+        )
+
+
+def bounded(writes: Iterable[Mapping[str, object]]) -> list[dict[str, object]]:
+    """Return the first writes, cut so that attributes bear them.
+
+    Of a write's values the first are listed, with the number of all under `count` (of
+    bytes, if the value is hexadecimal).
+    """
+    kept: list[dict[str, object]] = []
+    size = 2
+    for write in writes:
+        shown = dict(write)
+        value = shown.get("value")
+        # a list of registers or coils, or hexadecimal digits: two for each byte
+        most = WRITE_VALUES if isinstance(value, list) else 4 * WRITE_VALUES
+        if isinstance(value, list | str) and len(value) > most:
+            shown["value"] = value[:most]
+            shown["count"] = len(value) if isinstance(value, list) else len(value) // 2
+        size += len(json.dumps(shown)) + 2
+        if size > WRITES_BYTES:
+            break
+        kept.append(shown)
+    return kept

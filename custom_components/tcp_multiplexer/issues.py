@@ -11,7 +11,8 @@ Five things are watched:
   requests: lenient matching would accept its answers;
 * a logger stick refuses the serial number that it is asked with.
 
-`repairs.py` has the fix flows.
+Clients that are turned away are watched in `refused_clients.py`; `repairs.py` has the
+fix flows.
 """
 
 from collections.abc import Iterator

@@ -6,6 +6,7 @@ the problem is gone, not only until a dialog was opened.
 """
 
 import asyncio
+from functools import partialmethod
 from typing import Any, Final, override
 
 from homeassistant.components.repairs import (
@@ -34,6 +35,13 @@ from .issues import (
     LENIENT_MATCHING,
 )
 from .multiplexer import Health, Multiplexer
+from .refused_clients import (
+    ATTR_CLIENTS,
+    REFUSED_CLIENTS,
+    allow,
+    leave_out,
+    offers,
+)
 
 SLOT_TIMEOUT: Final = 120.0
 """Seconds: some devices take a minute or more to free their slot."""
@@ -50,6 +58,8 @@ async def async_create_fix_flow(
         if ids[ATTR_SHARED]:
             return SharedConnectionFlow(entry, neighbour)
         return DirectConnectionFlow(entry, neighbour)
+    if issue_id.startswith(REFUSED_CLIENTS):
+        return RefusedClientsFlow(entry, ids[ATTR_CLIENTS].split())
     if issue_id.startswith(LENIENT_MATCHING):
         return LenientMatchingFlow(entry)
     if subentry_id := ids.get(ATTR_SUBENTRY_ID):
@@ -256,3 +266,54 @@ class LenientMatchingFlow(ConfirmRepairFlow):
                 },
             )
         return await super().async_step_confirm(user_input)
+
+
+class RefusedClientsFlow(RepairsFlow):
+    """Lets clients in that are turned away, or leaves them out for good."""
+
+    def __init__(self, entry: TcpMultiplexerConfigEntry, clients: list[str]) -> None:
+        self._entry = entry
+        self._clients = clients
+        self._offers: dict[str, list[str]] = {}
+
+    async def async_step_init(
+        self, _: dict[str, Any] | None = None
+    ) -> RepairsFlowResult:
+        """Say who they are, and offer what may be done."""
+        self._offers = offers(self.hass, self._clients)
+        issue = ir.async_get(self.hass).async_get_issue(DOMAIN, self.issue_id)
+        addresses = {
+            f"client_{number}": client for number, client in enumerate(self._clients, 1)
+        }
+        networks = {step: ", ".join(each) for step, each in self._offers.items()}
+        return self.async_show_menu(
+            step_id="init",
+            menu_options=[*self._offers, "leave_out"],
+            description_placeholders={
+                **((issue and issue.translation_placeholders) or {}),
+                **addresses,
+                "network": networks.get("allow_own_network", ""),
+            },
+        )
+
+    async def _async_allow(
+        self, _: dict[str, Any] | None = None, *, step: str
+    ) -> RepairsFlowResult:
+        """Allow what a step of the menu offers."""
+        allow(self.hass, self._entry, self._offers[step])
+        return self.async_create_entry(data={})
+
+    async_step_allow_1 = partialmethod(_async_allow, step="allow_1")
+    async_step_allow_2 = partialmethod(_async_allow, step="allow_2")
+    async_step_allow_3 = partialmethod(_async_allow, step="allow_3")
+    async_step_allow_4 = partialmethod(_async_allow, step="allow_4")
+    async_step_allow_5 = partialmethod(_async_allow, step="allow_5")
+    async_step_allow_tailscale = partialmethod(_async_allow, step="allow_tailscale")
+    async_step_allow_own_network = partialmethod(_async_allow, step="allow_own_network")
+
+    async def async_step_leave_out(
+        self, _: dict[str, Any] | None = None
+    ) -> RepairsFlowResult:
+        """Turn them away in silence from now on."""
+        leave_out(self.hass, self._entry, self._clients)
+        return self.async_create_entry(data={})

@@ -1,8 +1,8 @@
 """Sensors: what a multiplexer counts and measures.
 
-One table. Health and connection states are written at once; counters, which change with
-every request, every few seconds. The units of counters are words, and come from the
-translations.
+One table. Health and connections are written at once, unless they come and go;
+counters, which change with every request, when they have moved much, or after some
+minutes.
 """
 
 from dataclasses import dataclass
@@ -15,17 +15,28 @@ from homeassistant.components.sensor import (
     SensorEntityDescription,
     SensorStateClass,
 )
-from homeassistant.const import EntityCategory, UnitOfInformation, UnitOfTime
+from homeassistant.const import (
+    EntityCategory,
+    Platform,
+    UnitOfInformation,
+    UnitOfTime,
+)
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 from homeassistant.helpers.typing import StateType
 from homeassistant.util import dt as dt_util
 
-from .addresses import async_hosts_for_clients, format_endpoint
+from .addresses import format_endpoint
 from .client_entities import ClientSensor, async_add_client_entities
 from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
-from .entity import ShownValue, SnapshotEntity, TcpMultiplexerEntity
+from .entity import (
+    ShownValue,
+    SnapshotEntity,
+    TcpMultiplexerEntity,
+    async_entity_id,
+)
 from .multiplexer import Health, protocols_with
+from .statistics_units import async_forget_units
 
 PARALLEL_UPDATES = 0
 
@@ -51,6 +62,15 @@ def _time(seconds: float | None) -> datetime | None:
     return None if seconds is None else dt_util.utc_from_timestamp(round(seconds))
 
 
+_HEALTH_RANKS: Final = {
+    Health.IDLE: 0,
+    Health.HEALTHY: 1,
+    Health.DEGRADED: 2,
+    Health.WAITING: 3,
+    Health.UNREACHABLE: 3,
+}
+"""How bad it is; paused, it is as the owner wants it."""
+
 SENSORS: Final = (
     TcpMultiplexerSensorEntityDescription(
         key="health",
@@ -59,6 +79,7 @@ SENSORS: Final = (
         options=[health.value for health in Health],
         value_fn=lambda snapshot: snapshot.health.value,
         at_once=True,
+        rank_fn=lambda snapshot: _HEALTH_RANKS.get(snapshot.health),
     ),
     TcpMultiplexerSensorEntityDescription(
         key="clients",
@@ -66,6 +87,7 @@ SENSORS: Final = (
         state_class=SensorStateClass.MEASUREMENT,
         value_fn=lambda snapshot: len(snapshot.clients),
         at_once=True,
+        rank_fn=lambda snapshot: len(snapshot.clients),
     ),
     TcpMultiplexerSensorEntityDescription(
         key="queue_depth",
@@ -191,6 +213,7 @@ SENSORS: Final = (
         state_class=SensorStateClass.MEASUREMENT,
         value_fn=lambda snapshot: snapshot.connections,
         at_once=True,
+        rank_fn=lambda snapshot: -snapshot.connections,
     ),
     TcpMultiplexerSensorEntityDescription(
         key="queue_peak",
@@ -239,7 +262,6 @@ SENSORS: Final = (
         entity_registry_enabled_default=False,
         device_class=SensorDeviceClass.UPTIME,
         value_fn=lambda snapshot: _time(snapshot.connected_since),
-        at_once=True,
     ),
 )
 
@@ -258,9 +280,6 @@ async def async_setup_entry(
     """Add the sensors of an entry."""
     coordinator = entry.runtime_data
     protocol = coordinator.multiplexer.settings.protocol
-    hosts = await async_hosts_for_clients(
-        hass, coordinator.multiplexer.settings.listen_host
-    )
     async_add_entities(
         [
             *(
@@ -268,8 +287,18 @@ async def async_setup_entry(
                 for sensor in SENSORS
                 if protocol in protocols_with(sensor.setting)
             ),
-            ListenAddressSensor(coordinator, hosts),
+            ListenAddressSensor(coordinator),
         ]
+    )
+    counts = (
+        async_entity_id(coordinator, Platform.SENSOR, sensor)
+        for sensor in SENSORS
+        if sensor.state_class and sensor.native_unit_of_measurement is None
+    )
+    entry.async_create_background_task(
+        hass,
+        async_forget_units(hass, {*filter(None, counts)}),
+        "forget the units of counts",
     )
     async_add_client_entities(coordinator, ClientSensor, async_add_entities)
 
@@ -295,13 +324,11 @@ class TcpMultiplexerSensor(SnapshotEntity[SensorValue], SensorEntity):
 class ListenAddressSensor(TcpMultiplexerEntity, SensorEntity):
     """Shows the address to enter in clients in place of the device's."""
 
-    def __init__(
-        self, coordinator: TcpMultiplexerCoordinator, hosts: list[str]
-    ) -> None:
-        """Set the state; the addresses of `hosts` change only with a reload."""
+    def __init__(self, coordinator: TcpMultiplexerCoordinator) -> None:
+        """Set the state; the addresses change only with a reload."""
         super().__init__(coordinator, LISTEN_ADDRESS)
         _, port = coordinator.data.listen_addresses[0]
-        addresses = [format_endpoint(host, port) for host in hosts]
+        addresses = [format_endpoint(host, port) for host in coordinator.hosts]
         self._attr_native_value = addresses[0]
         self._attributes = {"addresses": addresses}
         self._attr_extra_state_attributes = self._all_attributes()

@@ -7,6 +7,7 @@ from homeassistant.core import HomeAssistant, callback
 
 from .const import DOMAIN
 from .coordinator import TcpMultiplexerConfigEntry
+from .multiplexer import __version__
 
 
 @callback
@@ -25,6 +26,7 @@ async def _async_info(hass: HomeAssistant) -> dict[str, Any]:
     snapshots = [entry.runtime_data.multiplexer.snapshot() for entry in loaded]
     connected = sum(snapshot.connections > 0 for snapshot in snapshots)
     return {
+        "version": __version__,
         "entries": f"{len(snapshots)}/{len(entries)}",
         "upstreams": f"{connected}/{len(snapshots)}",
         "clients": sum(len(snapshot.clients) for snapshot in snapshots),

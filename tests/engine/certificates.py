@@ -1,5 +1,7 @@
 """Certificates for tests, as the PEM texts that settings hold."""
 
+from __future__ import annotations
+
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import NamedTuple

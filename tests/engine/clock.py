@@ -1,5 +1,7 @@
 """A clock that stands still until a test moves it, for what only needs timers."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """A device, multiplexers in front of it, and clients of these."""
 
+from __future__ import annotations
+
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 import logging
 from typing import Any

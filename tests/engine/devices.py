@@ -7,6 +7,8 @@ answers until it is told to give them.
 What registers hold, `tests/wire.py` says.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence

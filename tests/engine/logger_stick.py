@@ -15,6 +15,8 @@ could be these.
 runs so many exchanges, and prints what became of them.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from itertools import pairwise
 from random import Random

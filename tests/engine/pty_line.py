@@ -5,6 +5,8 @@ before or behind what the device says, bytes may come slowly, and the adapter ma
 unplugged and plugged in again under the same path.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable

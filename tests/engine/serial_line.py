@@ -15,6 +15,8 @@ decided with pymodbus' CRC and lengths.
 runs so many exchanges, and prints what became of them.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from heapq import heappop, heappush
 from itertools import pairwise

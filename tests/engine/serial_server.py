@@ -4,6 +4,8 @@ It speaks RFC 2217 with pyserial's `PortManager`, so that its client sets speed 
 parity; or it passes bytes as they are, which serialx calls `socket://`.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager

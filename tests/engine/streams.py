@@ -1,5 +1,7 @@
 """What the tests of all codecs share: streams in pieces, codecs asked to the end."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any

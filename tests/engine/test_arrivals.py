@@ -1,5 +1,7 @@
 """When what a client has sent was complete, while it has to wait."""
 
+from __future__ import annotations
+
 from custom_components.tcp_multiplexer.multiplexer.downstream.arrivals import Arrivals
 
 

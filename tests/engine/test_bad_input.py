@@ -4,6 +4,8 @@ Never in an exception that nobody caught, a hang, growing memory or the sufferin
 others. What is random is seeded: a failing seed is in the test's name.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress

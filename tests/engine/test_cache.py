@@ -1,5 +1,7 @@
 """Cached responses: how long they are kept, how many, and that they expire unasked."""
 
+from __future__ import annotations
+
 import asyncio
 from math import inf
 

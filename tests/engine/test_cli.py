@@ -1,5 +1,7 @@
 """The command line as its users run it: a process, real peers, signals."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -10,8 +12,6 @@ import re
 import signal
 import socket
 import sys
-import time
-from typing import Self
 
 from aiohttp import ClientSession, web
 import iso8583
@@ -27,11 +27,8 @@ from tests.solarman import SERIAL, logger_stick, searchable
 from tests.waiting import PATIENCE, until
 
 from .devices import Device
+from .program import MODULE, output, program
 
-STARTING = 60.0
-"""Seconds after which a test gives up a process, on however busy a machine."""
-
-MODULE = ("-m", "tcp_multiplexer")
 # A name server that does not answer: Python waits for threads that ask one.
 STUCK_RESOLVER = """
 import socket, sys, time
@@ -51,10 +48,10 @@ sys.exit(main())
 SEARCHING = """
 from functools import partial
 import sys
-from tcp_multiplexer.command_line import main
+from tcp_multiplexer.command_line import devices, main
 
-main.find_logger_serial = partial(
-    main.find_logger_serial,
+devices.find_logger_serial = partial(
+    devices.find_logger_serial,
     broadcast="127.0.0.1",
     port=int(sys.argv.pop(1)),
     seconds=0.5,
@@ -77,91 +74,6 @@ def submit(self, exchange):
 Dispatcher.submit = submit
 sys.exit(main())
 """
-
-
-class Program:
-    """A running `tcp-multiplexer server`."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self.lines: list[str] = []
-        """What it has logged."""
-        self._news = asyncio.Event()
-        self.ended = asyncio.create_task(self._read())
-
-    @classmethod
-    async def start(cls, *arguments: str, how: tuple[str, ...] = MODULE) -> Self:
-        return cls(
-            await asyncio.create_subprocess_exec(
-                *(sys.executable, *how, "server", *arguments),
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-            )
-        )
-
-    async def _read(self) -> int:
-        assert self.process.stderr is not None
-        async for line in self.process.stderr:
-            self.lines.append(line.decode())
-            self._news.set()
-        status = await self.process.wait()
-        self._news.set()
-        return status
-
-    def logged(self, pattern: str) -> re.Match[str] | None:
-        return re.search(pattern, "".join(self.lines))
-
-    async def logs(self, pattern: str) -> re.Match[str]:
-        """Wait until it logs that."""
-        async with asyncio.timeout(STARTING):
-            while not (found := self.logged(pattern)):
-                assert not self.ended.done(), self.lines
-                self._news.clear()
-                await self._news.wait()
-        return found
-
-    async def port(self) -> int:
-        """Give the port that it listens on, once it does."""
-        return int((await self.logs(r"Listening on 127\.0\.0\.1:(\d+);"))[1])
-
-    async def end(self) -> int:
-        """Wait for its end; give the exit status."""
-        async with asyncio.timeout(PATIENCE):
-            return await self.ended
-
-    async def stop(self, number: signal.Signals = signal.SIGTERM) -> float:
-        """Stop it cleanly; give how long that took, in seconds."""
-        started = time.monotonic()
-        self.process.send_signal(number)
-        assert await self.end() == 0, self.lines
-        assert not self.logged("Traceback"), self.lines
-        return time.monotonic() - started
-
-
-@asynccontextmanager
-async def program(
-    *arguments: str, how: tuple[str, ...] = MODULE
-) -> AsyncGenerator[Program]:
-    """Run the server on a free port; nothing is left of it in the end."""
-    running = await Program.start("-l", "127.0.0.1:0", *arguments, how=how)
-    try:
-        yield running
-    finally:
-        with suppress(ProcessLookupError):
-            running.process.kill()
-        await running.ended
-
-
-async def output(*arguments: str) -> tuple[int | None, str, str]:
-    """Run a command to its end; give exit status, stdout and stderr."""
-    process = await asyncio.create_subprocess_exec(
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(STARTING):
-        out, err = await process.communicate()
-    return process.returncode, out.decode(), err.decode()
 
 
 # ---- what is not the server ------------------------------------------------------
@@ -559,7 +471,11 @@ async def test_verbose_logs_connections_and_health(device: Device) -> None:
         await running.stop()
     assert running.logged(rf"INFO Connected to {target}")
     assert running.logged(rf"INFO {target} is healthy")
-    assert running.logged(r"INFO Client 127\.0\.0\.1:\d+ connected")
+    assert running.logged(
+        r"INFO Client 127\.0\.0\.1:\d+ connected, and asks first: "
+        r"unit 1 read holding registers 0 count 1\n"
+    )
+    assert running.logged(r"INFO Client 127\.0\.0\.1:\d+ disconnected\n")
     assert running.logged(rf"INFO Disconnected from {target}: ")
     assert running.logged(rf"INFO Could not connect to {target}: ")
     assert not running.logged("DEBUG")

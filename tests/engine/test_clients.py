@@ -1,5 +1,7 @@
 """Clients as they are: many, impatient, slow, half-closed, unwelcome."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager

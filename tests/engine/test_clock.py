@@ -1,5 +1,7 @@
 """The clock of the loop is asked without the method around it, where that is right."""
 
+from __future__ import annotations
+
 import asyncio
 import time
 from typing import override

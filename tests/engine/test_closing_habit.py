@@ -1,5 +1,7 @@
 """What is taken for the habit of closing after each response."""
 
+from __future__ import annotations
+
 from types import SimpleNamespace
 from typing import Any, cast
 

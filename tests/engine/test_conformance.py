@@ -7,6 +7,8 @@ message that does not end is bounded. A response goes to its request.
 A protocol is held to that by an entry in `SPEAKERS`.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 import re
 from typing import TYPE_CHECKING, Any

@@ -1,5 +1,7 @@
 """Devices that dial in: when they may, what they say first, and who waits meanwhile."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 import socket

@@ -1,5 +1,7 @@
 """Lines, byte by byte."""
 
+from __future__ import annotations
+
 import time
 
 from hypothesis import given, strategies as st

@@ -1,5 +1,7 @@
 """Events are told at once, and those that are alike once a second."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Callable
 import logging
@@ -110,7 +112,7 @@ def test_too_many_clients_are_merged_into_one_kind_without_a_client(
     assert len(clock.waiting) == 1
 
 
-def test_merged_writes_are_told_up_to_twenty(
+def test_merged_writes_are_told_up_to_sixteen(
     events: Events, told: list[Event], clock: Clock
 ) -> None:
     for value in range(31):
@@ -119,7 +121,7 @@ def test_merged_writes_are_told_up_to_twenty(
         )
     clock.advance(1)
     assert told[1].count == 30
-    assert [write["value"] for write in told[1].writes] == list(range(1, 21))
+    assert [write["value"] for write in told[1].writes] == list(range(1, 17))
 
 
 def test_what_is_not_merged_is_told_one_by_one(

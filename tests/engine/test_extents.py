@@ -1,5 +1,7 @@
 """What reads cover: known of all that came, cut from responses, put together again."""
 
+from __future__ import annotations
+
 from time import process_time
 
 from hypothesis import given, strategies as st

@@ -1,5 +1,7 @@
 """Further ports that come and go while everything else goes on."""
 
+from __future__ import annotations
+
 import asyncio
 from dataclasses import replace
 import socket

@@ -1,5 +1,7 @@
 """Clients that are counted in groups, whichever connections they ask on."""
 
+from __future__ import annotations
+
 from ipaddress import ip_network
 import time
 

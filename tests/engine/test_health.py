@@ -1,5 +1,7 @@
 """What the traffic tells of the device, and when to try it again."""
 
+from __future__ import annotations
+
 from itertools import pairwise
 import random
 from typing import override

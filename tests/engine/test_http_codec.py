@@ -1,5 +1,7 @@
 """The HTTP gateway, byte by byte: what passes, what is refused, what is answered."""
 
+from __future__ import annotations
+
 from contextlib import suppress
 from http import HTTPStatus
 import re

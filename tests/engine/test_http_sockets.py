@@ -1,5 +1,7 @@
 """HTTP through a running multiplexer: real servers, real clients, real sockets."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 import contextlib
@@ -120,7 +122,7 @@ async def scripted(handler: Handler) -> AsyncIterator[int]:
         tasks.add(task)
         try:
             await handler(reader, writer)
-        except ConnectionError, asyncio.IncompleteReadError:
+        except (ConnectionError, asyncio.IncompleteReadError):
             pass  # the multiplexer hung up
         finally:
             tasks.discard(task)

@@ -1,5 +1,7 @@
 """ISO 8583, MPU and the length headers of other networks, byte by byte."""
 
+from __future__ import annotations
+
 import time
 
 from hypothesis import given, strategies as st

@@ -1,5 +1,7 @@
 """What a device may still be busy with, as far as can be told."""
 
+from __future__ import annotations
+
 from typing import Any, cast
 
 import pytest

@@ -1,5 +1,7 @@
 """The listener in moments that real sockets cannot be made to hit."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncGenerator
 from types import SimpleNamespace

@@ -1,7 +1,11 @@
 """The search for a logger stick: who is asked, and whose answer counts."""
 
+from __future__ import annotations
+
 from collections import Counter
 import socket
+import threading
+import time
 from typing import NoReturn
 
 import pytest
@@ -46,6 +50,20 @@ async def test_another_stick_is_not_taken_for_the_one_that_is_meant() -> None:
         )
     assert found == 77
     assert asked
+
+
+async def test_a_name_that_nobody_resolves_takes_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A dialog waits for it: two seconds without a sign are what people bear."""
+    asked = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: asked.wait(10))
+    before = time.monotonic()
+    try:
+        assert not await find_logger_serial("stick", broadcast="127.0.0.1", seconds=0.1)
+        assert time.monotonic() - before < 5
+    finally:
+        asked.set()
 
 
 async def test_host_without_an_ipv4_address_is_no_stick(

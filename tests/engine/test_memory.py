@@ -1,5 +1,7 @@
 """Large responses take no more memory than there is, and none waits forever."""
 
+from __future__ import annotations
+
 import asyncio
 from typing import Any, cast
 

@@ -1,5 +1,7 @@
 """Modbus/TCP, byte by byte: what design.md says of it under "Matching (Modbus)"."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 import gc
 import struct

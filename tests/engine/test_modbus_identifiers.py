@@ -1,5 +1,7 @@
 """What lenient matching learns of a device's way with transaction identifiers."""
 
+from __future__ import annotations
+
 from itertools import count
 
 import pytest

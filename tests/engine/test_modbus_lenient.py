@@ -4,6 +4,8 @@ The codec is asked byte by byte; the engine meets a real device that answers wit
 transaction identifier 0 whatever it is asked with.
 """
 
+from __future__ import annotations
+
 import asyncio
 from dataclasses import replace
 from typing import Any

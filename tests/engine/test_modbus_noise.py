@@ -1,5 +1,7 @@
 """Modbus/TCP devices that are wrong in small ways: noise, and lengths."""
 
+from __future__ import annotations
+
 from hypothesis import given, strategies as st
 import pytest
 
@@ -235,6 +237,20 @@ def test_what_names_another_unit_is_no_exception_of_wrong_length(
     foreign[6] = 9
     assert not answers(fed(codec, bytes(foreign)))
     assert not answers(after_silence(codec))
+
+
+@pytest.mark.parametrize("length", [5, 6, 7])
+def test_bytes_behind_a_response_cut_short_make_no_exception(length: int) -> None:
+    """What began as a response became one when another's frame followed its unit."""
+    protocol = ModbusProtocol(options())
+    codec = protocol.upstream()
+    request = protocol.request(b"\1" + read(7))
+    number = int.from_bytes(codec.send(request)[:2])
+    cut_short = Frame(number, 1, b"").encoded()[:4] + length.to_bytes(2) + b"\1"
+    foreign = Frame(0x839B, 3, values(3)).encoded()  # its number is 3 with the bit set
+    events = [*fed(codec, cut_short + foreign), *after_silence(codec)]
+    assert not answers(events)
+    assert codec.begun(request) or any(isinstance(event, Close) for event in events)
 
 
 async def test_wrong_length_costs_neither_time_nor_connection(

@@ -1,5 +1,7 @@
 """What Modbus requests and responses say, and units by other numbers."""
 
+from __future__ import annotations
+
 from typing import Any
 
 from hypothesis import given, strategies as st

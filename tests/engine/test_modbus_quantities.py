@@ -1,5 +1,7 @@
 """Quantities that a request may have, and what becomes of those that it may not."""
 
+from __future__ import annotations
+
 import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import Failure, RequestError

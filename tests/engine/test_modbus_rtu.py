@@ -3,6 +3,8 @@
 The hypothesis of the line itself is in `serial_line.py`.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -599,9 +601,16 @@ def test_a_corrupt_request_is_discarded(asked: bytes, said: bytes) -> None:
         assert payloads(received(codec, frame)[-1:]) == [asked]
 
 
-def test_what_is_too_long_for_a_frame_is_discarded() -> None:
+@pytest.mark.parametrize(
+    "begin",
+    [
+        pytest.param(b"\x01\x41", id="unknown function"),
+        pytest.param(b"\x01\x10" + b"\xff" * 5, id="it says that it is longer"),
+    ],
+)
+def test_what_is_too_long_for_a_frame_is_discarded(begin: bytes) -> None:
     codec = RtuDownstream(OnFailure.EXCEPTION)
-    events = received(codec, b"\x01\x41" + bytes(MAX_FRAME))
+    events = received(codec, begin + bytes(MAX_FRAME))
     assert events == [Ignored("a frame with a wrong CRC")]
     assert codec.buffered == 0
 

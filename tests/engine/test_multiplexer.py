@@ -1,5 +1,7 @@
 """What the owner of a multiplexer can do with it, on real sockets."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress

@@ -1,5 +1,7 @@
 """What a client that has left is still told, where replies must be in order."""
 
+from __future__ import annotations
+
 from types import SimpleNamespace
 from typing import Any, cast
 

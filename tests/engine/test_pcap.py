@@ -1,5 +1,7 @@
 """Captures, read by a reader of our own that trusts nothing."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 import struct

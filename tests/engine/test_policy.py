@@ -1,5 +1,7 @@
 """Who may connect, and which requests may pass."""
 
+from __future__ import annotations
+
 from ipaddress import ip_address, ip_network
 from typing import Any
 

@@ -1,5 +1,7 @@
 """The health check as a requester."""
 
+from __future__ import annotations
+
 from types import SimpleNamespace
 from typing import Any, cast
 

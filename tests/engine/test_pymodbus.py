@@ -1,5 +1,7 @@
 """Somebody else's device and clients: pymodbus on both ends of a multiplexer."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager

@@ -1,5 +1,7 @@
 """Whose turn it is: fairness, order, bounds, and writes one at a time."""
 
+from __future__ import annotations
+
 from collections.abc import Hashable
 import gc
 from math import inf

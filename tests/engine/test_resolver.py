@@ -1,5 +1,7 @@
 """The addresses of a device's name."""
 
+from __future__ import annotations
+
 import asyncio
 import socket
 from typing import Any

@@ -1,5 +1,7 @@
 """The RTU codec of a serial port: what an adapter's echo is taken for."""
 
+from __future__ import annotations
+
 import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import SerialLine

@@ -1,5 +1,7 @@
 """Devices that take one segment for one request, and overlook those behind it."""
 
+from __future__ import annotations
+
 import asyncio
 
 from tests.wire import exception, read, values

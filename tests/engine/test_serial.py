@@ -1,5 +1,7 @@
 """A device on a serial line: real ports, and pymodbus' server at the far end."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
@@ -23,10 +25,10 @@ from custom_components.tcp_multiplexer.multiplexer.upstream.serial_upstream impo
 from tests.waiting import until
 
 from .devices import port_of
+from .program import program
 from .pty_line import PtyLine, device_on, pty_line
 from .serial_line import with_crc
 from .serial_server import serial_server
-from .test_cli import program
 
 READ = b"\x01\x03\x00\x10\x00\x02"
 READ_ANSWER = b"\x01\x03\x04\x00\x10\x00\x11"

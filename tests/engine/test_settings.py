@@ -1,5 +1,7 @@
 """Settings refuse what cannot work, and say which of them is wrong."""
 
+from __future__ import annotations
+
 from dataclasses import FrozenInstanceError, fields
 from ipaddress import ip_address
 from math import inf, nan

@@ -1,5 +1,7 @@
 """A protocol that is registered, and nowhere else named, works end to end."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress

@@ -1,5 +1,7 @@
 """How the file descriptors of a process are told to run out."""
 
+from __future__ import annotations
+
 import resource
 import sys
 from types import SimpleNamespace

@@ -3,6 +3,8 @@
 What a stick does wrong in all ways at once is in `logger_stick.py`.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager

@@ -1,5 +1,7 @@
 """Counting, and the percentiles of what was counted."""
 
+from __future__ import annotations
+
 import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import Failure

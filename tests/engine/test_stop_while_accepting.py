@@ -1,5 +1,7 @@
 """Stopping while a client is being accepted: asyncio takes several turns for that."""
 
+from __future__ import annotations
+
 import asyncio
 import socket
 

@@ -1,5 +1,7 @@
 """One timer for many moments."""
 
+from __future__ import annotations
+
 import asyncio
 from math import inf
 

@@ -1,5 +1,7 @@
 """TLS on either face, with real certificates and real handshakes."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncGenerator
 import socket

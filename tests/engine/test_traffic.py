@@ -1,5 +1,7 @@
 """What becomes of requests between clients and a device, on real sockets."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace

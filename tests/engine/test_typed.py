@@ -1,5 +1,7 @@
 """What people type or paste is read in the way in which they meant it."""
 
+from __future__ import annotations
+
 from hypothesis import given, strategies as st
 import pytest
 

@@ -1,5 +1,7 @@
 """What is known of each unit of the device."""
 
+from __future__ import annotations
+
 import asyncio
 from typing import Any, ClassVar
 

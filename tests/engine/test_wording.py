@@ -1,5 +1,7 @@
 """Requests in words, as owners write them."""
 
+from __future__ import annotations
+
 import pytest
 
 from custom_components.tcp_multiplexer.multiplexer import Settings, SettingsError

@@ -17,6 +17,7 @@ from custom_components.tcp_multiplexer.const import (
     CONF_LISTEN_PORT,
     DOMAIN,
 )
+from custom_components.tcp_multiplexer.refused_clients import REFUSED_CLIENTS
 from tests.waiting import until
 
 from .peers import ModbusDevice
@@ -37,7 +38,8 @@ def issues_have_words(monkeypatch: pytest.MonkeyPatch) -> None:
         create(hass, domain, issue_id, **issue)
         if domain == DOMAIN:
             issue_path = ("issues", issue["translation_key"])
-            page = ("fix_flow", "step", "confirm") if issue["is_fixable"] else ()
+            first = "init" if issue["translation_key"] == REFUSED_CLIENTS else "confirm"
+            page = ("fix_flow", "step", first) if issue["is_fixable"] else ()
             given = issue.get("translation_placeholders") or ()
             assert_words((*issue_path, "title"), given)
             assert_words((*issue_path, *page, "description"), given)

@@ -9,8 +9,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from homeassistant.config_entries import SOURCE_USER, ConfigFlowContext
-from homeassistant.core import HomeAssistant
-from homeassistant.data_entry_flow import FlowResultType, section
+from homeassistant.core import Event, HomeAssistant, callback
+from homeassistant.data_entry_flow import (
+    EVENT_DATA_ENTRY_FLOW_PROGRESSED,
+    FlowResultType,
+    section,
+)
 
 from custom_components.tcp_multiplexer.const import DOMAIN
 
@@ -48,6 +52,13 @@ class Dialog:
         self.page: Page = {}
         self.progress: list[str] = []
         """What was shown while something took its time."""
+        self._changed = asyncio.Event()
+        hass.bus.async_listen(EVENT_DATA_ENTRY_FLOW_PROGRESSED, self._note_change)
+
+    @callback
+    def _note_change(self, event: Event[Any]) -> None:
+        if event.data["flow_id"] == self.page.get("flow_id"):
+            self._changed.set()
 
     async def start(self, **context: Any) -> Page:
         """Open the first page."""
@@ -101,10 +112,16 @@ class Dialog:
         ]
 
     async def _follow(self, result: Any) -> Page:
-        """Read the page, and those that come by themselves."""
+        """Read the page, and those that come by themselves.
+
+        A page is asked for once Home Assistant has told of it, as browsers do. Sooner,
+        the step could be taken twice.
+        """
         while self._read(result)["type"] is FlowResultType.SHOW_PROGRESS:
             self.progress.append(self.page["progress_action"])
-            await asyncio.sleep(0.05)
+            async with asyncio.timeout(30):
+                await self._changed.wait()
+            self._changed.clear()
             result = await self._flows.async_configure(self.page["flow_id"])
         return self.page
 

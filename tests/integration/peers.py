@@ -31,7 +31,7 @@ class ModbusDevice:
         self.silent_units: set[int] = set()
         """The same for these units only."""
         self.hangs_up = False
-        """Close the connection after every answer."""
+        """Close the connection after every answer, or instead of it if silent."""
         self.closes_on_garbage = False
         """Close the connection on what is no Modbus, instead of waiting for more."""
         self.tls: ssl.SSLContext | None = None
@@ -115,6 +115,8 @@ class _DeviceConnection(asyncio.Protocol):
             device = self._device
             device.requests.append(frame[6:])
             if device.silent or frame[6] in device.silent_units:
+                if device.hangs_up:
+                    self.transport.close()
                 continue
             answer = device.answer(frame[6:])
             reply = frame[:4] + len(answer).to_bytes(2) + answer

@@ -12,6 +12,7 @@ from pytest_homeassistant_custom_component.components.diagnostics import (
 )
 from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 
+from custom_components.tcp_multiplexer.const import CONF_LEFT_OUT
 from tests.waiting import until
 from tests.wire import read
 
@@ -57,6 +58,7 @@ async def test_diagnostics(
             ],
             "write_networks": ["127.0.0.1/32"],  # of an older version
         },
+        data={**loaded_entry.data, CONF_LEFT_OUT: ["192.168.7.9"]},
     )
     await hass.async_block_till_done()
     async with ModbusClient(listen_port(hass, loaded_entry)) as client:

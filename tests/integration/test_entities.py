@@ -40,6 +40,7 @@ from custom_components.tcp_multiplexer.const import (
     CONF_UPDATE_INTERVAL,
     DOMAIN,
 )
+from custom_components.tcp_multiplexer.telling import CLIENTS_NAMED, TYPE_BURST
 from tests.waiting import until
 from tests.wire import read, values
 
@@ -62,7 +63,7 @@ NEVER = 86_400
 """An interval that no test lives to see the end of."""
 
 
-class Told:
+class Heard:
     """The events that the event entity told, in their order."""
 
     def __init__(self, hass: HomeAssistant) -> None:
@@ -83,7 +84,7 @@ class Told:
 
     def of(self, event_type: str) -> list[dict[str, object]]:
         """Give what was told of a type."""
-        return [told for told in self.attributes if told["event_type"] == event_type]
+        return [heard for heard in self.attributes if heard["event_type"] == event_type]
 
 
 async def load(
@@ -213,7 +214,7 @@ async def test_clients_and_health_at_once_and_counters_not(
 
 
 @pytest.mark.usefixtures("all_entities")
-async def test_counters_every_interval_and_nothing_when_nothing_changed(
+async def test_counters_when_they_moved_much_and_nothing_when_nothing_changed(
     hass: HomeAssistant, entry: MockConfigEntry, device: ModbusDevice
 ) -> None:
     await load(hass, entry, **{CONF_UPDATE_INTERVAL: OFTEN})
@@ -222,6 +223,7 @@ async def test_counters_every_interval_and_nothing_when_nothing_changed(
         await until(lambda: hass.states.is_state(REQUESTS, "1"))
         for _ in range(4):
             assert await client.ask(read()) == values()
+        await until(lambda: not hass.states.is_state(REQUESTS, "0"))
         # The client stays connected and says nothing: for two intervals and more
         # nothing is written, not even the same again.
         await until(lambda: hass.states.is_state(CLIENTS, "1"))
@@ -244,7 +246,42 @@ async def test_counters_every_interval_and_nothing_when_nothing_changed(
         await hass.async_block_till_done()
         assert await client.ask(read()) == NO_RESPONSE
         await until(lambda: hass.states.is_state(FAILED, "1"))
-        assert writes[REQUESTS] == writes[FAILED] == 1
+        # The first that failed is news; that one more was asked is not.
+        assert writes[FAILED] == 1
+        assert not writes[REQUESTS]
+        device.silent = False
+        for _ in range(20):
+            assert await client.ask(read()) == values()
+        await until(lambda: writes[REQUESTS])
+
+
+@pytest.mark.usefixtures("all_entities")
+async def test_what_moved_little_is_shown_when_it_is_asked_for(
+    hass: HomeAssistant, entry: MockConfigEntry
+) -> None:
+    await load(hass, entry, **{CONF_UPDATE_INTERVAL: OFTEN})
+    assert await async_setup_component(hass, HOMEASSISTANT_DOMAIN, {})
+    async with ModbusClient(listen_port(hass, entry)) as client:
+        assert await client.ask(read()) == values()
+        await until(lambda: hass.states.is_state(REQUESTS, "1"))
+        for _ in range(4):
+            assert await client.ask(read()) == values()
+    await until(lambda: entry.runtime_data.counters.requests == 5)
+    assert hass.states.is_state(REQUESTS, "1")
+    await hass.services.async_call(
+        HOMEASSISTANT_DOMAIN,
+        SERVICE_UPDATE_ENTITY,
+        {ATTR_ENTITY_ID: REQUESTS},
+        blocking=True,
+    )
+    assert hass.states.is_state(REQUESTS, "5")
+    await hass.services.async_call(
+        DOMAIN,
+        "reset_statistics",
+        {ATTR_CONFIG_ENTRY_ID: entry.entry_id},
+        blocking=True,
+    )
+    assert hass.states.is_state(REQUESTS, "0")
 
 
 async def test_response_time_is_unknown_when_nothing_has_answered_for_long(
@@ -323,19 +360,19 @@ async def test_button_while_paused_says_so(
 async def test_events_of_clients(
     hass: HomeAssistant, entry: MockConfigEntry, device: ModbusDevice
 ) -> None:
-    told = Told(hass)
+    heard = Heard(hass)
     await load(hass, entry, timeout=0.1)
     async with ModbusClient(listen_port(hass, entry)) as client:
-        await until(lambda: told.of("client_connected"))
+        await until(lambda: heard.of("client_connected"))
         device.silent = True
         assert await client.ask(read(7, 3)) == NO_RESPONSE
-        await until(lambda: told.of("request_refused"))
-    await until(lambda: told.of("client_disconnected"))
+        await until(lambda: heard.of("no_response"))
+    await until(lambda: heard.of("client_disconnected"))
     client_is = {"client": "127.0.0.1", "client_name": "Home Assistant"}
-    assert told.attributes == [
+    assert heard.attributes == [
         {"event_type": "client_connected", **client_is, "count": 1},
         {
-            "event_type": "request_refused",
+            "event_type": "no_response",
             **client_is,
             "reason": "no_response",
             "detail": "unit 1 read holding registers 7 count 3",
@@ -348,28 +385,28 @@ async def test_events_of_clients(
 async def test_refused_clients_have_a_reason_and_a_name(
     hass: HomeAssistant, entry: MockConfigEntry
 ) -> None:
-    told = Told(hass)
+    heard = Heard(hass)
     add_client(hass, entry, "evcc", "127.0.0.1")
     await load(hass, entry, allowed_networks=["192.168.0.0/16"])
     for _ in range(3):
         async with ModbusClient(listen_port(hass, entry)) as client:
             assert await client.closed()
     # The first at once, the others together.
-    await until(lambda: len(told.attributes) == 2)
+    await until(lambda: len(heard.attributes) == 2)
     refused = {
-        "event_type": "client_refused",
+        "event_type": "address_not_allowed",
         "client": "127.0.0.1",
         "client_name": "evcc",
         "reason": "not_allowed",
     }
-    assert told.attributes == [{**refused, "count": 1}, {**refused, "count": 2}]
+    assert heard.attributes == [{**refused, "count": 1}, {**refused, "count": 2}]
     assert hass.states.is_state(CLIENTS, "0")
 
 
 async def test_events_of_the_same_moment_are_told_one_by_one(
     hass: HomeAssistant, loaded_entry: MockConfigEntry
 ) -> None:
-    told = Told(hass)
+    heard = Heard(hass)
     port = listen_port(hass, loaded_entry)
     addresses = {f"127.0.0.{number}" for number in range(1, 6)}
     async with AsyncExitStack() as clients:
@@ -382,8 +419,8 @@ async def test_events_of_the_same_moment_are_told_one_by_one(
             {ATTR_CONFIG_ENTRY_ID: loaded_entry.entry_id},
             blocking=True,
         )
-        await until(lambda: len(told.of("client_disconnected")) == 5)
-    assert {event["client"] for event in told.of("client_disconnected")} == addresses
+        await until(lambda: len(heard.of("client_disconnected")) == 5)
+    assert {event["client"] for event in heard.of("client_disconnected")} == addresses
     assert hass.states.is_state(CLIENTS, "0")
 
 
@@ -391,60 +428,59 @@ async def test_events_that_come_too_often_are_merged_and_counted(
     hass: HomeAssistant, entry: MockConfigEntry
 ) -> None:
     """Forty clients at once: the first by name, the others together."""
-    told = Told(hass)
+    heard = Heard(hass)
     await load(hass, entry)
     port = listen_port(hass, entry)
     async with AsyncExitStack() as clients:
         for number in range(1, 41):
             await clients.enter_async_context(ModbusClient(port, f"127.0.0.{number}"))
         await until(lambda: hass.states.is_state(CLIENTS, "40"))
-        await until(lambda: sum(int(str(e["count"])) for e in told.attributes) == 40)
-        first, others = told.attributes[:20], told.attributes[20:]
-        assert [event["client"] for event in first] == [
-            f"127.0.0.{number}" for number in range(1, 21)
-        ]
-        assert any("client" not in event for event in others)
-        assert len(others) < 10
+        await until(lambda: sum(int(str(e["count"])) for e in heard.attributes) == 40)
+        *first, others = heard.attributes
+        addresses = [f"127.0.0.{number}" for number in range(1, 41)]
+        assert [event["client"] for event in first] == addresses[:TYPE_BURST]
+        assert "client" not in others
+        assert others["clients"] == addresses[TYPE_BURST:][:CLIENTS_NAMED]
 
 
 async def test_events_of_the_upstream(
     hass: HomeAssistant, entry: MockConfigEntry, device: ModbusDevice
 ) -> None:
-    told = Told(hass)
+    heard = Heard(hass)
     await load(hass, entry, reconnect_backoff=0.1, reconnect_backoff_max=0.2)
     await device.stop()
-    await until(lambda: told.of("upstream_lost"))
+    await until(lambda: heard.of("upstream_lost"))
     await device.start()
     await until(lambda: hass.states.is_state(CONNECTION, STATE_ON))
     async with ModbusClient(listen_port(hass, entry)) as client:
         assert await client.ask(read()) == values()
-    await until(lambda: told.of("upstream_back"))
-    assert len(told.of("upstream_lost")) == len(told.of("upstream_back")) == 1
+    await until(lambda: heard.of("upstream_back"))
+    assert len(heard.of("upstream_lost")) == len(heard.of("upstream_back")) == 1
 
 
 async def test_events_of_a_unit(
     hass: HomeAssistant, entry: MockConfigEntry, device: ModbusDevice
 ) -> None:
-    told = Told(hass)
+    heard = Heard(hass)
     await load(hass, entry, timeout=0.1)
     device.silent_units = {2}
     async with ModbusClient(listen_port(hass, entry)) as client:
         assert await client.ask(read()) == values()
         for _ in range(2):
             assert await client.ask(read(), unit=2) == NO_RESPONSE
-        await until(lambda: told.of("unit_silent"))
+        await until(lambda: heard.of("unit_silent"))
         assert await client.ask(read(), unit=2) == NO_RESPONSE
         assert device.requests.count(b"\2" + read()) == 2
         assert hass.states.is_state(HEALTH, "healthy")
-        await until(lambda: told.of("request_refused")[-1]["reason"] == "silent")
+        await until(lambda: heard.of("not_asked"))
         device.silent_units = set()
         await entry.runtime_data.async_reconnect()  # it is tried again at once
         multiplexer = entry.runtime_data.multiplexer
         await until(lambda: multiplexer.snapshot().connections)
         assert await client.ask(read(), unit=2) == values(unit=2)
-        await until(lambda: told.of("unit_back"))
+        await until(lambda: heard.of("unit_back"))
     for event_type in ("unit_silent", "unit_back"):
-        assert told.of(event_type) == [
+        assert heard.of(event_type) == [
             {"event_type": event_type, "detail": "2", "count": 1}
         ]
 
@@ -467,4 +503,7 @@ async def test_other_protocols(hass: HomeAssistant, device: ModbusDevice) -> Non
     await hass.async_block_till_done()
     [shown] = dr.async_entries_for_config_entry(dr.async_get(hass), entry.entry_id)
     assert shown.model == "HTTP/1.1"
+    # Its page, by way of us.
+    [address] = entry.runtime_data.multiplexer.snapshot().listen_addresses
+    assert shown.configuration_url == f"http://127.0.0.1:{address[1]}"
     assert hass.states.is_state("sensor.meter_clients", "0")

@@ -208,7 +208,8 @@ async def test_the_dialog_proposes_what_it_found(
         (shown,) = dr.async_entries_for_config_entry(device_registry, entry.entry_id)
         assert shown.model == "SolarEdge SE10K (Modbus/TCP)"
         assert shown.serial_number == "7F123456"
-        assert shown.hw_version == "4.18"
+        # Its firmware: so is it called of a device, not of a service.
+        assert (shown.sw_version, shown.entry_type) == ("4.18", None)
         await hass.config_entries.async_unload(entry.entry_id)
 
 

@@ -9,12 +9,14 @@ from homeassistant.config_entries import ConfigEntryState
 from homeassistant.const import (
     ATTR_ENTITY_ID,
     CONF_HOST,
+    EVENT_HOMEASSISTANT_FINAL_WRITE,
+    EVENT_HOMEASSISTANT_STOP,
     SERVICE_TURN_OFF,
     SERVICE_TURN_ON,
     STATE_OFF,
     STATE_ON,
 )
-from homeassistant.core import HomeAssistant
+from homeassistant.core import Event, HomeAssistant
 from homeassistant.helpers import issue_registry as ir
 from pymodbus.client import AsyncModbusTcpClient
 import pytest
@@ -207,6 +209,22 @@ async def test_home_assistants_stop_closes_everything(
     await until(lambda: device.connection is None)
     # Home Assistant does not unload its entries; asking must do no harm.
     assert async_get_endpoint(hass, "127.0.0.1", device.port) is None
+
+
+async def test_clients_are_served_until_late_in_home_assistants_stop(
+    hass: HomeAssistant, loaded_entry: MockConfigEntry
+) -> None:
+    answers: list[bytes] = []
+    async with ModbusClient(listen_port(hass, loaded_entry)) as client:
+
+        async def ask(_: Event[Any]) -> None:
+            answers.append(await client.ask(read()))
+
+        hass.bus.async_listen_once(EVENT_HOMEASSISTANT_STOP, ask)
+        hass.bus.async_listen_once(EVENT_HOMEASSISTANT_FINAL_WRITE, ask)
+        await hass.async_stop()
+        assert await client.closed()
+    assert answers == [values()] * 2
 
 
 async def test_pause_survives_a_reload_and_drops_no_client(

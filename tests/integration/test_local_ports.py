@@ -358,9 +358,10 @@ async def test_a_further_port_that_is_taken(
         dialog = Dialog(hass, subentry_of=(running.entry_id, SUBENTRY_LOCAL_PORT))
         subentries = hass.config_entries.subentries
         dialog.page = dict(await subentries.async_configure(flow_id))
-        page = await dialog.send()
+        new = dialog.values[CONF_LISTEN_PORT]
+        assert new > port  # one that is free stands there
+        page = await dialog.send(listen_port=port)
         assert page["errors"] == {"listen_port": "port_in_use"}
-        new = free_port()
         page = await dialog.send(listen_port=new)
         assert page["reason"] == "reconfigure_successful"
     assert await hass.config_entries.async_reload(running.entry_id)

@@ -283,7 +283,10 @@ async def test_a_rule_for_writes_says_which_row_is_wrong(
 ) -> None:
     entry = await running_entry(hass, device, "modbus")
     dialog = await open_options(hass, entry)
-    rows = [{"action": "allow"}, {"action": "deny", condition: typed}]
+    rows = [
+        {"action": "allow", "functions": "90"},
+        {"action": "deny", condition: typed},
+    ]
     page = await dialog.send(write_rules=rows)
     assert page["type"] is FORM
     assert page["errors"] == {"modbus": f"invalid_rule_{condition}"}
@@ -291,6 +294,58 @@ async def test_a_rule_for_writes_says_which_row_is_wrong(
     assert dialog.opened == ["modbus"]
     assert dialog.values["write_rules"] == rows
     assert entry.options == {}
+
+
+EVERYBODY = {"action": "deny"}
+LAN = {"action": "deny", "clients": ["10.0.0.0/8", "10.1.0.0/16"]}
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "reached"),
+    [
+        (EVERYBODY, {"action": "allow", "clients": ["10.0.0.0/8"]}, False),
+        (EVERYBODY, {"action": "allow", "registers": "100-200"}, False),
+        (LAN, {"action": "allow", "clients": ["10.0.0.0/8"], "units": "1"}, False),
+        (LAN, {"action": "allow", "clients": ["192.0.2.0/24"]}, True),
+        (LAN, EVERYBODY, True),
+        ({"action": "deny", "units": "1, 2"}, {"action": "allow", "units": "1"}, False),
+        ({"action": "deny", "units": "1"}, {"action": "allow", "units": "1-2"}, True),
+        (
+            {"action": "deny", "registers": "10-20"},
+            {"action": "allow", "registers": "11-20"},
+            False,
+        ),
+        (
+            {"action": "deny", "registers": "10-20"},
+            {"action": "allow", "registers": "11-21"},
+            True,
+        ),
+        # Writes that begin or end outside get past the first of these.
+        (
+            {"action": "allow", "registers": "10-20"},
+            {"action": "deny", "registers": "11-20"},
+            True,
+        ),
+        ({"action": "allow", "functions": "6"}, {"action": "deny"}, True),
+    ],
+)
+async def test_a_rule_that_is_never_reached_is_told(
+    hass: HomeAssistant,
+    device: ModbusDevice,
+    earlier: dict[str, Any],
+    later: dict[str, Any],
+    reached: bool,
+) -> None:
+    entry = await running_entry(hass, device, "modbus")
+    dialog = await open_options(hass, entry)
+    page = await dialog.send(
+        write_rules=[{"action": "allow", "functions": "90"}, earlier, later]
+    )
+    if reached:
+        assert page["type"] is CREATE_ENTRY
+        return
+    assert page["errors"] == {"modbus": "invalid_rule_order"}
+    assert page["description_placeholders"] == {"row": "3", "value": "2"}
 
 
 async def test_a_rule_that_named_a_client_that_is_gone_is_for_its_addresses(

@@ -12,6 +12,7 @@ from pytest_homeassistant_custom_component.common import (
 )
 
 from custom_components.tcp_multiplexer.const import DOMAIN
+from custom_components.tcp_multiplexer.multiplexer import __version__
 from tests.wire import read
 
 from .peers import ModbusClient, ModbusDevice
@@ -47,6 +48,7 @@ async def test_system_health(
     async with ModbusClient(listen_port(hass, loaded_entry)) as client:
         await client.ask(read())
         assert await system_health(hass) == {
+            "version": __version__,
             "entries": "2/3",
             "upstreams": "1/2",
             "clients": 1,

@@ -32,7 +32,6 @@ from custom_components.tcp_multiplexer.const import (
     CONF_LISTEN_PORT,
     DOMAIN,
 )
-from custom_components.tcp_multiplexer.coordinator import SHOWN_EVENTS
 from custom_components.tcp_multiplexer.flow.probe import DeviceProblem
 from custom_components.tcp_multiplexer.local_sockets import ListenProblem
 from custom_components.tcp_multiplexer.multiplexer import (
@@ -41,12 +40,12 @@ from custom_components.tcp_multiplexer.multiplexer import (
     ROWS,
     ClientRefusal,
     CloseReason,
-    EventType,
     Failure,
     Health,
     Settings,
 )
 from custom_components.tcp_multiplexer.multiplexer.observe.snapshot import TraceOutcome
+from custom_components.tcp_multiplexer.telling import SHOWN_TYPES
 
 from .dialogs import Dialog
 from .words import LANGUAGES, TRANSLATIONS, words_in
@@ -59,15 +58,6 @@ SHOWN_ELSEWHERE = {
     "more_listeners": "client_framing",
 }
 """Settings that no field is named for, and a field by which each is set."""
-NOT_SHOWN = {
-    EventType.CONNECTION_OPENED,
-    EventType.CONNECTION_CLOSED,
-    EventType.CONNECTION_FAILED,
-    EventType.DEVICE_LEARNED,
-    EventType.LENIENT_WOULD_HELP,
-    EventType.HEALTH_CHANGED,
-}
-"""Events for the program alone: people see the states and issues that they change."""
 
 
 @pytest.fixture(params=LANGUAGES)
@@ -261,12 +251,13 @@ def test_every_health_has_words(words: Any) -> None:
     assert states.keys() == {health.value for health in Health}
 
 
-def test_every_event_is_shown_with_words_or_not_at_all(words: Any) -> None:
-    assert {*SHOWN_EVENTS, *NOT_SHOWN} == set(EventType)
-    assert NOT_SHOWN.isdisjoint(SHOWN_EVENTS)
+def test_every_event_has_words_and_a_sentence(words: Any) -> None:
     event = words["entity"]["event"]["upstream_and_clients"]
     states = event["state_attributes"]["event_type"]["state"]
-    assert states.keys() == {event.value for event in SHOWN_EVENTS}
+    assert states.keys() == set(SHOWN_TYPES)
+    frames = {"nobody", "count", "clients", "more_clients", "outages"}
+    sentences = {name for name in words["common"] if name.startswith("event_")}
+    assert sentences == {f"event_{name}" for name in (*SHOWN_TYPES, *frames)}
 
 
 def test_every_reason_of_an_event_has_words(words: Any) -> None:

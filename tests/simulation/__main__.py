@@ -8,12 +8,15 @@ With `--digest` it prints how each life went instead, in a few digits: a change 
 only moves code leaves all of them as they were.
 """
 
+from __future__ import annotations
+
 import argparse
 from concurrent.futures import ProcessPoolExecutor, as_completed
 import os
 import sys
 import time
 
+from . import alone  # noqa: F401 - before what imports the engine
 from .draws import KINDS, kind_of
 from .life import Report, live
 

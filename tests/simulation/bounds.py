@@ -5,6 +5,8 @@ bytes that it wrote and that the client's socket did not take. A step is a callb
 the loop, or a turn in which a transport is read or written.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 from .questions import Violation

@@ -5,6 +5,8 @@ seed. Of many lives those are chosen that bring the most pairs of draws together
 no chosen one did: pairwise testing, by a greedy covering array.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from itertools import combinations

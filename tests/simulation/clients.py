@@ -5,6 +5,8 @@ connection ends. What it is answered is judged by the `Watch` as the engine writ
 the client itself checks only that it gets what was written.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections import deque
 from collections.abc import Callable

@@ -4,6 +4,8 @@ Said again from the contract alone: only what repeats the last write to its unit
 while after that was confirmed.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, NamedTuple
 
 from .dialects import CONFIRMED, Verdict

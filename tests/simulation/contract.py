@@ -1,5 +1,7 @@
 """The behaviour contract in docs/design.md, as tests quote it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from pathlib import Path
 

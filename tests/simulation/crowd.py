@@ -1,5 +1,7 @@
 """The clients of a life, drawn."""
 
+from __future__ import annotations
+
 from random import Random
 from typing import NamedTuple
 

@@ -10,6 +10,8 @@ the identifier, unit and function of another request in flight, or, in protocols
 identifiers, bytes that nobody asked for at the very moment when somebody asks.
 """
 
+from __future__ import annotations
+
 from collections import Counter, deque
 from random import Random
 from typing import TYPE_CHECKING

@@ -1,5 +1,7 @@
 """One connection that a simulated device accepted, and what goes wrong on it."""
 
+from __future__ import annotations
+
 import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, override

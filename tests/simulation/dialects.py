@@ -10,6 +10,8 @@ A message is a pair: the transaction identifier (0 where the protocol has none) 
 body, which names the question. Modbus bodies are a unit identifier and a PDU.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 import enum

@@ -1,5 +1,7 @@
 """What a life may be like: settings of the multiplexer, manners of the device."""
 
+from __future__ import annotations
+
 from random import Random
 from typing import Any, Final
 

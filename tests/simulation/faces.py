@@ -5,6 +5,8 @@ identifiers may be other ones on a client's side; on a serial line there is no
 transaction identifier, and a device may have ideas of its own about it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from random import Random
 from typing import Protocol, override

@@ -1,5 +1,7 @@
 """What may go wrong at a device."""
 
+from __future__ import annotations
+
 import enum
 
 

@@ -4,6 +4,8 @@ A question's body is its method and target, and behind a line's end what it post
 number decides how it and its answer are framed: by a length, or in chunks.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from random import Random
 import re

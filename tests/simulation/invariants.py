@@ -10,6 +10,8 @@ Where the outside cannot tell (whether a queue that was nearly full took a reque
 whether an answer that the engine just read was the one), the engine is believed.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -74,6 +76,8 @@ class Watch:
         self.closes_on_failure = settings.on_failure == "close" or not (dialect.excuses)
         self.patient = dialect.correlated and not self._hold and _names(settings)
         """The next question may go out beside one that is overdue."""
+        self.pipelined = self.patient or settings.max_in_flight > 1
+        """The device may answer a later question of a client's first."""
         self.bounds = Bounds(network, dialect)
         self.slack = 5 * self.loop.stall + 0.002
         """How late the engine may be, for its loop is."""
@@ -117,6 +121,8 @@ class Watch:
         self.network.on_dial = self._dialled
         self.network.on_refused = self._refused
 
+    right = 0
+    """Right answers: what a life looks at in each of its steps."""
     chosen = inf
     """When what is sent now was chosen, if it is seen later (loop time)."""
     _line_sent: dict[int, tuple[float, Question | None]]
@@ -298,9 +304,20 @@ class Watch:
                 other.alike = True
         elif self.shares and any(covers(other, question.ask) for other in self._open):
             question.alike = True
+        if self.shares:
+            self._may_wait_for(question)
         if question.ask.writes is not None and not barred:
             self._writes.setdefault(question.ask.writes, {})[question] = None
         self._await(question, now)
+
+    def _may_wait_for(self, wider: Question) -> None:
+        """Note which of the older questions this one may answer, too.
+
+        So it may those that it covers and that the engine need not have taken yet.
+        """
+        for other in self._pending:
+            if not other.admitted and covers(wider.ask.body, other.ask):
+                other.alike = True
 
     @staticmethod
     def _must_wait(asker: Asker) -> bool:
@@ -308,7 +325,10 @@ class Watch:
 
         So it is while it has been refused very often, which it is told later.
         """
-        delayed = sum(other.delayed for other in asker.waiting if other.ended is None)
+        waiting = asker.waiting
+        if len(waiting) < LIMITS.settled:
+            return False
+        delayed = sum(other.delayed for other in waiting if other.ended is None)
         return delayed >= LIMITS.settled
 
     def _await(self, question: Question, since: float) -> None:
@@ -341,6 +361,7 @@ class Watch:
         now = self.loop.time()
         verdict = self._judge(question, body, now)
         self.verdicts[verdict] += 1
+        self.right += verdict is Verdict.RIGHT
         question.verdict = verdict
         if verdict is Verdict.WRONG:
             raise Violation(f"{question} got a wrong answer: {body[:40].hex(' ')}")
@@ -811,7 +832,7 @@ class Watch:
             or bool(question.parts)
             # a task awaits the end, which runs later
             or question.asker.host
-            or question.asker.owes_before(question)
+            or question.asker.owes_before(question, pipelined=self.pipelined)
         )
 
     def _is_overdue(self, question: Question) -> bool:

@@ -5,6 +5,8 @@ long the device takes, how long bytes are on their way. So what differs between 
 lives is what the one client costs the others.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from random import Random
 from typing import Any, NamedTuple, override

@@ -4,6 +4,8 @@ Settings, manners, tempers, faults, and what the owner does meanwhile. A life go
 until enough has been exchanged and suffered.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from dataclasses import dataclass
 import logging
@@ -12,7 +14,6 @@ import traceback
 from typing import Any
 
 from .crowd import DEEPEST, draw_crowd
-from .dialects import Verdict
 from .draws import DESCRIPTORS, Draw, draw_own
 from .faults import Fault
 from .owner import Owner
@@ -51,12 +52,13 @@ class Life(World):
         self.crowd = draw_crowd(rng, rtu=rtu, addresses=self.addresses)
         self._rng = rng
         self._owner = Owner(self, rng, self.addresses)
+        self._lacks: Fault | None = None
         self.mood_seconds = 2.0
 
     @property
     def exchanges(self) -> int:
         """Right answers of the device's, so far."""
-        return self.watch.verdicts[Verdict.RIGHT]
+        return self.watch.right
 
     @property
     def lacking(self) -> list[Fault]:
@@ -90,9 +92,14 @@ class Life(World):
         self._owner.see_all_ended()
 
     def _enough(self) -> bool:
-        own = self.watch.own
-        asked = own.asked >= own.wanted
-        return asked and self.exchanges >= EXCHANGES and not self.lacking
+        watch = self.watch
+        if watch.right < EXCHANGES or watch.own.asked < watch.own.wanted:
+            return False
+        # (Mostly the fault that was lacking last still is.)
+        if self._lacks is not None and self.device.faults[self._lacks] < FAULTS:
+            return False
+        self._lacks = next(iter(self.lacking), None)
+        return self._lacks is None
 
     def _wind_down(self) -> None:
         """Ask no more, and see that everybody is answered."""

@@ -13,6 +13,8 @@ late, so that input from several peers and timers come together in one turn, as 
 in life. An exception that nobody caught ends the simulation at once.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from heapq import heappop, heappush
@@ -117,35 +119,44 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     # The loop itself
 
     def _run_once(self) -> None:
-        now = self._now
-        if self._condition is not None and (now >= self._end or self._condition()):
-            self._stopping = True
-            return
-        if self._ready or self._input or self._stopping:
-            due = max(now, self._stalled_until)
-        else:
-            scheduled = self._scheduled
-            while scheduled and scheduled[0].cancelled():
-                heappop(scheduled)
-            due = max(scheduled[0].when(), self._stalled_until) if scheduled else inf
-        world = self._world
-        if world and world[0][0] <= due:
-            when, _, callback, args = heappop(world)
-            if when > now:
-                self._now = when
-            callback(*args)
-        elif due == inf:
-            message = "nothing is ready, no timer runs and nothing is on its way"
-            raise Deadlock(message)
-        else:
-            if due > now:
-                self._now = due
-            self._take_turn()
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
-            raise failure
-        if self.step is not None:
-            self.step()
+        """Let happen what comes, up to the moment for which somebody waits.
+
+        The turns of a life are many, and those of `run_forever` would cost as much as
+        what happens in them.
+        """
+        world, condition, end = self._world, self._condition, self._end
+        step = self.step
+        while not self._stopping:
+            now = self._now
+            if condition is not None and (now >= end or condition()):
+                self._stopping = True
+                return
+            if self._ready or self._input:
+                due = max(now, self._stalled_until)
+            else:
+                scheduled = self._scheduled
+                while scheduled and scheduled[0].cancelled():
+                    heappop(scheduled)
+                due = inf
+                if scheduled:
+                    due = max(scheduled[0].when(), self._stalled_until)
+            if world and world[0][0] <= due:
+                when, _, callback, args = heappop(world)
+                if when > now:
+                    self._now = when
+                callback(*args)
+            elif due == inf:
+                message = "nothing is ready, no timer runs and nothing is on its way"
+                raise Deadlock(message)
+            else:
+                if due > now:
+                    self._now = due
+                self._take_turn()
+            if self._failure is not None:
+                failure, self._failure = self._failure, None
+                raise failure
+            if step is not None:
+                step()
 
     def _take_turn(self) -> None:
         self.turns += 1

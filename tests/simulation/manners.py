@@ -1,5 +1,7 @@
 """How a simulated device behaves, beside its faults."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 import enum
 from typing import TYPE_CHECKING

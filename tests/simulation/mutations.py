@@ -8,6 +8,8 @@ are about just this, or lives are lived, until one fails. Prints what was broken
 which scene or life that was seen. Exits with 1 if something was not.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 import re
 import shutil

@@ -14,6 +14,8 @@ Every write and every read of the program goes into a log that is kept short, an
 a digest by which two runs can be compared.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence

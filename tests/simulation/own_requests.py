@@ -5,6 +5,8 @@ asked for itself. When it is placed, and how it ends, is told by the engine; whe
 may be placed then, is judged here, from the contract alone.
 """
 
+from __future__ import annotations
+
 from math import inf
 from typing import TYPE_CHECKING, Any, override
 

@@ -4,6 +4,8 @@ Nothing that it begins is awaited before the next: a pause may meet a reconnect 
 still drains, a resume the pause, and the stop of it all whatever is under way.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import replace

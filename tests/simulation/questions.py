@@ -1,5 +1,7 @@
 """Who asked what of the engine, and what became of it, as the `Watch` sees that."""
 
+from __future__ import annotations
+
 from collections import deque
 from math import inf
 from typing import override
@@ -183,18 +185,20 @@ class Asker:
             waiting.popleft()
         return waiting[0] if waiting else None
 
-    def owes_before(self, question: Question) -> bool:
+    def owes_before(self, question: Question, *, pipelined: bool) -> bool:
         """Tell whether an answer may be kept for that to an earlier question.
 
-        One that is in order goes out behind a refusal that is told later, and behind
-        the answer to a read that has joined another.
+        One that is in order goes out behind a refusal that is told later, behind the
+        answer to a read that has joined another, and (`pipelined`) behind one that the
+        device gives later.
         """
         if self.face.correlated:
             return False
         for other in self.waiting:
             if other is question:
                 break
-            if other.ended is None and (other.alike or not other.links):
+            sure = other.links and not (other.alike or pipelined)
+            if other.ended is None and not sure:
                 return True
         return False
 

@@ -1,5 +1,7 @@
 """Which dialect speaks to which of the engine's protocols."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 from .dialects import Dialect, LengthDialect, LineDialect, ModbusDialect

@@ -4,6 +4,8 @@ They are said again here, from the contract alone. A rule counts from the moment
 is applied; for a question not taken yet, each that was in force meanwhile may.
 """
 
+from __future__ import annotations
+
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 

@@ -5,6 +5,8 @@ what the scene tells them. Time is counted in seconds from the scene's beginning
 `Watch` of other worlds is off: a scene says itself what must be seen.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections import deque
 from collections.abc import Callable, Generator, Iterator

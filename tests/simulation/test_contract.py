@@ -5,6 +5,8 @@ least in which that can be seen. The device answers after `SERVICE` seconds; byt
 travel in no time (see `stage.py`).
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace

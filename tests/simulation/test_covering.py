@@ -1,5 +1,7 @@
 """Reads that cover others: what that gains, and that it shows nobody an older value."""
 
+from __future__ import annotations
+
 from typing import Any, override
 
 import pytest

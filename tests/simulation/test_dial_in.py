@@ -5,6 +5,8 @@ and dials again although its last connection is not gone, or is and we cannot kn
 Strangers dial as well.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections import Counter
 from random import Random

@@ -3,6 +3,8 @@
 Each test lives two lives of one seed, one with the faulty client and one without.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import pytest

@@ -4,6 +4,8 @@ A simulation that is kinder than life finds nothing; one that is unlike it finds
 not there. So what asyncio and TCP do, its loop and its transports must do as well.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager

@@ -5,6 +5,8 @@ the engine's upstream side in Modbus/TCP, into which the stick translates for it
 is looked for is the same as ever: no wrong answer, no write twice, nobody left waiting.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections import Counter
 from random import Random

@@ -1,5 +1,7 @@
 """The table of mutations fits the engine as it is; trying them takes a while."""
 
+from __future__ import annotations
+
 import pytest
 
 from .draws import KINDS

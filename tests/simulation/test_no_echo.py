@@ -1,5 +1,7 @@
 """A simulated device that does not echo transaction identifiers."""
 
+from __future__ import annotations
+
 import asyncio
 from typing import override
 

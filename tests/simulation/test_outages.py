@@ -4,6 +4,8 @@ A device does not just refuse connections and then accept them again: it reboots
 a switch that stays up, accepts before it can answer, resets, or is back for a while.
 """
 
+from __future__ import annotations
+
 import asyncio
 from contextlib import AbstractContextManager
 import enum

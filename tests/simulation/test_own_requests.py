@@ -1,5 +1,7 @@
 """What the owner lets the multiplexer ask by itself: now and then, and first."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 import logging
 from typing import Any

@@ -5,6 +5,8 @@ the least in which that can be seen. Unit 1 answers after `SERVICE` seconds, and
 is silent, unless a scene says otherwise.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -6,6 +6,8 @@ upstream side in Modbus/TCP, into which the line's server translates for it. Wha
 looked for is the same as ever: no wrong answer, no write twice, nobody left waiting.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections import Counter
 from collections.abc import Iterator

@@ -1,5 +1,7 @@
 """Scenes at a serial port: what the line's pace and an adapter's echo ask for."""
 
+from __future__ import annotations
+
 import asyncio
 from contextlib import AbstractContextManager
 from typing import Any

@@ -4,6 +4,8 @@ The values are judged by the kit: a read may only give what its cell held at som
 while the read was open. On a simulated clock the rates are exact.
 """
 
+from __future__ import annotations
+
 from typing import Any, override
 
 import pytest

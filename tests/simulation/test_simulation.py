@@ -5,6 +5,8 @@ every promise of the contract looked at in every step. `script/simulate` lives m
 them, of new seeds; the failure of one tells the command that replays it.
 """
 
+from __future__ import annotations
+
 from itertools import combinations
 import os
 import subprocess
@@ -98,6 +100,12 @@ def test_same_life_in_another_process(hash_seed: str) -> None:
         check=True,
     )
     assert f"seed 3: {live(3).digest}" in finished.stdout
+
+
+def test_no_life_waits_for_home_assistant() -> None:
+    """To import it takes longer than a life does."""
+    code = "import sys, tests.simulation.__main__; sys.exit('homeassistant' in sys.modules)"
+    subprocess.run((sys.executable, "-c", code), check=True)  # noqa: S603 - our own
 
 
 def test_failure_tells_how_to_replay_it(monkeypatch: pytest.MonkeyPatch) -> None:

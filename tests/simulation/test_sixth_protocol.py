@@ -1,5 +1,7 @@
 """A protocol that the engine does not know lives the same lives."""
 
+from __future__ import annotations
+
 import pytest
 
 from tests.fixtures import sixth_protocol

@@ -1,5 +1,7 @@
 """Reads that the device does not take whole: asked in parts, and answered whole."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from typing import Any, override
 

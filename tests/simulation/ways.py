@@ -6,6 +6,8 @@ calls what he can. The `Watch` sees the engine's upstream side as Modbus/TCP, in
 each way translates for it.
 """
 
+from __future__ import annotations
+
 from random import Random
 from typing import Any
 

@@ -4,6 +4,8 @@
 device and simulated clients, with a `Watch` on it.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Coroutine
 from contextlib import AbstractContextManager

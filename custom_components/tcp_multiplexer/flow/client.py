@@ -4,13 +4,7 @@ from collections.abc import Mapping
 from ipaddress import ip_network
 from typing import Any, Final
 
-from homeassistant.config_entries import (
-    SOURCE_RECONFIGURE,
-    ConfigEntryState,
-    ConfigSubentry,
-    ConfigSubentryFlow,
-    SubentryFlowResult,
-)
+from homeassistant.config_entries import ConfigEntryState, SubentryFlowResult
 from homeassistant.const import CONF_NAME, CONF_PROTOCOL
 from homeassistant.core import callback
 from homeassistant.helpers.selector import (
@@ -28,7 +22,6 @@ from ..const import (
     CONF_WRITE_RULES,
     DEFAULT_SILENT_MINUTES,
 )
-from ..coordinator import TcpMultiplexerConfigEntry
 from ..named_clients import (
     NamedClient,
     async_keep_rules,
@@ -37,13 +30,14 @@ from ..named_clients import (
 )
 from .fields import FieldError, applies_to, to_show, to_store, whole
 from .forms import Sections, show_form
+from .subentry import SubentryDialog
 from .write_rules import CLIENT_WRITE_RULES
 
 _MOST_MINUTES: Final = 7 * 24 * 60
 _SILENT_MINUTES: Final = whole(1, _MOST_MINUTES, "min")
 
 
-class ClientSubentryFlow(ConfigSubentryFlow):
+class ClientSubentryFlow(SubentryDialog):
     """Adds and changes a named client."""
 
     async def async_step_user(
@@ -160,17 +154,6 @@ class ClientSubentryFlow(ConfigSubentryFlow):
                 mode=SelectSelectorMode.DROPDOWN,
             )
         )
-
-    @property
-    def _entry(self) -> TcpMultiplexerConfigEntry:
-        return self._get_entry()
-
-    @property
-    def _changed(self) -> ConfigSubentry | None:
-        """The client that is changed; None if one is added."""
-        if self.source == SOURCE_RECONFIGURE:
-            return self._get_reconfigure_subentry()
-        return None
 
     @property
     def _others(self) -> list[NamedClient]:

@@ -7,17 +7,10 @@ certificate loaded.
 from collections.abc import Mapping
 from typing import Any, Final
 
-from homeassistant.config_entries import (
-    SOURCE_RECONFIGURE,
-    ConfigEntryState,
-    ConfigSubentry,
-    ConfigSubentryFlow,
-    SubentryFlowResult,
-)
+from homeassistant.config_entries import ConfigEntryState, SubentryFlowResult
 from homeassistant.const import CONF_HOST, CONF_PORT, CONF_PROTOCOL
 
 from ..const import CONF_LISTEN_HOST, CONF_LISTEN_PORT
-from ..coordinator import TcpMultiplexerConfigEntry
 from ..further_ports import describe_listener
 from .certificates import Uploads
 from .fields import (
@@ -37,9 +30,11 @@ from .local_ports import (
     async_bind,
     async_check_others,
     async_free_port,
+    async_port_to_propose,
     is_reached,
     listen_addresses,
 )
+from .subentry import SubentryDialog
 
 _FIELDS: Final = (
     CONF_LISTEN_PORT,
@@ -52,7 +47,7 @@ _FIELDS: Final = (
 )
 
 
-class LocalPortSubentryFlow(ConfigSubentryFlow):
+class LocalPortSubentryFlow(SubentryDialog):
     """Adds and changes a further local port."""
 
     _uploads: Uploads | None = None
@@ -91,7 +86,9 @@ class LocalPortSubentryFlow(ConfigSubentryFlow):
         elif self._changed is not None:
             before = self._changed.data
             values = {
-                CONF_LISTEN_PORT: before["port"],
+                CONF_LISTEN_PORT: await async_port_to_propose(
+                    self.hass, entry, ListenAddress(before["host"], before["port"])
+                ),
                 CLIENT_FRAMING: before["framing"],
                 CONF_LISTEN_HOST: before["host"] or "",
                 **client_tls_to_show(before["tls"]),
@@ -136,14 +133,3 @@ class LocalPortSubentryFlow(ConfigSubentryFlow):
                 typed, before.data["tls"] if before else None
             ),
         }
-
-    @property
-    def _entry(self) -> TcpMultiplexerConfigEntry:
-        return self._get_entry()
-
-    @property
-    def _changed(self) -> ConfigSubentry | None:
-        """The port that is changed; None if one is added."""
-        if self.source == SOURCE_RECONFIGURE:
-            return self._get_reconfigure_subentry()
-        return None

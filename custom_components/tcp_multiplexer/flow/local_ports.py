@@ -6,6 +6,7 @@ entry names it, running or not: the next start would need it.
 
 from typing import Final, NamedTuple
 
+from homeassistant.config_entries import ConfigEntryState
 from homeassistant.core import HomeAssistant, callback
 
 from ..addresses import ANY_IPV4, ANY_IPV6
@@ -81,6 +82,18 @@ async def async_free_port(
         for address in _local_addresses(entry)
     }
     return await next_free_port(host, port, taken)
+
+
+async def async_port_to_propose(
+    hass: HomeAssistant, entry: TcpMultiplexerConfigEntry, address: ListenAddress
+) -> int:
+    """Return the port of an entry's own address, or a free one if others have that."""
+    if (
+        entry.state is ConfigEntryState.SETUP_RETRY
+        and await try_listen(*address) is ListenProblem.IN_USE
+    ):
+        return await async_free_port(hass, address.port + 1, address.host)
+    return address.port
 
 
 async def async_check_others(

@@ -96,10 +96,32 @@ def rules_to_store(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Convert what was typed to what is stored.
 
     Raises:
-        RowError: a condition cannot be read.
+        RowError: a condition cannot be read, or a rule would never be reached.
 
     """
-    return [_row_to_store(number, row) for number, row in enumerate(rows, 1)]
+    stored = [_row_to_store(number, row) for number, row in enumerate(rows, 1)]
+    for number, rule in enumerate(stored, 1):
+        for before, earlier in enumerate(stored[: number - 1], 1):
+            if _decides_first(earlier, rule):
+                raise RowError(number, "order", str(before))
+    return stored
+
+
+def _decides_first(earlier: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:
+    """Return whether no write that `rule` matches gets past the `earlier` one."""
+    for condition in (_CLIENTS, _UNITS, _FUNCTIONS):
+        asked, given = rule.get(condition), earlier.get(condition)
+        if given and not (asked and set(asked) <= set(given)):
+            return False
+    if (given := earlier.get(_REGISTERS)) is None:
+        return True
+    # What lies partly outside of an *allow* gets past it (`WriteRule.matches`).
+    return (
+        earlier[_ACTION] != WriteAction.ALLOW
+        and (asked := rule.get(_REGISTERS)) is not None
+        and given[0] <= asked[0]
+        and asked[1] <= given[1]
+    )
 
 
 def _row_to_store(number: int, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,8 @@ library and h11, and also runs on its own (`tcp-multiplexer server`). `__all__` 
 complete interface.
 """
 
+from __future__ import annotations
+
 from .dispatch.exchange import CloseReason, Exchange, Upstream, UpstreamOwner
 from .logger_search import find_logger_serial
 from .multiplexer import Multiplexer, RequestError

@@ -1,5 +1,7 @@
 """Connects the parts that decide what goes upstream, and over which connections."""
 
+from __future__ import annotations
+
 from functools import partial
 import random
 from typing import TYPE_CHECKING, Any

@@ -1,5 +1,7 @@
 """Checks that settings of all kinds go through."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 import enum
 from typing import Any

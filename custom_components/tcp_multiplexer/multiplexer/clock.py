@@ -1,5 +1,7 @@
 """The clock of an event loop."""
 
+from __future__ import annotations
+
 import asyncio
 import time
 from typing import TYPE_CHECKING

@@ -1,5 +1,7 @@
 """Limits of the engine that are not settings; tests may lower them."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 ECHO_SECONDS = 1.0

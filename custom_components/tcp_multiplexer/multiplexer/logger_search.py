@@ -4,8 +4,9 @@ Sticks with modules of Hi-Flying listen on UDP port 48899, and answer a search w
 `address,MAC address,serial number`. Not every one does.
 """
 
+from __future__ import annotations
+
 import asyncio
-import contextlib
 from socket import AF_INET, SOCK_DGRAM
 from typing import Final, override
 
@@ -26,37 +27,49 @@ async def find_logger_serial(
     """Return the serial number of the logger stick at `host`; 0: it does not tell.
 
     The stick itself is asked, and everybody by `broadcast`, once more after half of
-    `seconds`.
+    `seconds`. They count from the start: a name that nobody resolves takes no longer.
     """
     loop = asyncio.get_running_loop()
+    transport: asyncio.DatagramTransport | None = None
     try:
-        found = await loop.getaddrinfo(host, port, family=AF_INET, type=SOCK_DGRAM)
-        address = found[0][4][0]
-        transport, search = await loop.create_datagram_endpoint(
-            lambda: _Search(str(address)), family=AF_INET, allow_broadcast=True
-        )
-    except OSError, UnicodeError:  # no IPv4 address, or none of ours
-        return 0
-    try:
-        for _ in range(2):
-            for question in _QUESTIONS:
-                for target in (address, broadcast):
-                    transport.sendto(question, (target, port))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds / 2):
-                    return await asyncio.shield(search.serial)
+        async with asyncio.timeout(seconds):
+            found = await loop.getaddrinfo(host, port, family=AF_INET, type=SOCK_DGRAM)
+            address = str(found[0][4][0])
+            transport, search = await loop.create_datagram_endpoint(
+                lambda: _Search(address), family=AF_INET, allow_broadcast=True
+            )
+            targets = [address, broadcast]
+            return await search.ask(transport, targets, port, seconds / 2)
+    except (OSError, UnicodeError):  # it told nothing, or has no IPv4 address
         return 0
     finally:
-        search.serial.cancel()
-        transport.close()
+        if transport is not None:
+            transport.close()
 
 
 class _Search(asyncio.DatagramProtocol):
     """Awaits the answer of one stick."""
 
     def __init__(self, address: str) -> None:
-        self.serial: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._serial: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._address = address
+
+    async def ask(
+        self,
+        transport: asyncio.DatagramTransport,
+        targets: list[str],
+        port: int,
+        interval: float,
+    ) -> int:
+        """Ask all `targets` twice, and wait `interval` seconds for an answer each."""
+        for _ in range(2):
+            for question in _QUESTIONS:
+                for target in targets:
+                    transport.sendto(question, (target, port))
+            await asyncio.wait((self._serial,), timeout=interval)
+            if self._serial.done():
+                return self._serial.result()
+        return 0
 
     @override
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
@@ -64,10 +77,10 @@ class _Search(asyncio.DatagramProtocol):
             data.decode("ascii", "replace").strip("\0\r\n ").partition(",")
         )
         digits = rest.rpartition(",")[2]
-        if self._address not in (address, addr[0]) or self.serial.done():
+        if self._address not in (address, addr[0]) or self._serial.done():
             return
         if digits.isascii() and digits.isdigit() and 0 < int(digits) <= _LARGEST:
-            self.serial.set_result(int(digits))
+            self._serial.set_result(int(digits))
 
     @override
     def error_received(self, exc: Exception) -> None:

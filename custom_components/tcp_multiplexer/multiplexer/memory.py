@@ -6,6 +6,8 @@ there is memory again. Where unread responses do, the client that leaves most un
 closed. And a client gets only so long to complete a message that it began.
 """
 
+from __future__ import annotations
+
 import asyncio
 import logging
 from typing import Protocol as Interface

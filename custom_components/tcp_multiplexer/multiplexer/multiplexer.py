@@ -8,6 +8,8 @@ Everything runs in one event loop, in plain calls. The only tasks are one connec
 attempt at a time and what the owner awaits.
 """
 
+from __future__ import annotations
+
 import asyncio
 from dataclasses import replace
 import random

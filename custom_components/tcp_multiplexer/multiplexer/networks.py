@@ -1,5 +1,7 @@
 """Addresses of peers, and the networks from which they may connect."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from ipaddress import (
     IPv4Address,

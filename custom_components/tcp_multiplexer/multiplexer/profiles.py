@@ -5,6 +5,8 @@ overridden. Threads are on GitHub, as owner/repository#number. If a value was no
 measured, the source says how it was judged.
 """
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 

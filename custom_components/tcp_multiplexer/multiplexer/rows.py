@@ -1,5 +1,7 @@
 """What is known of a setting, besides its name, type and default: its row."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 import enum
 

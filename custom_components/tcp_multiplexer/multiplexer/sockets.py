@@ -1,5 +1,7 @@
 """Options of the sockets, downstream and upstream."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import socket

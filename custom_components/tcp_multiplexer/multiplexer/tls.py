@@ -6,6 +6,8 @@ The roles that it defines as a certificate extension are not evaluated.
 Making a context reads files, so do it outside the event loop.
 """
 
+from __future__ import annotations
+
 from contextlib import contextmanager
 from dataclasses import dataclass
 import os

@@ -4,6 +4,8 @@ Command line and forms read it in the same way. Each raises `ValueError` for wha
 cannot read.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from contextlib import suppress
 from ipaddress import ip_address

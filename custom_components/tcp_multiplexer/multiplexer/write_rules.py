@@ -3,6 +3,8 @@
 Rules stand in a list, and the first that matches a write decides about it.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 import enum
 from typing import TYPE_CHECKING

@@ -3,6 +3,8 @@
 It comes with the extra `fast`. The engine runs on asyncio's own as well.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Callable
 import time

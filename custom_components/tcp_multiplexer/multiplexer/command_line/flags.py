@@ -6,6 +6,8 @@ flags these are. A flag is named after its field, and its value is parsed by the
 type; only addresses, listeners, TLS and the names in `_NAMES` are special.
 """
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Sequence
 import dataclasses
@@ -39,6 +41,7 @@ from .values import (
     numbers,
     target,
     unit_pairs,
+    usual_port,
     write_rule,
 )
 
@@ -58,7 +61,8 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that reports invalid usage in one line."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options, allow_abbrev=False, suggest_on_error=True)
+        super().__init__(**options, allow_abbrev=False)
+        self.suggest_on_error = True  # from Python 3.14 on
 
     @override
     def error(self, message: str) -> NoReturn:
@@ -68,6 +72,23 @@ class Parser(argparse.ArgumentParser):
 _DEFAULTS: dict[str, Any] = {
     field.name: field.default for field in dataclasses.fields(Settings)
 } | GO_DEFAULTS
+
+
+class _Once(argparse.Action):
+    """Stores a value, and refuses a second one, which would silently win."""
+
+    @override
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if self.dest in namespace:
+            message = "is given twice; the command run shares several devices"
+            raise argparse.ArgumentError(self, message)
+        setattr(namespace, self.dest, values)
 
 
 class _Group:
@@ -91,8 +112,6 @@ class _Group:
             action.help = f"{help} (default {default})"
 
 
-_LOGGER_PORT = 8899
-"""Where logger sticks with Solarman V5 listen."""
 _LISTEN_FLAG: dict[str, Any] = {"type": listen_address, "metavar": "[HOST:]PORT"}
 _FILE_FLAG: dict[str, Any] = {"type": file_text, "metavar": "FILE"}
 
@@ -147,6 +166,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             _add_setting(groups[row.section], field, row)
     _add_short_rules(groups[Section.MODBUS])
     _add_tls(parser)
+    add_logging_flags(parser)
+
+
+def add_logging_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how much is logged."""
     group = _Group(parser, "logging")
     group.add(
         *("-v", "--verbose"),
@@ -201,6 +225,7 @@ def _add_addresses(parser: argparse.ArgumentParser) -> None:
     )
     group.add(
         *("-t", "--target", "--targetServer"),
+        action=_Once,
         type=target,
         metavar="HOST:PORT",
         help="the device; or its serial port, with Modbus RTU, as serial:PORT"
@@ -216,6 +241,7 @@ def _add_addresses(parser: argparse.ArgumentParser) -> None:
     )
     group.add(
         *("-l", "--listen"),
+        action=_Once,
         **_LISTEN_FLAG,
         help="where clients connect (default 8000, on all addresses)",
     )
@@ -359,9 +385,7 @@ def _set_target(values: dict[str, Any]) -> None:
     elif target is not None:
         host, port = target
         protocol, framing = values["protocol"], values.get("framing")
-        usual = _LOGGER_PORT if framing == Framing.SOLARMAN else None
-        usual = usual or PROTOCOLS[protocol].usual_port
-        port = usual if port is None else port
+        port = usual_port(protocol, framing) if port is None else port
         if port is None:
             raise ValueError(f"-t: give the port too; {protocol} has no usual one")
         values["host"], values["port"] = host, port

@@ -4,6 +4,8 @@ Each raises `argparse.ArgumentTypeError` for a text that it cannot parse, and sa
 to write instead.
 """
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Callable
 from ipaddress import ip_network
@@ -12,6 +14,8 @@ import re
 from typing import Any
 
 from ..networks import Network
+from ..protocols import PROTOCOLS
+from ..protocols.options import Framing
 from ..settings import DialIn, SerialLine, SettingsError, WriteRule
 from ..typed import numbers_from, pairs_from, place_in, range_from
 
@@ -22,6 +26,9 @@ _RULE_EXAMPLE = (
     "function=6,16, registers=100-200"
 )
 _LINE_EXAMPLE = "write serial:/dev/ttyUSB0?baudrate=9600&parity=even&stopbits=1"
+
+_LOGGER_PORT = 8899
+"""Where logger sticks with Solarman V5 listen."""
 
 type _Address = tuple[str | None, int]
 
@@ -77,6 +84,16 @@ def target(text: str) -> tuple[str, int | None] | SerialLine | DialIn:
         message = f"{text!r} is not host:port; write 192.168.1.22:502 or [fd00::22]:502"
         raise argparse.ArgumentTypeError(message)
     return host, _port(port, text)
+
+
+def usual_port(protocol: str, framing: str | None) -> int | None:
+    """Return the port of a device that is given without one; None: there is no usual.
+
+    Logger sticks have one of their own.
+    """
+    if framing == Framing.SOLARMAN:
+        return _LOGGER_PORT
+    return PROTOCOLS[protocol].usual_port
 
 
 def _serial_line(text: str) -> SerialLine:

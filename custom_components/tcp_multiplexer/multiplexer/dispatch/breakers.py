@@ -16,6 +16,8 @@ tried first. If that is answered, it is the read that gets a breaker, not the un
 write never gets one.
 """
 
+from __future__ import annotations
+
 import logging
 from typing import TYPE_CHECKING
 

@@ -5,6 +5,8 @@ which tells what is asked again and again, and then swept out; one moment of the
 engine's timer serves all entries, and none while there are none.
 """
 
+from __future__ import annotations
+
 from collections import OrderedDict
 from math import inf
 from typing import TYPE_CHECKING, Any

@@ -5,6 +5,8 @@ is lost, and a write among these must not be sent again. So the habit is learned
 then each request gets a connection of its own.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

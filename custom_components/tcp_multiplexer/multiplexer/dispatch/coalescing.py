@@ -17,6 +17,8 @@ client writes something, and ahead of that: no read is overtaken by its own clie
 write.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Any
 
 from .coverage import Coverage

@@ -8,6 +8,8 @@ it is draining, which means that it is closed as soon as nothing is in flight on
 `send` and `freed` run for every request.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 

@@ -6,6 +6,8 @@ always ask something else. So the first time has to be cheap, too: known reads a
 by where they are, and those that are as long cannot cover each other.
 """
 
+from __future__ import annotations
+
 from itertools import islice
 from typing import TYPE_CHECKING
 

@@ -1,5 +1,7 @@
 """What is overdue on one connection, and what went out beside it."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

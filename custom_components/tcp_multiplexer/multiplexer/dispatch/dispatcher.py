@@ -21,6 +21,8 @@ trial is lost, and the other half is left for sending it on another connection.
 be a method, measurement showed that it pays.
 """
 
+from __future__ import annotations
+
 import asyncio
 from functools import partial
 from math import inf

@@ -7,6 +7,8 @@ their outcome to its `UpstreamOwner`, the dispatcher. All are plain records as f
 possible; queue, dispatcher and pool act on them.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 import enum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol as Interface, override

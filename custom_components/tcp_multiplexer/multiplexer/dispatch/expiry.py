@@ -8,6 +8,8 @@ renewed. One that has not answered at all is given longer each time: a device th
 its time to wake up must not be made to begin again.
 """
 
+from __future__ import annotations
+
 import asyncio
 from typing import TYPE_CHECKING, Protocol as Interface
 

@@ -4,6 +4,8 @@ Some devices answer the first request on a connection wrongly, or not at all. So
 one is asked for nobody: whatever becomes of it, or nothing, says nothing.
 """
 
+from __future__ import annotations
+
 from copy import copy
 from typing import TYPE_CHECKING, Any, override
 

@@ -3,6 +3,8 @@
 What these stop is answered, and recorded.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Any
 
 from ..protocols.base import Failure

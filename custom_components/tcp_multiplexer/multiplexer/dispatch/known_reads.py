@@ -1,5 +1,7 @@
 """Reads that the device has answered: what it can be asked to see whether it lives."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

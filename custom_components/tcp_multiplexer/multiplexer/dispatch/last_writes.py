@@ -7,6 +7,8 @@ request to the unit that got no response, and with the end of any connection, by
 device shows that it starts again.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:

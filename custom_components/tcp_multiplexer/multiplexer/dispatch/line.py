@@ -6,6 +6,8 @@ answered: a device that serves in order has gone past it then. That answer may c
 late for its client, and still tell.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:

@@ -5,6 +5,8 @@ answered. One response that would have matched may be a coincidence, so the owne
 told only after several requests in a row.
 """
 
+from __future__ import annotations
+
 import logging
 from typing import TYPE_CHECKING
 

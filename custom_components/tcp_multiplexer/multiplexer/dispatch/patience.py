@@ -16,6 +16,8 @@ beside an overdue request waits for that too, so its time says nothing about its
 unless something sent later has been answered.
 """
 
+from __future__ import annotations
+
 from math import inf
 from typing import TYPE_CHECKING
 

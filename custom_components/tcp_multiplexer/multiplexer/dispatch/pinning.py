@@ -5,6 +5,8 @@ carried it. So whoever used such a function is sent over no other connection, an
 dismissed when that one is lost: it logs in again only if it notices the loss.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

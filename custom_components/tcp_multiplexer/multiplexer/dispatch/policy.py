@@ -4,6 +4,8 @@ The rules are the owner's. This module only applies them; counting, reporting an
 answering are up to its caller.
 """
 
+from __future__ import annotations
+
 import enum
 from typing import TYPE_CHECKING, Any
 

@@ -28,6 +28,8 @@ The bound: a requester with nothing pending may always place one request; beyond
 unblocked when there is some, in the order of arrival.
 """
 
+from __future__ import annotations
+
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator

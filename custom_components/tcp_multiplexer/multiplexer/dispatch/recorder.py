@@ -4,6 +4,8 @@ The dispatcher decides; this module only records the outcome of each exchange, i
 place so that no counter is missed or incremented twice.
 """
 
+from __future__ import annotations
+
 from collections import deque
 import enum
 import logging

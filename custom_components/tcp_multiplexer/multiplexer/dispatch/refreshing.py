@@ -6,6 +6,8 @@ by itself until the next poll. So the wider read is asked in their place, and th
 join it, as will that poll.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Any, Protocol as Interface, override
 
 from .exchange import Exchange, Requester

@@ -4,6 +4,8 @@ A unit that has been slow is watched: its last response times predict how long t
 response takes. Units that have always been fast cost nothing.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from typing import TYPE_CHECKING
 

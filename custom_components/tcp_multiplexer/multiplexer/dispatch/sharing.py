@@ -7,6 +7,8 @@ It has a deadline of its own, and may part from its leader: to fail at that dead
 be asked for itself, or because its client has left.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Any
 
 from ..protocols.base import Failure

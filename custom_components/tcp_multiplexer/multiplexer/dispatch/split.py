@@ -1,5 +1,7 @@
 """A read that is asked in parts, because the device does not take it whole."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:

@@ -5,6 +5,8 @@ the connection that carried the part before; only writes may go first. A respons
 part is cached as the read that it is, so that it may answer others.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Any, Protocol as Interface
 
 from ..protocols.base import Failure

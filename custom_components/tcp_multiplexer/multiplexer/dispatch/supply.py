@@ -1,5 +1,7 @@
 """The interface between the dispatcher and the pool, which it does not import."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Protocol as Interface
 
 if TYPE_CHECKING:

@@ -5,6 +5,8 @@ object), and almost none would ever expire. So there is one for all of them. Whe
 expires, its callback looks for everything that is due, and sets it again.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Callable
 from math import inf

@@ -4,6 +4,8 @@ A read that has joined another is asked for itself if that fails, is put back wh
 client does not read, or takes too long. The repetition of a request fails with it.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Any, Protocol as Interface
 
 from .coalescing import covers

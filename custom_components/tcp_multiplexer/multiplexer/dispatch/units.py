@@ -14,6 +14,8 @@ than whose turn it is:
   the response to whatever is sent meanwhile. Other units are not affected.
 """
 
+from __future__ import annotations
+
 from math import inf
 from typing import TYPE_CHECKING
 

@@ -4,6 +4,8 @@ The timeout of a request runs from the moment when it was complete, also while t
 no room for it in the queue.
 """
 
+from __future__ import annotations
+
 _LEAST = 4
 """Bytes of the shortest request that can come while others wait (Modbus RTU)."""
 

@@ -11,6 +11,8 @@ Of responses it gets at most two that it does not read: the one that was in flig
 the first did not fit.
 """
 
+from __future__ import annotations
+
 import logging
 from typing import TYPE_CHECKING, Any, cast, override
 
@@ -229,6 +231,8 @@ class Client(ClientConnection):
 
     def _ask(self, request: Request, now: float, completed: float) -> None:
         before = self.requests
+        if not before:
+            self._log_coming(request)
         self.requests = before + 1
         self.last_request = now
         deadline = completed + self._listener.settings.timeout

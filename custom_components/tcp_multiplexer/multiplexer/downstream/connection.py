@@ -4,6 +4,8 @@ A client is judged and counted before anything is read from it, TLS included. Wh
 asks and is answered is the business of `client`.
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
 import asyncio
 import logging
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     import ssl
 
     from ..dispatch.exchange import Exchange
+    from ..protocols.base import Request
     from ..settings import ListenerSettings, Settings
     from .owner import ClientOwner
 
@@ -152,8 +155,19 @@ class ClientConnection(Peer):
         if self._linger is not None:
             self._linger.cancel()
         self.ended()
-        LOGGER.info("Client %s disconnected%s", self.name, f": {exc}" if exc else "")
+        LOGGER.info(
+            "Client %s disconnected%s%s",
+            self.name,
+            "" if self.requests else ", and has asked nothing",
+            f": {exc}" if exc else "",
+        )
         self._listener.forget(self)
+
+    def _log_coming(self, request: Request) -> None:
+        """Say who has come, now that it is known what for."""
+        if LOGGER.isEnabledFor(logging.INFO):
+            asked = self._listener.protocol.describe(request.payload, None)
+            LOGGER.info("Client %s connected, and asks first: %s", self.name, asked)
 
     def abort(self) -> None:
         """Close the connection at once."""

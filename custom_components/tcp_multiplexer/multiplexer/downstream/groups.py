@@ -4,6 +4,8 @@ Many programs connect anew for each request, from one address or several. What t
 asked is counted for their group, whichever connections they asked it on.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 from ..observe.snapshot import GroupSnapshot

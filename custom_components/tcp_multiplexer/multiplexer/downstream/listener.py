@@ -1,10 +1,13 @@
 """The listening sockets: accepts or refuses clients, and keeps track of them."""
 
+from __future__ import annotations
+
 import asyncio
 from collections import Counter
 import contextlib
 import logging
 from math import inf
+import sys
 from typing import TYPE_CHECKING, Any, cast, override
 
 from ..limits import ADDRESS_LEAST, ADDRESS_SHARE, LIMITS, Limits
@@ -34,6 +37,11 @@ LOGGER = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 """Connections that the system holds until they are accepted."""
+_ACCEPT_ONE = 0 if sys.version_info >= (3, 14) else 1
+"""The backlog with which asyncio accepts one connection in a turn of the loop.
+
+It accepts one more than that (python/cpython#134392); Python 3.13.0 does not yet.
+"""
 _READ_AT_ONCE = 64 << 10
 """Less than asyncio would read: what is read of a client held back must be kept."""
 _IDLE_STEP = 1.0
@@ -152,7 +160,7 @@ class Listener(ClientOwner):
             lambda: self._accept(listener, tls),
             listener.host,
             listener.port,
-            backlog=0,  # asyncio accepts one more than this in a turn of the loop
+            backlog=_ACCEPT_ONE,
         )
         with contextlib.suppress(NotImplementedError):  # loops without sockets
             for sock in server.sockets:
@@ -242,7 +250,7 @@ class Listener(ClientOwner):
         if self._idle_timer is None and self.settings.client_idle_timeout:
             now = self._loop.time()
             self._wait_for_idle(now + self.settings.client_idle_timeout)
-        LOGGER.info("Client %s connected", client.name)
+        LOGGER.debug("Client %s is accepted", client.name)
         self._tell(EventType.CLIENT_CONNECTED, client)
         return True
 

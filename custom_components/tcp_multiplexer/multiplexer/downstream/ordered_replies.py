@@ -5,6 +5,8 @@ read, and so does what the codec answers or closes by itself. A place is served 
 everything before it is, and its outcome is known.
 """
 
+from __future__ import annotations
+
 import enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 

@@ -5,6 +5,8 @@ several requests, or for all, and know replies by their order: to these, a reply
 only once those to earlier requests of that identifier have gone.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from typing import TYPE_CHECKING, Any
 

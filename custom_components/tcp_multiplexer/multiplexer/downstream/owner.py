@@ -1,5 +1,7 @@
 """The interface between clients and their listener, which they do not import."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Any, Protocol as Interface
 
 if TYPE_CHECKING:

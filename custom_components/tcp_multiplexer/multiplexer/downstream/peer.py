@@ -4,6 +4,8 @@ The counters are plain attributes, because the hot path adds to several of them 
 request.
 """
 
+from __future__ import annotations
+
 from ipaddress import IPv6Address
 
 from ..dispatch.exchange import Requester

@@ -5,6 +5,8 @@ loop busy with nothing. From the second such refusal on it is told after
 `REFUSAL_DELAY`, and no other client waits for that.
 """
 
+from __future__ import annotations
+
 from math import inf
 from typing import TYPE_CHECKING
 

@@ -5,6 +5,8 @@ refuse one before that, or count it. Here TLS begins once the client is accepted
 its socket is read no more at a time than others' are.
 """
 
+from __future__ import annotations
+
 import asyncio
 from asyncio.sslproto import SSLProtocol
 from typing import TYPE_CHECKING, Any, cast, override

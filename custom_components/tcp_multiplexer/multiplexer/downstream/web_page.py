@@ -5,6 +5,8 @@ in the visitor's network. Where a protocol skips noise, or takes any bytes for a
 message, that body would reach the device. How the request begins, no page can choose.
 """
 
+from __future__ import annotations
+
 import re
 
 _REQUEST_LINE = re.compile(rb"[!-~]+ [!-~]+ HTTP/[0-9](?:\.[0-9])?\r?\n")

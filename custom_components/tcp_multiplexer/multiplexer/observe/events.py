@@ -5,6 +5,8 @@ cause thousands of events a second. The first of a kind about a client is delive
 once; later ones are merged into at most one a second, with a count.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +17,7 @@ LOGGER = logging.getLogger(__name__)
 
 MERGE_SECONDS = 1.0
 """How long events of a kind are held back and merged after one was delivered."""
-_WRITES_KEPT = 20
+_WRITES_KEPT = 16
 """Writes that a merged event lists, at most."""
 _MERGED_KINDS = 1024
 """Kinds merged at a time, at most; beyond that, events are merged over all clients."""

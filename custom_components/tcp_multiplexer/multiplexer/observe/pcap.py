@@ -8,6 +8,8 @@ those of the exchange. A request that was refused or never answered appears alon
 Format: draft-ietf-opsawg-pcap, with nanosecond timestamps.
 """
 
+from __future__ import annotations
+
 from collections import defaultdict
 from ipaddress import IPv4Address, IPv6Address, ip_address
 import struct

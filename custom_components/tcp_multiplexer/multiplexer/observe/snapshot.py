@@ -5,6 +5,8 @@ seconds; `bytes_*` are bytes of the application protocol. Times of day are secon
 since the epoch.
 """
 
+from __future__ import annotations
+
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 import enum

@@ -5,6 +5,8 @@ each request. Moments are loop time; `Multiplexer.snapshot` converts them to tim
 day.
 """
 
+from __future__ import annotations
+
 from collections import Counter, deque
 import enum
 from heapq import nsmallest

@@ -1,5 +1,7 @@
 """The application protocols, by name."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
 from typing import Any, override

@@ -16,6 +16,8 @@ engine passes it from one codec to the other without looking inside, but
 `bytes(response)` must work, for traces.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 import enum

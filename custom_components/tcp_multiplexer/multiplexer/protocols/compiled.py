@@ -1,5 +1,7 @@
 """What a compiled engine has to be told (see `setup.py`); without effect otherwise."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 

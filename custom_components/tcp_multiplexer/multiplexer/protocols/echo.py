@@ -5,6 +5,8 @@ follows the last newline when a client stops sending is not a message: it is dro
 reported.
 """
 
+from __future__ import annotations
+
 from typing import override
 
 from .framed import FramedProtocol, Framer, FramingError

@@ -1,5 +1,7 @@
 """What a read covers, so that a response may answer a part of it, or be one."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, override
 

@@ -9,6 +9,8 @@ response, so nothing is sent on a connection that has said too much.
 A `Framer` cuts the stream; the codecs and the protocol around it are common.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from typing import NamedTuple, override
 

@@ -9,6 +9,8 @@ A message of length zero is a keepalive: it is echoed where it came from and is 
 a request nor a response.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 import enum
 import string

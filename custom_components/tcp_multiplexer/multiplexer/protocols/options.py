@@ -5,6 +5,8 @@ protocol gets the settings themselves. Choices are string enumerations, because 
 entries and command lines hold strings.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 import enum
 from ipaddress import ip_address

@@ -1,5 +1,7 @@
 """What diagnostics that others may read say of an exchange."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import NamedTuple
 

@@ -1,5 +1,7 @@
 """What is asked of a device, and why it may get no response."""
 
+from __future__ import annotations
+
 import enum
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 

@@ -1,5 +1,7 @@
 """Closes all connections, and waits until they are closed."""
 
+from __future__ import annotations
+
 import asyncio
 from typing import TYPE_CHECKING
 

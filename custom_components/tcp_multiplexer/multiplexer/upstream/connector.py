@@ -1,5 +1,7 @@
 """Opens connections to the device, one at a time."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 from typing import TYPE_CHECKING

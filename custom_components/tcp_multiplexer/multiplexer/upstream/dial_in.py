@@ -6,6 +6,8 @@ is alive, by a byte from the device, by an answer of its system, or by a missing
 response.
 """
 
+from __future__ import annotations
+
 import asyncio
 from ipaddress import ip_address
 import logging

@@ -14,6 +14,8 @@ Devices also close connections that nobody uses. That is no outage, but the wait
 the next connection that nobody asked for grows in the same way.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from math import inf
 import random

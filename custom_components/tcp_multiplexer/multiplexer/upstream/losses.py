@@ -1,5 +1,7 @@
 """What the end of a connection says about the device."""
 
+from __future__ import annotations
+
 import enum
 from typing import TYPE_CHECKING
 

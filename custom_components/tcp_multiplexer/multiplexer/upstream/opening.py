@@ -3,6 +3,8 @@
 It stands apart because coroutines are not compiled (see `setup.py`).
 """
 
+from __future__ import annotations
+
 import asyncio
 import errno
 from typing import TYPE_CHECKING, Any, cast

@@ -4,6 +4,8 @@ It goes the way of a client's: through the rules, the queue and the statistics. 
 shares no other's response, opens no connection and keeps none open.
 """
 
+from __future__ import annotations
+
 import asyncio
 import logging
 from math import inf

@@ -10,6 +10,8 @@ lost trial shrinks the pool, until the next `reconnect`.
 One timer wakes the pool at the earliest moment at which something is due.
 """
 
+from __future__ import annotations
+
 import asyncio
 import logging
 from math import inf

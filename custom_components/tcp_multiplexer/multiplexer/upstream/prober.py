@@ -4,6 +4,8 @@ A probe is a request like any other, but for its turn, which is after all others
 outcome counts like any other's towards health. It never opens a connection.
 """
 
+from __future__ import annotations
+
 import sys
 from typing import TYPE_CHECKING, Any, override
 

@@ -4,6 +4,8 @@ Lookups run in the event loop's threads, which others need, and the resolver can
 interrupted. So an attempt that gives up leaves its lookup to the next one.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Sequence
 from ipaddress import IPv6Address, ip_address

@@ -1,5 +1,7 @@
 """The way to the device: what makes the connections of one multiplexer to it."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 import asyncio
 from typing import TYPE_CHECKING, Any, override

@@ -3,6 +3,8 @@
 serialx is imported when the first port is opened: nothing else needs it.
 """
 
+from __future__ import annotations
+
 import asyncio
 from contextlib import suppress
 from importlib import import_module

@@ -4,6 +4,8 @@ That is a TCP socket, unless a subclass connects in another way. It decides noth
 retries and timeouts are up to the dispatcher, reopening to the pool.
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
 import asyncio
 from math import inf

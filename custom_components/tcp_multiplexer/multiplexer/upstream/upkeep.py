@@ -3,6 +3,8 @@
 A connection is `busy` while something is in flight on it, or while any request waits.
 """
 
+from __future__ import annotations
+
 import enum
 from math import inf
 from typing import TYPE_CHECKING

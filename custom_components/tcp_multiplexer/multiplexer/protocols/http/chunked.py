@@ -9,6 +9,8 @@ LF, and its extensions and trailer fields may contain what they like: they go no
 further, and where the body ends is the same for every reader.
 """
 
+from __future__ import annotations
+
 from http import HTTPStatus
 import re
 

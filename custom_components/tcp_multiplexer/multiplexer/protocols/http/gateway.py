@@ -22,6 +22,8 @@ What the gateway does on the way (sections of RFC 9110 unless another is named):
   responses precede the final one, but not to HTTP/1.0 clients (§15.2).
 """
 
+from __future__ import annotations
+
 from http import HTTPStatus
 import re
 from typing import override

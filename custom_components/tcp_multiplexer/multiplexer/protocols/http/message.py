@@ -9,6 +9,8 @@ Heads may end their lines with a bare LF (RFC 9112 §2.2) and fold them (§5.2),
 h11 reads it; neither leaves here.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus

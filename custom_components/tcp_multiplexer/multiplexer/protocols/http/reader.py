@@ -4,6 +4,8 @@ How a body is framed, the head says, which h11 has parsed. Heads may end their l
 with a bare LF (RFC 9112 §2.2), and those of devices with CRs too many.
 """
 
+from __future__ import annotations
+
 from http import HTTPStatus
 import re
 

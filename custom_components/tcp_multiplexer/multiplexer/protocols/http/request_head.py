@@ -5,6 +5,8 @@ h11 takes some of them, and where white space precedes one that it does not take
 takes seconds to say so.
 """
 
+from __future__ import annotations
+
 from http import HTTPStatus
 import re
 from typing import NamedTuple, cast

@@ -3,6 +3,8 @@
 What devices get wrong, `tidy` puts right before h11 sees it.
 """
 
+from __future__ import annotations
+
 from contextlib import suppress
 from http import HTTPStatus
 from typing import NamedTuple, cast

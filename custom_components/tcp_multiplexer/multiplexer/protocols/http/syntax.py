@@ -1,5 +1,7 @@
 """What all that read HTTP messages share: the grammar's letters, and the error."""
 
+from __future__ import annotations
+
 import re
 
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"

@@ -14,6 +14,8 @@ doubt, it is an error.
 * What frames a body is left out, if it is invalid, where there is no body.
 """
 
+from __future__ import annotations
+
 from http import HTTPStatus
 import re
 

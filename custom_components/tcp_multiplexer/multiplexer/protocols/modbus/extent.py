@@ -1,5 +1,7 @@
 """What Modbus reads of functions 1 to 4 cover, and how their responses are cut."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, override
 
 from ..extent import Extent

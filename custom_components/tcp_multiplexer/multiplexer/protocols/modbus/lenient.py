@@ -10,6 +10,8 @@ device shows of its way with identifiers is used as far as it goes:
   of the first request may be its copy, and is held until the response is overdue.
 """
 
+from __future__ import annotations
+
 from collections import deque
 import enum
 import re

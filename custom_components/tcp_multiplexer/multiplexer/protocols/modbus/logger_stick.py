@@ -11,6 +11,8 @@ A stick that is asked with another serial number than its own is silent, or refu
 which tells its own.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from typing import override
 

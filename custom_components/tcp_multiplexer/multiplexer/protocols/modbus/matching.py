@@ -11,6 +11,8 @@ is passed over, up to the header of a response that is awaited. And some send ex
 whose length is wrong: since all exceptions have the same, it is known by the function.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from typing import override
 
@@ -23,7 +25,7 @@ from ..base import (
     UpstreamCodec,
     UpstreamEvent,
 )
-from .pdu import EXCEPTION_BIT, confirms_another, may_answer
+from .pdu import EXCEPTION_BIT, EXCEPTION_NAMES, confirms_another, may_answer
 from .tcp import (
     MIDDLE,
     MIDDLE_OF_FRAME,
@@ -257,14 +259,22 @@ class ModbusUpstream(UpstreamCodec[bytes]):
         return () if request is None else ((transaction, request),)
 
     def _is_refusal(self, data: bytes, at: int) -> bool:
-        """Return whether an exception of wrong length, and nothing else, is at `at`."""
+        """Return whether an exception of wrong length, and nothing else, is at `at`.
+
+        Its code is one that the specification has (V1.1b3, section 7): a response that
+        was cut short may be followed by bytes that make it look like an exception.
+        """
         head = data[at : at + MIN_FRAME]
         return (
             len(head) == MIN_FRAME
             and head[7] & EXCEPTION_BIT != 0
             and head[4:6] != b"\0\3"
             and any(head[6] == r.payload[0] for r in self._in_flight.values())
-            and (len(data) >= at + _EXCEPTION or head[4:6] == b"\0\2")
+            and (
+                data[at + MIN_FRAME] in EXCEPTION_NAMES
+                if len(data) >= at + _EXCEPTION
+                else head[4:6] == b"\0\2"
+            )
             and self._is_own(data, at)
         )
 

@@ -4,6 +4,8 @@ Source: Modbus Application Protocol V1.1b3. A payload here is a unit identifier 
 PDU, as requests carry it; response payloads likewise.
 """
 
+from __future__ import annotations
+
 from typing import override
 
 from ..base import Failure, Request, Written

@@ -1,5 +1,7 @@
 """Modbus as a whole: its codecs, its manners, and the rules that it can judge by."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from types import MappingProxyType
 from typing import override

@@ -5,6 +5,8 @@ exception 0x03 and never sent: a device that takes it sends a frame longer than 
 may be, and one that does not may hang up, to the harm of all who share the connection.
 """
 
+from __future__ import annotations
+
 MAX_REGISTERS = 125
 """The most that one request may read (6.3, 6.4, 6.17)."""
 

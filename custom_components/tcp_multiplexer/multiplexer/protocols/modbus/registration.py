@@ -5,6 +5,8 @@ and an exception. Both have the transaction identifier 1, which no request of ou
 then. Source: wills106/homeassistant-solax-modbus#2336.
 """
 
+from __future__ import annotations
+
 from .matching import Transactions
 from .tcp import PREFIX
 

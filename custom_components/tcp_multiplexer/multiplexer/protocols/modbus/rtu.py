@@ -19,6 +19,8 @@ Downstream: clients that only speak RTU. A frame whose CRC is wrong is discarded
 all that was received, as a device on a line does; the client will ask again.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Iterator
 from typing import override
@@ -418,7 +420,7 @@ class RtuDownstream(DownstreamCodec[bytes]):
         if not size:
             return None
         length = request_length(frame)
-        if length is None:
+        if length is None or length > MAX_FRAME:  # A count may say what cannot be.
             length = size
             complete = size > MAX_FRAME or is_frame(frame)
         else:

@@ -10,6 +10,8 @@ like its request. Where the first request is one of the others, a harmless read 
 before it. From then on, the first copy of a request is its echo.
 """
 
+from __future__ import annotations
+
 from math import inf
 from typing import override
 

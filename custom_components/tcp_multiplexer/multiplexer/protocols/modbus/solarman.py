@@ -15,6 +15,8 @@ sequence byte and the serial number that it sent. What faces a stick is in
 `logger_stick`.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from typing import NamedTuple, override
 

@@ -10,6 +10,8 @@ The frame is cut from the stream of a client, its transaction identifier kept as
 unit and PDU become the request. What faces a device is in `matching`.
 """
 
+from __future__ import annotations
+
 from typing import override
 
 from ..base import (

@@ -5,6 +5,8 @@ with it, and its response gets that one's unit back. Units not in the map pass a
 are. It wraps the codec that faces the client, whatever its framing.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, override
 
 from ..base import DownstreamCodec, Request

@@ -3,6 +3,8 @@
 Source: Modbus Application Protocol V1.1b3, 6.
 """
 
+from __future__ import annotations
+
 from .quantities import is_possible
 
 _EXAMPLES = "write 'unit=1 read=40608' or 'unit=1 write=49999 value=1'"
@@ -24,7 +26,7 @@ def payload_of(words: str) -> bytes:
     """
     try:
         payload = _payload(words)
-    except KeyError, OverflowError, ValueError:
+    except (KeyError, OverflowError, ValueError):
         payload = b""
     if not payload or not is_possible(payload):
         raise ValueError(f"{words!r} is no request; {_EXAMPLES}")
