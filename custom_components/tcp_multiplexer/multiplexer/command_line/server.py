@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from .configuration import DEVICES, ConfigurationError, read_configuration
 from .devices import Devices
+from .event_loop import loop_factory
 from .flags import flag_of
 from .monitor import Monitor
 from .notify import Notifier
@@ -60,7 +61,7 @@ def serve(
     # was imported, over and over. Closed connections are cycles, of asyncio's.
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD)
-    asyncio.run(_serve(wanted, level, file, metrics))
+    asyncio.run(_serve(wanted, level, file, metrics), loop_factory=loop_factory())
 
 
 async def _serve(
