@@ -420,7 +420,7 @@ def test_no_sentence_is_left_in_english(language: str) -> None:
 
 def mentions(path: str, text: str) -> set[str]:
     """Give what a text says of other texts: emphasised, quoted, before its colon."""
-    said = set(re.findall(r"(?<!\w)[*]([^*\n]+)[*]", text))
+    said = set(re.findall(r"(?<!\w)[*](\w[^*\n]*)[*]", text))
     said |= set(re.findall(r'"([^"]+)"', text))
     if ".error." in path and (field := re.match(r"([^:.]+): ", text)):
         said.add(field[1])
