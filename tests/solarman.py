@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 import struct
-from typing import Any, override
+from typing import Any, cast, override
 
 from tests.engine.serial_line import with_crc
 
@@ -132,14 +132,13 @@ class _Slot(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
         if self._stick.slot is None:
             self._stick.slot = self
             self._stick.connections += 1
         else:
             self._stick.refused += 1
-            transport.abort()
+            self.transport.abort()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:

@@ -25,10 +25,13 @@ from .coordinator import TcpMultiplexerConfigEntry, TcpMultiplexerCoordinator
 from .entry_settings import settings_from_entry
 from .local_sockets import which_failed
 from .migration import async_forget_replaced, async_migrate
-from .multiplexer import SettingsError, TlsError
+from .multiplexer import PROTOCOLS, SettingsError, TlsError
 from .named_clients import async_keep_rules
 from .refused_clients import RefusedClientsWatch
 from .services import async_setup_services
+
+# Home Assistant imports this package beside its event loop, which must import nothing.
+PROTOCOLS.import_all()
 
 CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
 

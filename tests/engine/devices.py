@@ -17,7 +17,7 @@ from pathlib import Path
 import socket
 import ssl
 import struct
-from typing import NamedTuple, Self, override
+from typing import NamedTuple, Self, cast, override
 
 from custom_components.tcp_multiplexer.multiplexer import Multiplexer
 from tests.waiting import PATIENCE, until
@@ -41,12 +41,11 @@ class Link(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
         device = self.device
         if device.slots is not None and len(device.open_links) >= device.slots:
             device.refused += 1
-            transport.close()
+            self.transport.close()
             return
         if device.newest_wins:
             for link in device.open_links:
@@ -54,7 +53,7 @@ class Link(asyncio.Protocol):
         self.open = True
         device.links.append(self)
         device.most_open = max(device.most_open, len(device.open_links))
-        transport.write(device.greeting)
+        self.transport.write(device.greeting)
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -236,7 +235,8 @@ async def running(*, slots: int | None = 1) -> AsyncGenerator[Device]:
 
 def answer(asked: Asked) -> None:
     """Answer it."""
-    asked.link.transport.write(asked.frame())
+    if not asked.link.transport.is_closing():
+        asked.link.transport.write(asked.frame())
 
 
 def ignore(asked: Asked) -> None:

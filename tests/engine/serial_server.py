@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, override
+from typing import Final, cast, override
 
 from serial import Serial
 from serial.rfc2217 import (
@@ -58,9 +58,10 @@ class _Client(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._manager = _Negotiator(self._port, transport) if self._negotiates else None
+        self._transport = cast("asyncio.Transport", transport)
+        self._manager = (
+            _Negotiator(self._port, self._transport) if self._negotiates else None
+        )
         self._loop.add_reader(self._port.fileno(), self._from_line)
 
     @override

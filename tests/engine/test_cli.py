@@ -110,7 +110,8 @@ async def test_version_from_the_console_script() -> None:
     script = Path(sys.executable).with_name("tcp-multiplexer")
     status, out, err = await output(str(script), "version")
     assert (status, err) == (0, "")
-    assert re.fullmatch(r"tcp-multiplexer \d+\.\d+\.\d+\n", out)
+    variant = r"\((pure Python|compiled), (asyncio|uvloop)\)"
+    assert re.fullmatch(rf"tcp-multiplexer \d+\.\d+\.\d+ {variant}\n", out)
 
 
 async def test_help_reads_well() -> None:

@@ -270,7 +270,9 @@ async def test_leaving_is_noticed_though_the_queue_is_full(
     await device.holds(1)
     hasty.send(*(read(i) for i in range(100)), write(2, 2), read(3), write(4, 4))
     await until(lambda: multiplexer.snapshot().queue_depth == 2)
+    asked = multiplexer.snapshot().requests
     hasty.half_close()
+    await until(lambda: multiplexer.snapshot().requests == asked + 2)
     # What had no room is dropped like the rest; a command is a command.
     device.release()
     assert [(await hasty.receive()).pdu for _ in range(2)] == [write(2, 2), write(4, 4)]
@@ -289,7 +291,9 @@ async def test_garbage_behind_the_last_write_does_not_matter_any_more(
     hasty.send(read(8), read(9), write(2, 2))
     hasty.writer.write(b"\0\1\0\0\0\0" + Frame(9, 1, write(3, 3)).encoded())
     await until(lambda: multiplexer.snapshot().queue_depth == 1)
+    asked = multiplexer.snapshot().requests
     hasty.half_close()
+    await until(lambda: multiplexer.snapshot().requests == asked + 1)
     device.release()
     assert (await hasty.receive()).pdu == write(2, 2)
     assert await hasty.closed()

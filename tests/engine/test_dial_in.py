@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 import socket
-from typing import Any, Self, override
+from typing import Any, Self, cast, override
 
 import pytest
 
@@ -64,10 +64,9 @@ class Dongle(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
         if self.greeting:
-            transport.write(self.greeting)
+            self.transport.write(self.greeting)
 
     @override
     def data_received(self, data: bytes) -> None:

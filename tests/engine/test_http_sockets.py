@@ -8,7 +8,7 @@ import contextlib
 from contextlib import asynccontextmanager
 from pathlib import Path
 import shutil
-from typing import Any, override
+from typing import Any, cast, override
 
 from aiohttp import ClientSession, TCPConnector, web
 import pytest
@@ -27,8 +27,7 @@ class Refuse(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.abort()
+        cast("asyncio.Transport", transport).abort()
 
 
 class Device:

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 import time
-from typing import Any, override
+from typing import Any, cast, override
 
 from hypothesis import given, strategies as st
 from pymodbus import FramerType
@@ -717,8 +717,7 @@ class Slave(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.links.append(transport)
+        self.links.append(cast("asyncio.Transport", transport))
 
     @override
     def data_received(self, data: bytes) -> None:

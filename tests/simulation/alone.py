@@ -4,6 +4,8 @@ The engine's package lies in the integration's, whose own module imports Home As
 of a program that lives a single life, that took most of the time.
 """
 
+from __future__ import annotations
+
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 import sys

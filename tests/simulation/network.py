@@ -26,7 +26,7 @@ from itertools import count
 from random import Random
 import resource
 import socket
-from typing import Any, override
+from typing import Any, cast, override
 from zlib import crc32
 
 from .loop import SimulatedLoop
@@ -465,8 +465,7 @@ class Endpoint(asyncio.Transport):
 
     @override
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        assert isinstance(protocol, asyncio.Protocol)
-        self.protocol = protocol
+        self.protocol = cast("asyncio.Protocol", protocol)
 
     @override
     def get_protocol(self) -> asyncio.BaseProtocol:
@@ -689,8 +688,7 @@ class SimulatedServer(asyncio.AbstractServer):
         """Hand the accepted connections to their protocols."""
         while self._accepting:
             end = self._accepting.popleft()
-            protocol = self._factory()
-            assert isinstance(protocol, asyncio.Protocol)
+            protocol = cast("asyncio.Protocol", self._factory())
             end.server = self
             self._clients[end] = None
             end.begin(protocol)
@@ -928,8 +926,7 @@ class Network:
     async def _begin(
         self, factory: Callable[[], asyncio.BaseProtocol], end: ProgramEndpoint
     ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
-        protocol = factory()
-        assert isinstance(protocol, asyncio.Protocol)
+        protocol = cast("asyncio.Protocol", factory())
         begun: asyncio.Future[None] = self.loop.create_future()
         end.begin(protocol)
         self.loop.call_soon(_settle, begun)

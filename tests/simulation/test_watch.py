@@ -1,5 +1,7 @@
 """What the watch believes of the engine, where the outside cannot tell."""
 
+from __future__ import annotations
+
 import pytest
 
 from .dialects import read

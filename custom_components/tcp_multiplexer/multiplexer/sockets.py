@@ -53,6 +53,12 @@ def hasten_keepalive(transport: asyncio.BaseTransport) -> None:
     )
 
 
+def limit_reads(transport: asyncio.BaseTransport, size: int) -> None:
+    """Read at most `size` bytes at a time, if the transport can be told so."""
+    if hasattr(transport, "max_size"):
+        transport.max_size = size
+
+
 def _set_options(
     transport: asyncio.BaseTransport, *options: tuple[int, str, int]
 ) -> None:

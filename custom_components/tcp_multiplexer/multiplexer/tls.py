@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 import os
 import ssl
-import tempfile
 from typing import TYPE_CHECKING
 
 from .typed import server_name_from
@@ -122,6 +121,8 @@ def _file(text: str) -> Iterator[str]:
 
     The ssl module loads certificates and keys from files alone.
     """
+    import tempfile  # noqa: PLC0415 - 6 ms of a start, and few have a key
+
     descriptor, path = tempfile.mkstemp()
     try:
         with os.fdopen(descriptor, "w") as file:

@@ -16,13 +16,15 @@ import sys
 import textwrap
 
 from .. import __version__
+from ..dispatch.dispatcher import Dispatcher
 from ..networks import format_address
 from ..profiles import PROFILES
 from ..protocols import PROTOCOLS
 from ..settings import Settings
 from .configuration import places, read_configuration
 from .convert import convert
-from .flags import Parser, add_flags, add_logging_flags, make_settings
+from .event_loop import loop_factory
+from .flags import Parser, add_flags, add_program_flags, make_settings
 from .log import configure_logging
 from .server import serve
 
@@ -44,8 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         case "list":
             _list()
         case "version":
-            print(f"{PROGRAM} {__version__}")
+            print(f"{PROGRAM} {__version__} ({_variant()})")
     return 0
+
+
+def _variant() -> str:
+    """Return how this was built, and on which event loop it runs."""
+    source = sys.modules[Dispatcher.__module__].__file__ or ""
+    engine = "pure Python" if source.endswith(".py") else "compiled"
+    return f"{engine}, {'asyncio' if loop_factory() is None else 'uvloop'}"
 
 
 def _list() -> None:
@@ -88,7 +97,7 @@ def _parser() -> Parser:
         epilog=f"example: {PROGRAM} run /etc/tcp-multiplexer.toml -v",
     )
     _add_file(run)
-    add_logging_flags(run)
+    add_program_flags(run)
     check = commands.add_parser(
         "check", help="say what is wrong in such a file, or what it shares"
     )
@@ -133,7 +142,7 @@ def _share(
     try:
         wanted = read()
         configure_logging(level)
-        serve(wanted, level, file)
+        serve(wanted, level, file=file, metrics=vars(given).get("metrics"))
     except ValueError as err:
         _complain(given, err)
         return 2

@@ -9,7 +9,6 @@ devices, each has these under its name. It is printed by
 from __future__ import annotations
 
 from dataclasses import asdict
-import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
 
 def report(devices: Devices) -> str:
     """Return states and last exchanges as JSON, by name if devices have names."""
+    import json  # noqa: PLC0415 - 3 ms of a start
+
     states = {device.name: _state(device.multiplexer) for device in devices}
     return json.dumps(states.get("", states), default=_hex)
 

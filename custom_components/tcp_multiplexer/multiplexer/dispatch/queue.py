@@ -104,7 +104,7 @@ class RequestQueue:
 
         The others stay and are served in their turn.
         """
-        kept: deque[Exchange] = deque()
+        kept: list[Exchange] = []
         dropped: list[Exchange] = []
         for exchange in requester.pending:
             (dropped if droppable(exchange.request) else kept).append(exchange)
@@ -234,7 +234,7 @@ class RequestQueue:
                 self._writes_in_a_row = 0
             elif self._line:
                 self._writes_in_a_row += 1
-            pending.popleft()
+            del pending[0]
             self.depth -= 1
             self._count += 1
             self._turn_before = requester.turn
@@ -387,7 +387,7 @@ def _place(exchange: Exchange) -> tuple[float, float]:
     return exchange.arrived, exchange.deadline
 
 
-def _insert(pending: deque[Exchange], at: int, exchange: Exchange) -> None:
+def _insert(pending: list[Exchange], at: int, exchange: Exchange) -> None:
     """Insert a request; of all, the first one's deadline stays the earliest.
 
     It may have been sent before the timeout was made shorter.

@@ -58,7 +58,7 @@ class Recorder:
         request = exchange.request
         kind = None
         if self._counted_by is not None:
-            kind = request.payload[self._counted_by]
+            kind = request.payload[: self._counted_by]
             statistics.units.answered[kind] += 1
         if self._is_exception(response):
             statistics.exceptions += 1
@@ -108,7 +108,7 @@ class Recorder:
         if failure is Failure.NO_RESPONSE:
             statistics.timeouts += 1
         if self._counted_by is not None:
-            statistics.units.failed[exchange.request.payload[self._counted_by]] += 1
+            statistics.units.failed[exchange.request.payload[: self._counted_by]] += 1
         self._trace(exchange, failure, None, now)
         self._report(EventType.REQUEST_REFUSED, exchange, failure)
 
@@ -117,7 +117,7 @@ class Recorder:
         statistics = self._statistics
         statistics.failures[failure] += 1
         if self._counted_by is not None:
-            statistics.units.refused[exchange.request.payload[self._counted_by]] += 1
+            statistics.units.refused[exchange.request.payload[: self._counted_by]] += 1
         self._trace(exchange, failure, None, exchange.arrived)
         if exchange.request.writes is None:
             self._report(EventType.REQUEST_REFUSED, exchange, failure)
@@ -131,7 +131,7 @@ class Recorder:
         statistics.writes_acknowledged += 1
         if self._counted_by is not None:
             statistics.units.acknowledged[
-                exchange.request.payload[self._counted_by]
+                exchange.request.payload[: self._counted_by]
             ] += 1
         self._trace(exchange, TraceOutcome.ACKNOWLEDGED, response, exchange.arrived)
         self._report_write(

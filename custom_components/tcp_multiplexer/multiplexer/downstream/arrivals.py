@@ -6,8 +6,6 @@ no room for it in the queue.
 
 from __future__ import annotations
 
-from collections import deque
-
 _LEAST = 4
 """Bytes of the shortest request that can come while others wait (Modbus RTU)."""
 
@@ -18,7 +16,7 @@ class Arrivals:
     __slots__ = ("_marks",)
 
     def __init__(self) -> None:
-        self._marks: deque[tuple[int, float]] = deque()
+        self._marks: list[tuple[int, float]] = []
         """Each is a count of bytes, and the loop time by which these had come."""
 
     def __len__(self) -> int:
@@ -33,7 +31,7 @@ class Arrivals:
         """
         marks = self._marks
         while marks and marks[0][0] <= taken:
-            marks.popleft()
+            del marks[0]
         if not marks:
             marks.append((received, now))
         elif received > marks[-1][0]:
@@ -46,5 +44,5 @@ class Arrivals:
         """Return when the first `taken` bytes had come: by `now`, at the latest."""
         marks = self._marks
         while marks and marks[0][0] < taken:
-            marks.popleft()
+            del marks[0]
         return marks[0][1] if marks else now

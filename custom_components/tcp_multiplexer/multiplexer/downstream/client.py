@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from ..protocols.base import DownstreamCodec, DownstreamEvent
     from ..settings import Settings
-    from .connection import ClientOwner
+    from .owner import ClientOwner
 
 LOGGER = logging.getLogger(__name__)
 

@@ -10,54 +10,32 @@ from abc import abstractmethod
 import asyncio
 import logging
 from math import inf
-from typing import TYPE_CHECKING, Any, Protocol as Interface, cast, override
+from typing import TYPE_CHECKING, cast, override
 
 from ..limits import ECHO_SECONDS
 from ..memory import SMALL
-from ..sockets import set_keepalive
+from ..sockets import limit_reads, set_keepalive
 from .peer import Peer
 from .server_tls import ServerTls
 
 if TYPE_CHECKING:
-    from asyncio.trsock import TransportSocket
     import ssl
 
-    from ..dispatch.dispatcher import Dispatcher
     from ..dispatch.exchange import Exchange
-    from ..dispatch.queue import RequestQueue
-    from ..limits import Limits
-    from ..memory import Memory
-    from ..protocols.base import Protocol, Request
-    from ..settings import Settings
+    from ..protocols.base import Request
+    from ..settings import ListenerSettings, Settings
+    from .owner import ClientOwner
 
 LOGGER = logging.getLogger(__name__)
 
-_READ_AT_ONCE = 64 << 10
-"""Less than asyncio would read: what is read of a client held back must be kept."""
 
+class ClientConnection(Peer):
+    """One accepted connection, whatever is said on it.
 
-class ClientOwner(Interface):
-    """What a client needs of its listener."""
-
-    settings: Settings
-    limits: Limits
-    protocol: Protocol[Any]
-    queue: RequestQueue
-    dispatcher: Dispatcher
-    memory: Memory
-
-    def admit(self, client: ClientConnection, sock: TransportSocket | None) -> bool:
-        """Count a client in that came by `sock`, or tell that it may not come."""
-
-    def forget(self, client: ClientConnection) -> None:
-        """Count a client out: its connection is gone."""
-
-    def complain(self, client: ClientConnection, reason: str) -> None:
-        """Note bytes of a client's that are no request."""
-
-
-class ClientConnection(asyncio.Protocol, Peer):
-    """One accepted connection, whatever is said on it."""
+    It is an `asyncio.Protocol` without being derived from it, since compiled classes
+    have one base. Transports that cannot be told how much to read at a time (uvloop's)
+    read into its buffer instead, as with an `asyncio.BufferedProtocol`.
+    """
 
     __slots__ = (
         "_accepted",
@@ -74,17 +52,20 @@ class ClientConnection(asyncio.Protocol, Peer):
         "_tls",
         "_tls_context",
         "_transport",
+        "came_by",
         "occupied",
     )
 
     _transport: asyncio.Transport
 
     def __init__(self, listener: ClientOwner, tls: ssl.SSLContext | None) -> None:
-        Peer.__init__(self)
+        super().__init__()
         self._listener = listener
         self._memory = listener.memory
         self._loop = asyncio.get_running_loop()
-        self._read_at_once = listener.protocol.read_while_held // 2 or _READ_AT_ONCE
+        self._read_at_once = len(listener.read_buffer)
+        self.came_by: ListenerSettings | None = None
+        """The port at which it was accepted."""
         self._eof = False
         self._reading = True
         self._accepted = False
@@ -118,8 +99,8 @@ class ClientConnection(asyncio.Protocol, Peer):
     def ended(self) -> None:
         """Ask nothing more, and answer nothing more: the connection is gone."""
 
-    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Judge the client, and count it in."""
         self._transport = cast("asyncio.Transport", transport)
         if self._tls is not None:
             self._tls.introduced(transport)
@@ -137,13 +118,37 @@ class ClientConnection(asyncio.Protocol, Peer):
         self._accepted = True
         set_keepalive(transport)
         if self._tls_context is not None:
-            self._tls = ServerTls(self, self._tls_context)
+            self._tls = ServerTls(cast("asyncio.Protocol", self), self._tls_context)
             self._tls.begin(self._transport)
         else:
-            transport.max_size = self._read_at_once  # type: ignore[attr-defined]
+            limit_reads(transport, self._read_at_once)
 
-    @override
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        """Return what to read into."""
+        return self._listener.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take so many bytes from the buffer."""
+        self.data_received(self._listener.read_buffer[:nbytes].tobytes())
+
+    @abstractmethod
+    def data_received(self, data: bytes) -> None:
+        """Take what has been read."""
+
+    @abstractmethod
+    def eof_received(self) -> bool:
+        """Note that the client sends no more; return whether to stay open."""
+
+    @abstractmethod
+    def pause_writing(self) -> None:
+        """Note that the client leaves much unread."""
+
+    @abstractmethod
+    def resume_writing(self) -> None:
+        """Note that the client has read most of it."""
+
     def connection_lost(self, exc: Exception | None) -> None:
+        """Count the client out: its connection is gone."""
         self._closed = True
         if not self._accepted:
             return

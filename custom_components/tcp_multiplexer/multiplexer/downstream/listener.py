@@ -8,7 +8,7 @@ import contextlib
 import logging
 from math import inf
 import sys
-from typing import TYPE_CHECKING, Any, override
+from typing import TYPE_CHECKING, Any, cast, override
 
 from ..limits import ADDRESS_LEAST, ADDRESS_SHARE, LIMITS, Limits
 from ..networks import is_in
@@ -16,8 +16,8 @@ from ..observe.events import ClientRefusal, Event, EventType
 from ..settings import ListenerSettings
 from ..sockets import is_one_too_many, stop_accepting
 from .client import Client
-from .connection import ClientConnection, ClientOwner
 from .groups import Groups
+from .owner import ClientOwner
 
 if TYPE_CHECKING:
     from asyncio.trsock import TransportSocket
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..observe.statistics import Statistics
     from ..protocols.base import Protocol
     from ..settings import Settings
+    from .connection import ClientConnection
 
 LOGGER = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ _ACCEPT_ONE = 0 if sys.version_info >= (3, 14) else 1
 
 It accepts one more than that (python/cpython#134392); Python 3.13.0 does not yet.
 """
+_READ_AT_ONCE = 64 << 10
+"""Less than asyncio would read: what is read of a client held back must be kept."""
 _IDLE_STEP = 1.0
 """Seconds between two looks at all clients, at least."""
 _WARN_SECONDS = 600
@@ -67,6 +70,9 @@ class Listener(ClientOwner):
         self.dispatcher = dispatcher
         self.limits = limits
         self.memory = memory
+        self.read_buffer = memoryview(
+            bytearray(protocol.read_while_held // 2 or _READ_AT_ONCE)
+        )
         self.clients: dict[ClientConnection, None] = {}
         """In the order in which they came, so that a run can be repeated exactly."""
         self._addresses: Counter[Address] = Counter()
@@ -136,7 +142,12 @@ class Listener(ClientOwner):
             await stop_accepting(*gone)
             for server in gone:
                 server.close()
-                server.abort_clients()
+            closed = {listener for listener, _ in self._open} - {
+                listener for listener, _ in kept
+            }
+            for client in tuple(self.clients):
+                if client.came_by in closed:
+                    client.abort()
             self._open = kept
             for listener in wanted:
                 await self._listen(listener)
@@ -146,7 +157,7 @@ class Listener(ClientOwner):
         if listener.tls is not None:
             tls = await self._loop.run_in_executor(None, listener.tls.context)
         server = await self._loop.create_server(
-            lambda: Client(self, self.protocol.downstream(listener.framing), tls),
+            lambda: self._accept(listener, tls),
             listener.host,
             listener.port,
             backlog=_ACCEPT_ONE,
@@ -158,6 +169,14 @@ class Listener(ClientOwner):
         self._open.append((listener, server))
         if self._stopping:
             self._close_servers()
+
+    def _accept(
+        self, listener: ListenerSettings, tls: ssl.SSLContext | None
+    ) -> asyncio.Protocol:
+        """Make what is told of a connection that has come by a port."""
+        client = Client(self, self.protocol.downstream(listener.framing), tls)
+        client.came_by = listener
+        return cast("asyncio.Protocol", client)
 
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:

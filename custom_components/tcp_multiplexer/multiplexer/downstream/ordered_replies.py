@@ -7,7 +7,6 @@ everything before it is, and its outcome is known.
 
 from __future__ import annotations
 
-from collections import deque
 import enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,7 +42,7 @@ class OrderedReplies:
 
     def __init__(self, codec: DownstreamCodec[Any]) -> None:
         self._codec = codec
-        self._line: deque[Exchange | Reply | Close] = deque()
+        self._line: list[Exchange | Reply | Close] = []
         self.own = 0
         """Bytes in line that needed no device."""
 
@@ -71,7 +70,7 @@ class OrderedReplies:
         never sent, and wait for no turn of their own. Nothing is said behind these: it
         would be taken for the reply to them.
         """
-        kept: deque[Exchange | Reply | Close] = deque()
+        kept: list[Exchange | Reply | Close] = []
         for item in self._line:
             if (
                 isinstance(item, Exchange)
@@ -99,7 +98,7 @@ class OrderedReplies:
                 then = Then.LINGER if item.data else Then.CLOSE
             said = Said(item.data, then)
             self.own -= len(item.data)
-        self._line.popleft()
+        del self._line[0]
         return said
 
     def _reply(self, exchange: Exchange) -> Said:

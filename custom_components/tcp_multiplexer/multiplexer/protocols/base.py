@@ -22,8 +22,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 import enum
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
+from .compiled import mypyc_attr
 from .options import Framing, ProtocolOptions, check_one_in_flight
 from .outline import Outline
 from .request import Failure, Request, ShareKey, Written
@@ -140,6 +141,7 @@ type UpstreamEvent[ResponseT] = (
 )
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class DownstreamCodec[ResponseT](ABC):
     """The codec for one client: decodes its requests, encodes responses for it.
 
@@ -205,6 +207,7 @@ class DownstreamCodec[ResponseT](ABC):
         return None
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class UpstreamCodec[ResponseT](ABC):
     """The codec for one upstream connection: encodes requests, decodes responses."""
 
@@ -284,19 +287,20 @@ class Rules(ABC):
         return []
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Protocol[ResponseT](ABC):
     """One application protocol: makes its codecs, and states its properties."""
 
-    name: str
+    name: ClassVar[str]
     """Its name in config entries and on the command line."""
-    title: str
+    title: ClassVar[str]
     """Its name for people, the same in every language."""
-    settings: frozenset[str] = frozenset()
+    settings: ClassVar[frozenset[str]] = frozenset()
     """Names of those `Settings` that it uses and some other protocol does not."""
-    framings: Mapping[Framing, str] = MappingProxyType({})
+    framings: ClassVar[Mapping[Framing, str]] = MappingProxyType({})
     """The framings that it supports on either side, with their names for people. Empty:
     there is only one, which needs no name."""
-    correlated: bool = False
+    correlated: ClassVar[bool] = False
     """Whether responses name their request; several may then be in flight at once."""
     drop_reads_at_eof: bool = False
     """Whether a client that closes its side has left, rather than sent all requests."""
@@ -310,13 +314,13 @@ class Protocol[ResponseT](ABC):
 
     is_http: bool = False
     """Whether clients speak HTTP; with other protocols, one that does is closed."""
-    has_units: bool = False
+    has_units: ClassVar[bool] = False
     """Whether a payload is a unit identifier and a Modbus PDU."""
-    counted_by: slice | None = None
-    """The two bytes of a payload, unit and function, by which requests are counted.
-    None: they are only counted in total."""
+    counted_by: ClassVar[int | None] = None
+    """How many bytes of a payload, unit and function, requests are counted by. None:
+    they are only counted in total."""
 
-    usual_port: int | None = None
+    usual_port: ClassVar[int | None] = None
     """Where devices listen as a rule; None: there is no such port. Captures show them
     there, so that readers know the protocol."""
 

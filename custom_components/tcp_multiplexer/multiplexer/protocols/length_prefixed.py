@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 import enum
 import string
-from typing import override
+from typing import ClassVar, override
 
 from .framed import FramedProtocol, Framer, FramingError
 
@@ -121,7 +121,7 @@ class LengthFramer(Framer):
 class LengthPrefixedProtocol(FramedProtocol):
     """Any protocol whose messages stand behind a length header."""
 
-    header: LengthHeader
+    header: ClassVar[LengthHeader]
 
     @override
     def framer(self) -> LengthFramer:

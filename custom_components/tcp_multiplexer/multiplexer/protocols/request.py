@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -91,7 +91,7 @@ class Request:
         self.expects_reply = expects_reply
         """False for a broadcast, to which devices on a serial line do not respond."""
 
-    flaw: Failure | None = None
+    flaw: ClassVar[Failure | None] = None
     """Why it must not be sent, whatever the owner's rules. What has one neither reads
     nor writes: `share_key` and `writes` are None."""
 
@@ -111,6 +111,11 @@ class Request:
     @property
     def extent(self) -> Extent | None:
         """What it covers, if it is a read that may be part of another or have parts."""
+        return None
+
+    @property
+    def shape(self) -> tuple[bytes, bytes] | None:
+        """The area and the quantity of a read that may cover, or be covered."""
         return None
 
     @property

@@ -205,7 +205,7 @@ class DialInUpstream(StreamUpstream):
         dial = self._dial = await self._route.take()
         self._route.current = self
         prepare_socket(dial.transport)
-        dial.transport.set_protocol(self)
+        dial.transport.set_protocol(self.as_protocol)
         self.connection_made(dial.transport)
         dial.transport.resume_reading()
 

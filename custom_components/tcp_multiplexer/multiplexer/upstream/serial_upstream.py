@@ -137,7 +137,7 @@ class SerialUpstream(StreamUpstream):
 
     @override
     async def _connect(self) -> None:
-        await self._port.open(self)
+        await self._port.open(self.as_protocol)
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from abc import abstractmethod
 import asyncio
-import errno
 from math import inf
 from typing import TYPE_CHECKING, Any, cast, override
-
-from aiohappyeyeballs import start_connection
 
 from ..clock import clock_of
 from ..dispatch.exchange import CloseReason, Upstream
 from ..limits import ECHO_SECONDS, LIMITS
 from ..memory import SMALL
 from ..protocols.base import Answer, Close, Failed, SendBack, Unsolicited
-from ..sockets import set_keepalive
+from ..protocols.compiled import mypyc_attr
+from ..sockets import limit_reads, set_keepalive
 from ..tls import SHUTDOWN_SECONDS
+from .opening import connect_socket, open_within
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     import ssl
 
     from ..dispatch.exchange import Exchange, UpstreamOwner
@@ -30,12 +30,17 @@ if TYPE_CHECKING:
     from ..protocols.base import Request, UpstreamCodec, UpstreamEvent
     from .resolver import Resolver
 
-_NEXT_ADDRESS_SECONDS = 0.25
-"""When to try a name's next address beside one that does not answer (RFC 8305, 5)."""
 _WRITE_BUFFER = 64 << 10
 """Bytes that a device may leave unread, beyond what the system holds for it."""
 _READ_AT_ONCE = 64 << 10
 """Bytes read at a time: to allocate asyncio's 256 KiB may cost more than a request."""
+
+_FLOOD = 64
+"""Messages in one read beyond which they cannot all be responses."""
+_READ_OF_FLOOD = 1 << 10
+"""Bytes read at a time in a flood: the messages in them take about 1 ms."""
+_PAUSE_SECONDS = 200e-6
+"""Pause for each message of a flood, some twenty times what it takes."""
 
 
 class Segments:
@@ -67,8 +72,13 @@ def prepare_socket(transport: asyncio.BaseTransport) -> None:
     set_keepalive(transport)
 
 
-class StreamUpstream(Upstream, asyncio.Protocol):
-    """A protocol's codec on a transport."""
+@mypyc_attr(allow_interpreted_subclasses=True)
+class StreamUpstream(Upstream):
+    """A protocol's codec on a transport.
+
+    It is an `asyncio.Protocol` without being derived from it, since compiled classes
+    have one base.
+    """
 
     def __init__(
         self,
@@ -104,8 +114,19 @@ class StreamUpstream(Upstream, asyncio.Protocol):
         self._memory = memory
         self.occupied = 0
         """Bytes of a large response that is still to be completed."""
+        self._starved = False
+        """It is not read, for want of memory."""
+        self._slowly: asyncio.TimerHandle | None = None
+        """Reads on after a pause that was made because of a flood."""
+        self._flooded = False
+        """The last read brought more messages than can be responses."""
         self._ended = False
         """It is of no more use: nothing that arrives later counts."""
+
+    @property
+    def as_protocol(self) -> asyncio.Protocol:
+        """This, for what takes an asyncio protocol."""
+        return cast("asyncio.Protocol", self)
 
     @property
     @override
@@ -123,18 +144,16 @@ class StreamUpstream(Upstream, asyncio.Protocol):
         return self._codec.quiet
 
     @override
-    async def open(self) -> None:
-        try:
-            async with asyncio.timeout(self._connect_seconds):
-                await self._connect()
-        except TimeoutError:
-            self._abandon()
-            within = f"within {self._connect_seconds:g} s"
-            message = f"no answer to the connection attempt {within}"
-            raise TimeoutError(message) from None
-        except BaseException:
-            self._abandon()
-            raise
+    def open(self) -> Coroutine[Any, Any, None]:
+        return open_within(self._connect_seconds, self, self._connect)
+
+    def opened(self) -> None:
+        """Begin: there is a connection.
+
+        Raises:
+            ConnectionAbortedError: it is closed already.
+
+        """
         if self._ended:
             message = "the device closed the connection as soon as it was open"
             raise ConnectionAbortedError(message)
@@ -142,30 +161,34 @@ class StreamUpstream(Upstream, asyncio.Protocol):
         self.opened_at = self.last_used = self.last_received = self._loop.time()
 
     @abstractmethod
-    async def _connect(self) -> None:
-        """Make a transport call `connection_made`.
+    def _connect(self) -> Coroutine[Any, Any, None]:
+        """Make a transport call `connection_made`; to be awaited.
 
         Raises:
             OSError: there is no connection; the text says why.
 
         """
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
+        """End: there is to be no connection."""
         self._ended = True
         if self._transport is not None:
             self._transport.abort()
 
-    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to use a transport."""
         self._transport = cast("asyncio.WriteTransport", transport)
 
-    @override
     def pause_writing(self) -> None:
+        """Close if the device reads nothing."""
         if not self.in_flight or self.sent > self.responses + 1:
             # not one long request, but those before it, or keepalives, are left unread
             self._loop.call_soon(
                 self.close, CloseReason.NO_RESPONSE, "the device does not read"
             )
+
+    def resume_writing(self) -> None:
+        """Go on: the device reads again."""
 
     @override
     def send(self, exchange: Exchange) -> None:
@@ -197,8 +220,8 @@ class StreamUpstream(Upstream, asyncio.Protocol):
         first, *others = list(self.in_flight)[-len(self._out) :]
         self._behind.update(dict.fromkeys(others, first))
 
-    @override
     def data_received(self, data: bytes) -> None:
+        """Take what has been read."""
         if self._ended:
             return
         self.received = True
@@ -211,7 +234,10 @@ class StreamUpstream(Upstream, asyncio.Protocol):
             self.responses += 1
             self.owner.answered(self, self.in_flight.pop(request), response)
             return
-        self._handle(self._codec.feed(data))
+        events = self._codec.feed(data)
+        self._handle(events)
+        if len(events) > _FLOOD or self._flooded:
+            self._read_slowly(len(events))
         if self._codec.framed_by_silence or self._tick is not None:
             self._set_tick()
         size = self._codec.buffered
@@ -221,11 +247,34 @@ class StreamUpstream(Upstream, asyncio.Protocol):
     def _count_received(self, size: int) -> None:
         """Keep account of a response's memory while it is incomplete."""
         if self._memory is not None and not self._memory.receiving(self, size):
+            self._starved = True
             cast("asyncio.Transport", self._transport).pause_reading()
 
     def read_on(self) -> None:
         """Read on: there is memory again."""
-        cast("asyncio.Transport", self._transport).resume_reading()
+        self._starved = False
+        if self._slowly is None:
+            cast("asyncio.Transport", self._transport).resume_reading()
+
+    def _read_slowly(self, events: int) -> None:
+        """Leave the loop to others while the device sends more than anybody asked for.
+
+        TCP makes it wait. A serial line brings no such numbers.
+        """
+        transport = self._transport
+        if self._ended or not isinstance(transport, asyncio.Transport):
+            return
+        self._flooded = events > _FLOOD
+        limit_reads(transport, _READ_OF_FLOOD if self._flooded else _READ_AT_ONCE)
+        if self._flooded:
+            transport.pause_reading()
+            self._slowly = self._loop.call_later(events * _PAUSE_SECONDS, self._go_on)
+
+    def _go_on(self) -> None:
+        """Read on after the pause, as far as there is memory."""
+        self._slowly = None
+        if not self._starved:
+            cast("asyncio.Transport", self._transport).resume_reading()
 
     def _set_tick(self) -> None:
         """Call the codec again when silence may have ended a frame."""
@@ -273,8 +322,8 @@ class StreamUpstream(Upstream, asyncio.Protocol):
             self._statistics.bytes_to_upstream += len(event.data)
             self._transport.write(event.data)
 
-    @override
     def eof_received(self) -> bool:
+        """Note that the device sends no more, and close."""
         if not self._ended:
             self.reusable = False
             self.last_received = self._loop.time()
@@ -282,8 +331,8 @@ class StreamUpstream(Upstream, asyncio.Protocol):
             self.close(CloseReason.CLOSED_BY_DEVICE)
         return False
 
-    @override
     def connection_lost(self, exc: Exception | None) -> None:
+        """Note that the connection is gone."""
         if exc is None:
             self._end(CloseReason.CLOSED_BY_DEVICE, "")
         else:
@@ -333,6 +382,9 @@ class StreamUpstream(Upstream, asyncio.Protocol):
         if self._tick is not None:
             self._tick.cancel()
             self._tick = None
+        if self._slowly is not None:
+            self._slowly.cancel()
+            self._slowly = None
         if not self._ended:
             self._ended = True
             if self._open:
@@ -379,28 +431,11 @@ class SocketUpstream(StreamUpstream):
             }
 
     @override
-    async def _connect(self) -> None:
-        sock = await start_connection(
-            await self._resolver.addresses(),
-            happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS,
-        )
-        await self._loop.create_connection(lambda: self, sock=sock, **self._tls)
-        if self._meets_itself():
-            raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens there")
-
-    def _meets_itself(self) -> bool:
-        """Return whether the connection is one to itself (RFC 9293, 3.5).
-
-        It can be where nobody listens at an address of this machine, and the system
-        chose the device's port for our end.
-        """
-        transport = cast("asyncio.Transport", self._transport)
-        own: object = transport.get_extra_info("sockname")
-        return own is not None and own == transport.get_extra_info("peername")
+    def _connect(self) -> Coroutine[Any, Any, None]:
+        return connect_socket(self.as_protocol, self._resolver, self._tls)
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         prepare_socket(transport)
-        if isinstance(getattr(transport, "max_size", None), int):
-            transport.max_size = _READ_AT_ONCE  # type: ignore[attr-defined]
+        limit_reads(transport, _READ_AT_ONCE)

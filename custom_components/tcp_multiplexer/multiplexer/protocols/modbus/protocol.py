@@ -120,7 +120,7 @@ class ModbusProtocol(Protocol[bytes]):
     drop_reads_at_eof = True
     read_while_held = 4096
     has_units = True
-    counted_by = slice(2)
+    counted_by = 2
     usual_port = 502
 
     @override

@@ -1,0 +1,40 @@
+"""The interface between clients and their listener, which they do not import."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol as Interface
+
+if TYPE_CHECKING:
+    from asyncio.trsock import TransportSocket
+
+    from ..dispatch.dispatcher import Dispatcher
+    from ..dispatch.queue import RequestQueue
+    from ..limits import Limits
+    from ..memory import Memory
+    from ..protocols.base import Protocol
+    from ..settings import Settings
+
+
+class ClientOwner(Interface):
+    """What a client needs of its listener.
+
+    Every `client` is a `ClientConnection`, which this module may not import.
+    """
+
+    settings: Settings
+    limits: Limits
+    protocol: Protocol[Any]
+    queue: RequestQueue
+    dispatcher: Dispatcher
+    memory: Memory
+    read_buffer: memoryview
+    """As large as what is read of a client at a time; used by all of them."""
+
+    def admit(self, client: Any, sock: TransportSocket | None) -> bool:
+        """Count a client in that came by `sock`, or tell that it may not come."""
+
+    def forget(self, client: Any) -> None:
+        """Count a client out: its connection is gone."""
+
+    def complain(self, client: Any, reason: str) -> None:
+        """Note bytes of a client's that are no request."""

@@ -1,0 +1,49 @@
+"""Runs the asynchronous tests, and only these, on the command line's loop with uvloop.
+
+It is a plugin of pytest: `-p tests.on_uvloop`.
+"""
+
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Mapping
+from inspect import iscoroutinefunction
+from typing import Any, override
+
+import pytest
+
+from custom_components.tcp_multiplexer.multiplexer.command_line.event_loop import (
+    loop_factory,
+)
+
+factory: Any = loop_factory()
+assert factory is not None, "uvloop is not installed"
+
+
+class Loop(factory):  # type: ignore[misc]
+    """The loop, with what tests need of it."""
+
+    _scheduled = ()
+    """Home Assistant's plugin looks there for timers that a test has left."""
+
+    @override
+    def close(self) -> None:
+        """Close, once what is closing has closed: uvloop does not wait for it."""
+        for _ in range(0 if self.is_closed() else 3):
+            self.call_soon(self.stop)
+            self.run_forever()
+        super().close()
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], AbstractEventLoop]]:
+    """Return what makes the loop of a test."""
+    return {"uvloop": Loop}
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Leave out what needs no loop."""
+    on_loop = [i for i in items if iscoroutinefunction(getattr(i, "function", None))]
+    config.hook.pytest_deselected(items=[i for i in items if i not in on_loop])
+    items[:] = on_loop
