@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+from functools import partial
 import json
 import os
 from pathlib import Path
@@ -32,6 +33,7 @@ import subprocess
 import sys
 import tempfile
 from time import perf_counter
+from typing import override
 
 ROOT = Path(__file__).resolve().parent.parent
 CASES = ("one", "all", "silent", "flood", "reload")
@@ -56,6 +58,7 @@ class Link(asyncio.Protocol):
         self._full = False
         self._buffer = b""
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to flood, if that is its manner."""
         assert isinstance(transport, asyncio.Transport)
@@ -63,10 +66,12 @@ class Link(asyncio.Protocol):
         if self._manner == "flood":
             self.resume_writing()
 
+    @override
     def pause_writing(self) -> None:
         """Wait until what was sent is read."""
         self._full = True
 
+    @override
     def resume_writing(self) -> None:
         """Flood until nothing is read any more."""
         self._full = False
@@ -74,6 +79,7 @@ class Link(asyncio.Protocol):
             frame = struct.pack(">HHHBBBH", 0x7777, 0, 5, 1, 3, 2, 0)
             self.transport.write(frame * 500)
 
+    @override
     def data_received(self, data: bytes) -> None:
         """Answer the reads of function 3 that are complete."""
         if self._manner != "well":
@@ -94,9 +100,7 @@ async def devices(manners: list[str]) -> None:
     loop = asyncio.get_running_loop()
     ports = []
     for number, manner in enumerate(manners):
-        server = await loop.create_server(
-            lambda number=number, manner=manner: Link(number, manner), "127.0.0.1", 0
-        )
+        server = await loop.create_server(partial(Link, number, manner), "127.0.0.1", 0)
         ports.append(server.sockets[0].getsockname()[1])
     print(json.dumps(ports), flush=True)
     await loop.create_future()
@@ -119,6 +123,7 @@ class Poller(asyncio.Protocol):
         self._transaction = 0
         self.wrong = 0
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take over the connection."""
         assert isinstance(transport, asyncio.Transport)
@@ -133,6 +138,7 @@ class Poller(asyncio.Protocol):
             struct.pack(">HHHBBHH", self._transaction, 0, 6, 1, 3, address, 10)
         )
 
+    @override
     def data_received(self, data: bytes) -> None:
         """Check the answers, and keep how long they took."""
         self._buffer += data
@@ -163,7 +169,7 @@ async def clients(places: list[tuple[int, int]], rate: float, seconds: float) ->
     pollers = [
         (
             await loop.create_connection(
-                lambda number=number: Poller(number, times), "127.0.0.1", port
+                partial(Poller, number, times), "127.0.0.1", port
             )
         )[1]
         for number, port in places

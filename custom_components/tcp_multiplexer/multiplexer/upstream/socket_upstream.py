@@ -261,8 +261,9 @@ class StreamUpstream(Upstream):
 
         TCP makes it wait. A serial line brings no such numbers.
         """
-        transport = self._transport
-        if self._ended or not isinstance(transport, asyncio.Transport):
+        transport = cast("asyncio.Transport", self._transport)
+        # Not by its class: transports of other loops are none of asyncio's.
+        if self._ended or not hasattr(transport, "pause_reading"):
             return
         self._flooded = events > _FLOOD
         limit_reads(transport, _READ_OF_FLOOD if self._flooded else _READ_AT_ONCE)
