@@ -1,6 +1,6 @@
 """Measure several devices in one process: what they cost, and what one does to others.
 
-    benchmarks/devices.py                   20 devices, 10 clients each, 2,000 requests/s
+    benchmarks/devices.py               20 devices, 10 clients each, 2,000 requests/s
     benchmarks/devices.py --seconds 20 --rounds 5 --devices 5 ...
 
 The program runs as its users run it (`tcp-multiplexer run`), and so do devices and
@@ -20,16 +20,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+from functools import partial
 import json
 import os
 from pathlib import Path
 import signal
+import socket
 from statistics import median
 import struct
 import subprocess
 import sys
 import tempfile
 from time import perf_counter
+from typing import override
 
 ROOT = Path(__file__).resolve().parent.parent
 CASES = ("one", "all", "silent", "flood", "reload")
@@ -51,23 +55,31 @@ class Link(asyncio.Protocol):
         """Be the device of this number; `manner` is silent, flood or well."""
         self._number = number
         self._manner = manner
+        self._full = False
         self._buffer = b""
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to flood, if that is its manner."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         if self._manner == "flood":
-            self._flood()
+            self.resume_writing()
 
-    def _flood(self) -> None:
-        if self.transport.is_closing():
-            return
-        if self.transport.get_write_buffer_size() < 1 << 16:
+    @override
+    def pause_writing(self) -> None:
+        """Wait until what was sent is read."""
+        self._full = True
+
+    @override
+    def resume_writing(self) -> None:
+        """Flood until nothing is read any more."""
+        self._full = False
+        while not self._full and not self.transport.is_closing():
             frame = struct.pack(">HHHBBBH", 0x7777, 0, 5, 1, 3, 2, 0)
             self.transport.write(frame * 500)
-        asyncio.get_running_loop().call_soon(self._flood)
 
+    @override
     def data_received(self, data: bytes) -> None:
         """Answer the reads of function 3 that are complete."""
         if self._manner != "well":
@@ -88,9 +100,7 @@ async def devices(manners: list[str]) -> None:
     loop = asyncio.get_running_loop()
     ports = []
     for number, manner in enumerate(manners):
-        server = await loop.create_server(
-            lambda number=number, manner=manner: Link(number, manner), "127.0.0.1", 0
-        )
+        server = await loop.create_server(partial(Link, number, manner), "127.0.0.1", 0)
         ports.append(server.sockets[0].getsockname()[1])
     print(json.dumps(ports), flush=True)
     await loop.create_future()
@@ -113,6 +123,7 @@ class Poller(asyncio.Protocol):
         self._transaction = 0
         self.wrong = 0
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take over the connection."""
         assert isinstance(transport, asyncio.Transport)
@@ -127,6 +138,7 @@ class Poller(asyncio.Protocol):
             struct.pack(">HHHBBHH", self._transaction, 0, 6, 1, 3, address, 10)
         )
 
+    @override
     def data_received(self, data: bytes) -> None:
         """Check the answers, and keep how long they took."""
         self._buffer += data
@@ -157,7 +169,7 @@ async def clients(places: list[tuple[int, int]], rate: float, seconds: float) ->
     pollers = [
         (
             await loop.create_connection(
-                lambda number=number: Poller(number, times), "127.0.0.1", port
+                partial(Poller, number, times), "127.0.0.1", port
             )
         )[1]
         for number, port in places
@@ -202,8 +214,6 @@ def write_file(path: Path, ports: list[int], local: list[int], timeout: float) -
 
 def free_ports(count: int) -> list[int]:
     """Return ports that nobody listens on."""
-    import socket
-
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [sock.getsockname()[1] for sock in sockets]
     for sock in sockets:
@@ -253,10 +263,8 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, float]:
                     turn += 1
                     write_file(file, ports, local, 1 + turn % 2)
                     program.send_signal(signal.SIGHUP)
-                    try:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
                         pollers.wait(0.5)
-                    except subprocess.TimeoutExpired:
-                        pass
                 assert pollers.stdout is not None
                 figures: dict[str, float] = json.loads(pollers.stdout.readline())
             figures["cpu"] = cpu_seconds(program.pid) - before
@@ -268,8 +276,6 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, float]:
 
 def provoke(port: int) -> None:
     """Ask the faulty device something, and do not wait for the answer."""
-    import socket
-
     with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.sendall(struct.pack(">HHHBBHH", 1, 0, 6, 1, 3, 0, 10))
 

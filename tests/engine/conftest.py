@@ -49,7 +49,11 @@ async def multiplex(device: Device) -> AsyncGenerator[Multiplex]:
     started: list[Multiplexer] = []
 
     async def start(
-        *, paused: bool = False, limits: Limits = LIMITS, **settings: Any
+        *,
+        paused: bool = False,
+        limits: Limits = LIMITS,
+        detailed: bool = False,
+        **settings: Any,
     ) -> Multiplexer:
         defaults: dict[str, Any] = {
             "host": "127.0.0.1",
@@ -58,7 +62,10 @@ async def multiplex(device: Device) -> AsyncGenerator[Multiplex]:
             "listen_port": 0,
         }
         mux = Multiplexer(
-            Settings(**(defaults | settings)), paused=paused, limits=limits
+            Settings(**(defaults | settings)),
+            paused=paused,
+            limits=limits,
+            detailed=detailed,
         )
         started.append(mux)
         await mux.start()

@@ -12,6 +12,7 @@ from pathlib import Path
 import re
 import signal
 from typing import Any, Final, NamedTuple
+from zipfile import ZipFile
 
 import aiohttp
 from pymodbus.client import AsyncModbusTcpClient
@@ -19,6 +20,7 @@ import pytest
 
 from script.demo import inverter
 from script.demo.run import HomeAssistant
+from script.release import build_zip
 from tests.engine.pty_line import PtyLine, device_on, pty_line
 from tests.waiting import until
 
@@ -77,9 +79,13 @@ def has_solaredge_modbus(environment: Path) -> bool:
 async def demo(release: str, tmp_path: Path) -> AsyncGenerator[Demo]:
     """Return the demo, running.
 
-    Its ports are random: those that it would choose may be taken, by another run of
-    these tests, before its Home Assistant listens.
+    The integration is what a release has for HACS, unpacked as that does it. Its ports
+    are random: those that it would choose may be taken, by another run of these tests,
+    before its Home Assistant listens.
     """
+    build_zip("v1.0.0", tmp_path / "release.zip")
+    with ZipFile(tmp_path / "release.zip") as archive:
+        archive.extractall(tmp_path / "custom_components" / DOMAIN)
     process = await asyncio.create_subprocess_exec(
         ROOT / "script" / "develop",
         *("--homeassistant", release),

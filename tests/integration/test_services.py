@@ -54,7 +54,7 @@ from tests.wire import read, values
 from .peers import ModbusClient, ModbusDevice
 from .subentries import add_client
 from .test_init import listen_port
-from .words import assert_words
+from .words import LANGUAGES, assert_words
 
 type Fetch = Callable[[str], Awaitable[tuple[int, bytes, Mapping[str, str]]]]
 
@@ -514,7 +514,7 @@ async def test_every_failure_has_its_words(
     hass: HomeAssistant, loaded_entry: MockConfigEntry
 ) -> None:
     """`request_<failure>` is looked up: each `Failure` must have a translation."""
-    for language in ("en", "de"):
+    for language in LANGUAGES:
         words = await async_get_translations(hass, language, "exceptions", {DOMAIN})
         for failure in Failure:
             key = f"component.{DOMAIN}.exceptions.request_{failure.value}.message"

@@ -76,8 +76,6 @@ class Watch:
         self.closes_on_failure = settings.on_failure == "close" or not (dialect.excuses)
         self.patient = dialect.correlated and not self._hold and _names(settings)
         """The next question may go out beside one that is overdue."""
-        self.pipelined = self.patient or settings.max_in_flight > 1
-        """The device may answer a later question of a client's first."""
         self.bounds = Bounds(network, dialect)
         self.slack = 5 * self.loop.stall + 0.002
         """How late the engine may be, for its loop is."""
@@ -742,7 +740,13 @@ class Watch:
         # who left, or by several. And beside the engine's own, and what has ended since
         # this one was chosen.)
         question.beside = (
-            any(map(self._is_overdue, flying))
+            # (also behind what is overdue later, if requests are pipelined)
+            (
+                self.patient
+                and self.max_in_flight > 1
+                and bool(flying or self._unasked[link])
+            )
+            or any(map(self._is_overdue, flying))
             or self._unasked_is_overdue(link)
             or self._overdue_ended.get(link, -2) >= self.loop.turns - 1
         )
@@ -1051,6 +1055,11 @@ class Watch:
     def _must_be_over(self, question: Question, other: Question) -> None:
         if other.ended is None and not self.loop.stalled:
             raise Violation(f"{question} was sent before the older {other}")
+
+    @property
+    def pipelined(self) -> bool:
+        """Whether the device may answer a later question of a client's first."""
+        return self.patient or self.max_in_flight > 1
 
     @property
     def _resent(self) -> int:

@@ -257,6 +257,20 @@ MUTATIONS = (
         scenes="test_patience",
     ),
     Mutation(
+        "remembers too long what a device may be busy with",
+        "dispatch/line.py",
+        "_LONGEST_BUSY = 30.0\n",
+        "_LONGEST_BUSY = 300.0\n",
+        scenes="test_patience",
+    ),
+    Mutation(
+        "forgets what was pipelined behind what is overdue",
+        "dispatch/patience.py",
+        "            if len(upstream.in_flight) > 1:\n",
+        "            if len(upstream.in_flight) > 1000:\n",
+        scenes="test_patience",
+    ),
+    Mutation(
         "takes nothing for busy with what it was asked before",
         "dispatch/line.py",
         "        return any(other.asked.unit != unit for other in before)\n",

@@ -594,6 +594,36 @@ def test_a_response_counts_only_if_transaction_unit_and_function_match(
         assert not scene.puppet.ended
 
 
+@contract(
+    "A device that sends more than 64 messages at once is not read for 0.2 ms for each "
+    "of them, and then 1 KiB at a time while that goes on",
+)
+@pytest.mark.parametrize(
+    ("first", "then", "heard"),
+    [(64, 0, 0.002), (100, 0, 0.02), (100, 200, 0.02 + 2 * (1024 // 11) * 0.0002)],
+)
+def test_a_device_that_floods_is_read_slowly(
+    first: int, then: int, heard: float
+) -> None:
+    def floods(line: Line, tid: int, body: bytes) -> None:
+        frame = scene.pack(tid ^ 0x4000, answer(scene, body))
+        line.say(frame * first)
+        line.later(0.001, line.say, frame * then)
+        answers(0.002)(line, tid, body)
+
+    with stage() as scene:
+        client = scene.hand()
+        scene.puppet.script.append(floods)
+        scene.at(0, client.ask, asks(1))
+        scene.at(1, client.ask, asks(2))
+        scene.run_to(2)
+        assert client.heard == [
+            (at(heard), 1, answer(scene, asks(1))),
+            (at(1 + SERVICE), 2, answer(scene, asks(2))),
+        ]
+        assert scene.mux.snapshot().unsolicited_responses == first + then
+
+
 @contract("Identifiers count on across connections")
 def test_transaction_identifiers_count_on_across_connections() -> None:
     with stage() as scene:

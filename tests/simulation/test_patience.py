@@ -353,6 +353,24 @@ def test_what_a_gateway_loses_is_asked_again_and_others_wait_longer_then(
         assert not scene.puppet.ended
 
 
+@contract("or behind it before it was overdue")
+def test_what_was_pipelined_behind_what_became_overdue_is_asked_again() -> None:
+    with stage(timeout=5, max_in_flight=4) as scene:
+        learn(scene, 1, 3)
+        scene.puppet.manners = Gateway(2.8, keeps=False)
+        silent, one, other = (scene.hand() for _ in range(3))
+        scene.at(0, silent.ask, asks(1, unit=2))
+        scene.at(0.1, one.ask, asks(1))
+        scene.at(0.2, other.ask, asks(1, unit=3))
+        scene.run_to(20)
+        assert asked_of(scene, 2) == [at(0)]
+        assert asked_of(scene, 1) == [at(0.1), at(0.1 + 5 - PATIENCE)]
+        assert asked_of(scene, 3) == [at(0.2), at(0.2 + 5 - PATIENCE)]
+        for hand, unit in ((one, 1), (other, 3)):
+            assert [h.body for h in hand.heard] == [answer(scene, asks(1, unit=unit))]
+        assert not failed(one) + failed(other)
+
+
 @contract("something sent later has been answered")
 def test_what_the_device_has_gone_past_is_asked_again_at_once() -> None:
     with stage(timeout=60) as scene:
@@ -960,3 +978,17 @@ def test_what_waits_behind_what_is_turned_down_goes_at_once() -> None:
             (at(3), 1, excuse(silent, BUSY)),
             (at(3 + SERVICE), 2, answer(scene, asks(2))),
         ]
+
+
+@contract("is not asked again until something is, for at most 30 s.")
+def test_a_unit_that_holds_up_others_is_not_asked_for_thirty_seconds() -> None:
+    """Its breaker would let a trial go after 5 s, and each holds up all."""
+    with stage(timeout=1) as scene:
+        learn(scene, 1)
+        scene.puppet.manners = says_nothing
+        silent, living = scene.hand(), scene.hand()
+        for moment in moments(0, 1.5, 40):
+            scene.at(moment, silent.ask, asks(1, unit=2))
+            scene.at(moment + 0.1, living.ask, asks(1))
+        scene.run_to(50)
+        assert asked_of(scene, 2) == [at(0), at(30)]

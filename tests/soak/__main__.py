@@ -13,7 +13,6 @@ from typing import Any, Final
 import aiohttp
 
 from script.demo.run import (
-    ENTRY_ID,
     ROOT,
     HomeAssistant,
     fill,
@@ -119,12 +118,11 @@ class Soak:
         self, session: aiohttp.ClientSession, hass: asyncio.Task[int]
     ) -> list[str]:
         async with asyncio.timeout(START_SECONDS):
-            token = await HomeAssistant(session, self._url).log_in(first_start=True)
-        headers = {"Authorization": f"Bearer {token}"}
+            await HomeAssistant(session, self._url).log_in(first_start=True)
 
-        async def ask(method: str, path: str) -> Any:
+        async def probe(method: str) -> Any:
             async with session.request(
-                method, self._url + path, headers=headers
+                method, f"{self._url}/api/soak_probe"
             ) as response:
                 response.raise_for_status()
                 return await response.json()
@@ -137,13 +135,12 @@ class Soak:
             self._traffic.begin()
             await asyncio.sleep(10)
             await faults[minute % len(faults)]()
-            reload = f"/api/config/config_entries/entry/{ENTRY_ID}/reload"
-            if minute % 2:
-                await ask("POST", reload)
+            if minute % 2 and await probe("POST") != [True]:
+                return ["it could not be reloaded"]
             await asyncio.sleep(begin + minute * 60 - QUIET - time.monotonic())
             await self._traffic.end()
             await asyncio.sleep(QUIET - 1)
-            measured = await ask("GET", "/api/soak_probe")
+            measured = await probe("GET")
             self._tell(minute, faults[minute % len(faults)].__name__, measured)
             if minute == min(SETTLED, self._minutes):
                 settled = measured

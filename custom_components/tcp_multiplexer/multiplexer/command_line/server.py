@@ -19,6 +19,7 @@ from .configuration import DEVICES, ConfigurationError, read_configuration
 from .devices import Devices
 from .event_loop import loop_factory
 from .flags import flag_of
+from .monitor import Monitor
 from .notify import Notifier
 from .report import report
 from .toml_text import toml_key
@@ -38,8 +39,19 @@ _GC_THRESHOLD = 5_000
 """Objects until the collector looks for cycles: some 200 connections make as many."""
 
 
-def serve(wanted: Mapping[str, Settings], level: int, file: Path | None = None) -> None:
-    """Share devices until SIGINT or SIGTERM; `file` is where they were read.
+type _Address = tuple[str | None, int]
+
+
+def serve(
+    wanted: Mapping[str, Settings],
+    level: int,
+    *,
+    file: Path | None = None,
+    metrics: _Address | None = None,
+) -> None:
+    """Share devices until SIGINT or SIGTERM.
+
+    `file` is where they were read. `metrics` is where others may ask how they are.
 
     Raises:
         ValueError: it cannot start; the text says why and what to do, a line each.
@@ -49,13 +61,19 @@ def serve(wanted: Mapping[str, Settings], level: int, file: Path | None = None) 
     # was imported, over and over. Closed connections are cycles, of asyncio's.
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD)
-    asyncio.run(_serve(wanted, level, file), loop_factory=loop_factory())
+    asyncio.run(_serve(wanted, level, file, metrics), loop_factory=loop_factory())
 
 
-async def _serve(wanted: Mapping[str, Settings], level: int, file: Path | None) -> None:
+async def _serve(
+    wanted: Mapping[str, Settings],
+    level: int,
+    file: Path | None,
+    metrics: _Address | None,
+) -> None:
     stop = _stop_signal()
     notifier = Notifier()
-    devices = Devices(level)
+    devices = Devices(level, detailed=metrics is not None)
+    monitor = Monitor(devices)
     # Before it can be seen to run: these signals would end it otherwise.
     _on_signal("SIGUSR1", lambda: print(report(devices), flush=True))  # noqa: T201
     reloads = _Reloads(devices, file, notifier) if file is not None else None
@@ -64,6 +82,12 @@ async def _serve(wanted: Mapping[str, Settings], level: int, file: Path | None) 
     if errors := await devices.start(wanted):
         await devices.stop()
         raise ValueError("\n".join(_explained(errors, file)))
+    if metrics is not None:
+        try:
+            await monitor.start(*metrics)
+        except ValueError:
+            await devices.stop()
+            raise
     notifier.ready()
     if reloads is not None:
         reloads.begin()
@@ -71,6 +95,7 @@ async def _serve(wanted: Mapping[str, Settings], level: int, file: Path | None) 
     notifier.stopping()
     if reloads is not None:
         await reloads.end()
+    monitor.stop()
     await devices.stop()
     if level < logging.WARNING:
         LOGGER.info("Stopped by %s", name)

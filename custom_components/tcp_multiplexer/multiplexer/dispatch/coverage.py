@@ -2,8 +2,9 @@
 
 Clients ask the same again and again. So what covers a read is worked out when it first
 comes, and looked up from then on: that costs the same however many are waiting. Some
-always ask something else. So the first time has to be cheap, too: known reads are found
-by where they are, and those that are as long cannot cover each other.
+always ask something else. So the first time has to be cheap, too: reads that are as
+long cannot cover each other, so they are only put down until one of another length
+comes; and then they are found by where they are.
 """
 
 from __future__ import annotations
@@ -38,14 +39,36 @@ class Coverage:
         self._near: dict[tuple[bytes, int], dict[int, list[tuple[ShareKey, Extent]]]]
         self._near = {}
         """By area and stretch: the reads that touch it, by how long they are."""
+        self._alike: dict[bytes, tuple[bytes, list[Request]]] = {}
+        """By area: reads that are not in there yet, and how long all of them are."""
 
     def learn(self, request: Request) -> Wider:
         """Note a read that is not known, and is asked whole; return what covers it."""
-        key, extent = request.share_key, request.extent
-        if key is None or extent is None:
+        key, shape = request.share_key, request.shape
+        if key is None or shape is None:
             return ()
         if len(self.wider) >= _MOST:
             self.clear()
+        area, size = shape
+        alike = self._alike.get(area)
+        if alike is None:
+            alike = self._alike[area] = (size, [])
+        if size == alike[0]:
+            alike[1].append(request)
+            self.wider[key] = ()
+            return ()
+        if alike[1]:
+            # (None is as long as that: from now on each is put in its place.)
+            self._alike[area] = (b"", [])
+            for other in alike[1]:
+                self._place(other)
+        return self._place(request)
+
+    def _place(self, request: Request) -> Wider:
+        """Put a read where it is found; return what covers it."""
+        key, extent = request.share_key, request.extent
+        if key is None or extent is None:
+            return ()
         this, size = (key, extent), extent.end - extent.first
         stretches = range(extent.first // _STRETCH, (extent.end - 1) // _STRETCH + 1)
         near = [self._near.setdefault((extent.area, n), {}) for n in stretches]
@@ -93,3 +116,4 @@ class Coverage:
         self.wider.clear()
         self._asked.clear()
         self._near.clear()
+        self._alike.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterable
 
     from ..protocols.base import Request
     from .exchange import Exchange
@@ -71,3 +71,15 @@ class Crowd:
         """Note what is sent beside what is overdue."""
         unit = exchange.asked.unit
         self.beside[exchange.asked] = any(r.unit != unit for r in self.overdue)
+
+    def note_pipelined(self, in_flight: Iterable[Request]) -> None:
+        """Note what was sent, in this order, behind what has become overdue since.
+
+        It has been with the device beside that as well, and may be lost just so.
+        """
+        units: set[Hashable] = set()
+        for request in in_flight:
+            if units and request not in self.beside:
+                self.beside[request] = units != {request.unit}
+            if request in self.overdue:
+                units.add(request.unit)

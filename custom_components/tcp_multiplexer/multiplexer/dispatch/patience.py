@@ -140,6 +140,8 @@ class Patience:
             for exchange in late:
                 crowd.overdue[exchange.asked] = exchange
                 self._limit(upstream, exchange.asked.unit)
+            if len(upstream.in_flight) > 1:
+                crowd.note_pipelined(upstream.in_flight)
         return late
 
     def _crowd(self, upstream: Upstream) -> Crowd:

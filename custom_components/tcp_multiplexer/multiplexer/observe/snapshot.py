@@ -10,7 +10,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 import enum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol as Interface
+
+BUCKETS = (
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75),
+    *(1.0, 1.5, 2.5, 5.0, 10.0, 30.0),
+)
+"""Upper bounds of the histogram, in seconds."""
 
 
 class Health(enum.StrEnum):
@@ -166,3 +172,48 @@ class Snapshot:
     """Units that do not answer, and are only tried now and then."""
     since: float
     """When counting began (time of day)."""
+
+
+class Countable(Interface):
+    """What is counted of a client apart from others."""
+
+    requests: int
+    failures: int
+    refused: int
+    bytes_in: int
+    bytes_out: int
+
+
+@dataclass(kw_only=True, slots=True)
+class ClientCounts:
+    """What all clients at one address have asked so far, those included that left."""
+
+    connections: int = 0
+    """How many of them are connected."""
+    requests: int = 0
+    failures: int = 0
+    """Without those that rules refused."""
+    refused: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+    def add(self, counts: Countable, sign: int = 1) -> None:
+        """Add what a client has counted, or subtract it with a `sign` of -1."""
+        self.requests += sign * counts.requests
+        self.failures += sign * counts.failures
+        self.refused += sign * counts.refused
+        self.bytes_in += sign * counts.bytes_in
+        self.bytes_out += sign * counts.bytes_out
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Detail:
+    """What was counted in detail, at one moment."""
+
+    buckets: tuple[int, ...]
+    """Responses by time, from the request's last byte on: as many as took at most each
+    of `BUCKETS` and longer than the one before, and last those that took longer."""
+    seconds: float
+    """The sum of these times."""
+    clients: Mapping[str | None, ClientCounts]
+    """By address; None: all others together."""

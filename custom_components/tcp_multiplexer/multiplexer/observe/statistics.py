@@ -14,7 +14,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Protocol as Interface
 
 from ..protocols.base import Failure
-from .snapshot import ScopeSnapshot
+from .snapshot import Detail, ScopeSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -103,11 +103,14 @@ class Times:
 
     __slots__ = ("count", "exchanges")
 
-    def __init__(self) -> None:
+    def __init__(
+        self, exchanges: deque[tuple[float, float, float]] | None = None
+    ) -> None:
+        """Keep the exchanges in a deque that may do more with them."""
         self.count = 0
         """Total number; incremented with each entry in `exchanges`."""
-        self.exchanges: deque[tuple[float, float, float]] = deque(
-            maxlen=WINDOW_EXCHANGES
+        self.exchanges = (
+            deque(maxlen=WINDOW_EXCHANGES) if exchanges is None else exchanges
         )
         """When each arrived, was sent and was answered. Plain tuples: keeping one costs
         the hot path less than computing with it."""
@@ -128,7 +131,10 @@ class Times:
 class Counts(Interface):
     """What statistics needs of a client that counts its own traffic."""
 
+    address: str | None
     requests: int
+    failures: int
+    refused: int
     bytes_in: int
     bytes_out: int
 
@@ -152,7 +158,9 @@ class Traffic:
     def including(self, clients: Iterable[Counts]) -> Traffic:
         """Return the sum of this and of clients that are still connected."""
         total = Traffic()
-        total.add(self)
+        total.requests = self.requests
+        total.bytes_in = self.bytes_in
+        total.bytes_out = self.bytes_out
         for client in clients:
             total.add(client)
         return total
@@ -160,6 +168,10 @@ class Traffic:
 
 class Statistics:
     """The counters of one multiplexer, since the start or the last reset."""
+
+    def detail(self, clients: Iterable[Counts]) -> Detail | None:  # noqa: ARG002
+        """Return what is counted in detail, if it is; `clients` are connected."""
+        return None
 
     def __init__(self, trace_size: int, now: float) -> None:
         """Start counting at `now`, and keep the last `trace_size` exchanges."""

@@ -117,6 +117,11 @@ class Request:
         return None
 
     @property
+    def shape(self) -> tuple[bytes, bytes] | None:
+        """The area and the quantity of a read that may cover, or be covered."""
+        return None
+
+    @property
     def written(self) -> Written:
         """What it changes; only asked of what `writes`.
 

@@ -35,6 +35,13 @@ _WRITE_BUFFER = 64 << 10
 _READ_AT_ONCE = 64 << 10
 """Bytes read at a time: to allocate asyncio's 256 KiB may cost more than a request."""
 
+_FLOOD = 64
+"""Messages in one read beyond which they cannot all be responses."""
+_READ_OF_FLOOD = 1 << 10
+"""Bytes read at a time in a flood: the messages in them take about 1 ms."""
+_PAUSE_SECONDS = 200e-6
+"""Pause for each message of a flood, some twenty times what it takes."""
+
 
 class Segments:
     """What is known of a device that gets several requests in one segment.
@@ -107,6 +114,12 @@ class StreamUpstream(Upstream):
         self._memory = memory
         self.occupied = 0
         """Bytes of a large response that is still to be completed."""
+        self._starved = False
+        """It is not read, for want of memory."""
+        self._slowly: asyncio.TimerHandle | None = None
+        """Reads on after a pause that was made because of a flood."""
+        self._flooded = False
+        """The last read brought more messages than can be responses."""
         self._ended = False
         """It is of no more use: nothing that arrives later counts."""
 
@@ -223,7 +236,10 @@ class StreamUpstream(Upstream):
             self.responses += 1
             self.owner.answered(self, self.in_flight.pop(request), response)
             return
-        self._handle(self._codec.feed(data))
+        events = self._codec.feed(data)
+        self._handle(events)
+        if len(events) > _FLOOD or self._flooded:
+            self._read_slowly(len(events))
         if self._codec.framed_by_silence or self._tick is not None:
             self._set_tick()
         size = self._codec.buffered
@@ -233,11 +249,35 @@ class StreamUpstream(Upstream):
     def _count_received(self, size: int) -> None:
         """Keep account of a response's memory while it is incomplete."""
         if self._memory is not None and not self._memory.receiving(self, size):
+            self._starved = True
             cast("asyncio.Transport", self._transport).pause_reading()
 
     def read_on(self) -> None:
         """Read on: there is memory again."""
-        cast("asyncio.Transport", self._transport).resume_reading()
+        self._starved = False
+        if self._slowly is None:
+            cast("asyncio.Transport", self._transport).resume_reading()
+
+    def _read_slowly(self, events: int) -> None:
+        """Leave the loop to others while the device sends more than anybody asked for.
+
+        TCP makes it wait. A serial line brings no such numbers.
+        """
+        transport = cast("asyncio.Transport", self._transport)
+        # Not by its class: transports of other loops are none of asyncio's.
+        if self._ended or not hasattr(transport, "pause_reading"):
+            return
+        self._flooded = events > _FLOOD
+        limit_reads(transport, _READ_OF_FLOOD if self._flooded else _READ_AT_ONCE)
+        if self._flooded:
+            transport.pause_reading()
+            self._slowly = self._loop.call_later(events * _PAUSE_SECONDS, self._go_on)
+
+    def _go_on(self) -> None:
+        """Read on after the pause, as far as there is memory."""
+        self._slowly = None
+        if not self._starved:
+            cast("asyncio.Transport", self._transport).resume_reading()
 
     def _set_tick(self) -> None:
         """Call the codec again when silence may have ended a frame."""
@@ -345,6 +385,9 @@ class StreamUpstream(Upstream):
         if self._tick is not None:
             self._tick.cancel()
             self._tick = None
+        if self._slowly is not None:
+            self._slowly.cancel()
+            self._slowly = None
         if not self._ended:
             self._ended = True
             if self._open:

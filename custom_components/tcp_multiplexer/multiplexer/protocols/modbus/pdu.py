@@ -117,6 +117,12 @@ class ModbusRequest(Request):
     def extent(self) -> ModbusExtent | None:
         return None if self.share_key is None else extent_of(self.payload)
 
+    @property
+    @override
+    def shape(self) -> tuple[bytes, bytes] | None:
+        extent, payload = self.extent, self.payload
+        return None if extent is None else (payload[:2], payload[4:])
+
 
 class PlainRead(ModbusRequest):
     """A request of functions 1 to 4, as nearly all are: made in half the time."""
@@ -129,6 +135,12 @@ class PlainRead(ModbusRequest):
         self.context = context
         self.retry_safe = self.expects_reply = True
         self.writes = None
+
+    @property
+    @override
+    def shape(self) -> tuple[bytes, bytes]:
+        # (Beyond address 65535 it covers nothing, which is seen once that matters.)
+        return self.payload[:2], self.payload[4:]
 
 
 class VendorRequest(ModbusRequest):
