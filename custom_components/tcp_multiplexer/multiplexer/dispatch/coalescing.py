@@ -57,13 +57,6 @@ class Coalescer:
         self.cache.clear()
         self.coverage.clear()
 
-    def learn(self, exchange: Exchange) -> Wider:
-        """Note a read that is not known; return those that cover it.
-
-        One that is asked in parts covers none, because these are not read at one time.
-        """
-        return self.coverage.learn(exchange.request) if exchange.split is None else ()
-
     def leader(self, key: ShareKey, wider: Wider) -> Exchange | None:
         """Return what a read may join: its like, or one of the `wider`; or None."""
         leader = self.leaders.get(key)

@@ -24,6 +24,8 @@ _MOST_WIDER = 16
 _STRETCH = 256
 """Addresses in a stretch: reads are found by the stretches that they touch."""
 
+type Shape = tuple[bytes, bytes]
+"""The area of a read, and how long it is."""
 type Wider = tuple[tuple[ShareKey, Extent], ...]
 """Reads that cover another, each with what it covers."""
 
@@ -39,28 +41,39 @@ class Coverage:
         self._near: dict[tuple[bytes, int], dict[int, list[tuple[ShareKey, Extent]]]]
         self._near = {}
         """By area and stretch: the reads that touch it, by how long they are."""
-        self._alike: dict[bytes, tuple[bytes, list[Request]]] = {}
-        """By area: reads that are not in there yet, and how long all of them are."""
+        self._alike: dict[Shape, list[Request]] = {}
+        """By area and length: reads that are not in there yet, since all reads of their
+        area are as long."""
+        self._length: dict[bytes, bytes | None] = {}
+        """By area: how long all of its reads are; None if that differs."""
 
     def learn(self, request: Request) -> Wider:
         """Note a read that is not known, and is asked whole; return what covers it."""
+        key, shape, wider = request.share_key, request.shape, self.wider
+        if len(wider) >= _MOST:
+            self.clear()
+        alike = self._alike.get(shape)  # type: ignore[arg-type]
+        if alike is None or key is None:
+            return self._learn_length(request)
+        alike.append(request)
+        wider[key] = ()
+        return ()
+
+    def _learn_length(self, request: Request) -> Wider:
+        """Note a read that is the first of its area, or not as long as all others."""
         key, shape = request.share_key, request.shape
         if key is None or shape is None:
             return ()
-        if len(self.wider) >= _MOST:
-            self.clear()
         area, size = shape
-        alike = self._alike.get(area)
-        if alike is None:
-            alike = self._alike[area] = (size, [])
-        if size == alike[0]:
-            alike[1].append(request)
+        if area not in self._length:
+            self._length[area] = size
+            self._alike[shape] = [request]
             self.wider[key] = ()
             return ()
-        if alike[1]:
-            # (None is as long as that: from now on each is put in its place.)
-            self._alike[area] = (b"", [])
-            for other in alike[1]:
+        length = self._length[area]
+        if length is not None:
+            self._length[area] = None
+            for other in self._alike.pop((area, length)):
                 self._place(other)
         return self._place(request)
 
@@ -117,3 +130,4 @@ class Coverage:
         self._asked.clear()
         self._near.clear()
         self._alike.clear()
+        self._length.clear()

@@ -96,6 +96,7 @@ class Dispatcher(UpstreamOwner):
         self._cache = coalescer.cache
         self._leaders = coalescer.leaders
         self._wider = coalescer.coverage.wider
+        self._learn = coalescer.coverage.learn
         self._last_writes = coalescer.last_writes
         self._refresher = Refresher(self, queue, coalescer, settings.timeout)
         self._sharing = Sharing(
@@ -176,7 +177,8 @@ class Dispatcher(UpstreamOwner):
             leaders = self._leaders
             wider = self._wider.get(key)
             if wider is None:
-                wider = self._coalescer.learn(exchange)
+                # (What is asked in parts covers none: these are not read at one time.)
+                wider = () if exchange.split is not None else self._learn(request)
             if (
                 (key in leaders or (wider and leaders) or self._cache.ttl)
                 and not alone
