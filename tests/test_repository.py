@@ -633,10 +633,8 @@ def test_engine_stands_alone() -> None:
 
 def test_engine_needs_no_modbus_library() -> None:
     allowed = {*sys.stdlib_module_names, "aiohappyeyeballs", "h11"}
-    allowed |= {
-        "mypy_extensions",
-        "uvloop",
-    }  # only for the compiler; only if it is there
+    allowed.add("mypy_extensions")  # for the compiler alone
+    allowed.add("uvloop")  # only if it is there
     extras = {"convert": {"yaml"}, "metrics": {"prometheus_client"}}
     for path, module in modules(ENGINE):
         extra = (

@@ -14,26 +14,35 @@ from .snapshot import BUCKETS, ClientCounts, Detail
 from .statistics import WINDOW_EXCHANGES, Counts, Statistics, Times, Traffic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 CLIENTS_NAMED = 50
 """Addresses of clients that are counted apart; the others are counted together."""
 
 
-class TimedExchanges(deque[tuple[float, float, float]]):
-    """The last exchanges, as in `Times`, and a histogram of all of them."""
+class TimedExchanges:
+    """The last exchanges, as in `Times`, and a histogram of all of them.
+
+    It has a deque, and is none: compiled by mypyc, one of those would crash.
+    """
+
+    __slots__ = ("_last", "buckets", "seconds")
 
     def __init__(self) -> None:
-        super().__init__(maxlen=WINDOW_EXCHANGES)
+        self._last: deque[tuple[float, float, float]] = deque(maxlen=WINDOW_EXCHANGES)
         self.buckets = [0] * (len(BUCKETS) + 1)
         self.seconds = 0.0
 
-    @override
     def append(self, times: tuple[float, float, float], /) -> None:
-        super().append(times)
+        """Add an exchange: when it arrived, was sent and was answered."""
+        self._last.append(times)
         took = times[2] - times[0]
         self.buckets[bisect_left(BUCKETS, took)] += 1
         self.seconds += took
+
+    def __iter__(self) -> Iterator[tuple[float, float, float]]:
+        """Iterate over the last ones."""
+        return iter(self._last)
 
 
 class TrafficByAddress(Traffic):

@@ -17,7 +17,7 @@ from ..protocols.base import Failure
 from .snapshot import Detail, ScopeSnapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 WINDOW_SECONDS = 600.0
 """The age up to which exchanges count in waits and response times."""
@@ -98,18 +98,26 @@ type TraceEntry = tuple[
 when it was sent: a plain tuple, because one is made for each request."""
 
 
+class Exchanges(Interface):
+    """What keeps the last exchanges: a deque, as a rule."""
+
+    def append(self, times: tuple[float, float, float], /) -> None:
+        """Add when one arrived, was sent and was answered."""
+
+    def __iter__(self) -> Iterator[tuple[float, float, float]]:
+        """Iterate over the last ones."""
+
+
 class Times:
     """When the last exchanges arrived, were sent and were answered (loop time)."""
 
     __slots__ = ("count", "exchanges")
 
-    def __init__(
-        self, exchanges: deque[tuple[float, float, float]] | None = None
-    ) -> None:
-        """Keep the exchanges in a deque that may do more with them."""
+    def __init__(self, exchanges: Exchanges | None = None) -> None:
+        """Keep the exchanges in a deque, or in what does more with them."""
         self.count = 0
         """Total number; incremented with each entry in `exchanges`."""
-        self.exchanges = (
+        self.exchanges: Exchanges = (
             deque(maxlen=WINDOW_EXCHANGES) if exchanges is None else exchanges
         )
         """When each arrived, was sent and was answered. Plain tuples: keeping one costs

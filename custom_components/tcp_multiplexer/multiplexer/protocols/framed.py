@@ -30,6 +30,7 @@ from .base import (
     UpstreamCodec,
     UpstreamEvent,
 )
+from .compiled import mypyc_attr
 from .options import Framing, ProtocolOptions
 
 
@@ -46,6 +47,7 @@ class BadFrame(NamedTuple):
     """What their sender is told at once (a NAK)."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Framer(ABC):
     """Cuts one stream into messages, whatever pieces it comes in.
 
@@ -221,6 +223,7 @@ def _discarded(frame: BadFrame) -> list[UpstreamEvent[bytes]]:
     return [discarded, SendBack(frame.reply)] if frame.reply else [discarded]
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class FramedProtocol(Protocol[bytes]):
     """A protocol that is its framer.
 

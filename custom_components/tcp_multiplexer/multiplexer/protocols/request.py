@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from .compiled import mypyc_attr
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
@@ -55,6 +57,7 @@ class Written(NamedTuple):
     """The first and the last register, or coil. None: it names none."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)  # it is copied
 class Request:
     """One complete request, in a form that does not depend on the client."""
 

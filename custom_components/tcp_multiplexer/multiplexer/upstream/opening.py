@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from .resolver import Resolver
-    from .socket_upstream import StreamUpstream
 
 _NEXT_ADDRESS_SECONDS = 0.25
 """When to try a name's next address beside one that does not answer (RFC 8305, 5)."""
@@ -23,10 +22,11 @@ _NEXT_ADDRESS_SECONDS = 0.25
 
 async def open_within(
     seconds: float | None,
-    upstream: StreamUpstream,
     connect: Callable[[], Coroutine[Any, Any, None]],
+    opened: Callable[[], None],
+    abandon: Callable[[], None],
 ) -> None:
-    """Wait for `connect` to make a connection; give it up after so many seconds.
+    """Wait for `connect` to do it; `abandon` it after so many seconds.
 
     Raises:
         OSError: there is no connection; the text says why.
@@ -36,13 +36,13 @@ async def open_within(
         async with asyncio.timeout(seconds):
             await connect()
     except TimeoutError:
-        upstream.abandon()
+        abandon()
         message = f"no answer to the connection attempt within {seconds:g} s"
         raise TimeoutError(message) from None
     except BaseException:
-        upstream.abandon()
+        abandon()
         raise
-    upstream.opened()
+    opened()
 
 
 async def connect_socket(

@@ -145,7 +145,9 @@ class StreamUpstream(Upstream):
 
     @override
     def open(self) -> Coroutine[Any, Any, None]:
-        return open_within(self._connect_seconds, self, self._connect)
+        return open_within(
+            self._connect_seconds, self._connect, self.opened, self.abandon
+        )
 
     def opened(self) -> None:
         """Begin: there is a connection.
