@@ -65,14 +65,15 @@ class Pictures:
             .quantize(COLOURS, dither=Image.Dither.NONE)
         )
         path = self._folder / f"{name}.png"
-        if not (path.exists() and _alike(picture, Image.open(path))):
+        if not (path.exists() and _alike(picture, path)):
             picture.save(path, optimize=True)
 
 
-def _alike(one: Image.Image, other: Image.Image) -> bool:
+def _alike(picture: Image.Image, path: Path) -> bool:
     """Return whether two pictures differ by no more than moves by itself."""
-    if one.size != other.size:
-        return False
-    difference = ImageChops.difference(one.convert("L"), other.convert("L"))
+    with Image.open(path) as other:
+        if picture.size != other.size:
+            return False
+        difference = ImageChops.difference(picture.convert("L"), other.convert("L"))
     noticed = sum(difference.histogram()[_NOTICED:])
-    return noticed < _MOVES * one.width * one.height
+    return noticed < _MOVES * picture.width * picture.height

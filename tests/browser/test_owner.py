@@ -227,9 +227,9 @@ async def test_pause_on_the_device_page(
         await expect(visitor.row("Clients")).to_contain_text("3")
         await visitor.sees("Connected devices")
         await pictures.take(visitor, "device", clip=await visitor.content())
-        await visitor.page.get_by_role("switch").click()
+        await visitor.page.locator("ha-entity-toggle").click()
         await expect(health).to_contain_text("Paused")
-        await visitor.page.get_by_role("switch").click()
+        await visitor.page.locator("ha-entity-toggle").click()
         await expect(health).to_contain_text("Healthy")
 
 
@@ -247,7 +247,7 @@ async def test_a_refused_client_is_served_after_three_clicks(
         await visitor.sees("127.0.0.5")
         await pictures.take(visitor, "refused", clip=await visitor.place_of_dialog())
         assert not await visitor.cut_off()
-        await visitor.presses("Let 127.0.0.5 in")  # 3
+        await visitor.dialog.get_by_text("Let 127.0.0.5 in").click()  # 3
         await visitor.sees("The issue is repaired!")
         assert await is_served(port, "127.0.0.5")
         await visitor.presses("Close")
