@@ -158,6 +158,8 @@ class Watch:
         self._line_sent = {}
         self._asked_itself: deque[tuple[Exchange, int]] = deque(maxlen=64)
         """What the engine has asked for itself lately, and at which attempt."""
+        self._asked_parts: deque[tuple[Exchange, int]] = deque(maxlen=64)
+        """Of what it has lately asked a part, and at which attempt."""
         self._line_held = {}
         self._unheard = {}
         self._said = {}
@@ -775,8 +777,14 @@ class Watch:
                 if getattr(upstream, "_transport", None) is not link.program:
                     continue
                 for exchange in upstream.in_flight.values():
-                    split = exchange.split
-                    if split is not None and exchange.asked.payload == body:
+                    split, sending = exchange.split, (exchange, exchange.attempts)
+                    if (
+                        split is not None
+                        and exchange.asked.payload == body
+                        # (else it is overdue, and another begins with the same part)
+                        and sending not in self._asked_parts
+                    ):
+                        self._asked_parts.append(sending)
                         return exchange.request.payload, split.number
         return body, 0
 

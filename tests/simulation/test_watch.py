@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import override
+
 import pytest
 
-from .dialects import read
+from .clients import Temper
+from .dialects import Ask, read, read_cell
+from .manners import Manners
 from .network import Link
+from .test_sharing import Scripted
 from .world import World
 
 
@@ -38,3 +43,27 @@ def test_a_wider_read_may_answer_what_was_not_taken_before(
         world.watch.asked(other, 0, read(1, 3, 0, 100))
         assert part.alike is alike
         assert not apart.alike
+
+
+class LongReader(Scripted):
+    """Reads more of a unit than the device takes at once, and not what others read."""
+
+    @override
+    def think_of(self) -> Ask:
+        return read_cell(2, 0, 8 * int(self.source.rpartition(".")[2]))
+
+
+def test_two_long_reads_may_begin_with_the_same_part() -> None:
+    """The second is asked beside the first, which is overdue, and is none of it."""
+    manners = Manners(silent=frozenset((2,)))
+    with World("same", manners=manners, max_read_registers=10, timeout=4) as world:
+        world.start()
+        clients = [world.client(LongReader, n, Temper(depth=1)) for n in (1, 2)]
+        world.run_for(3.0)
+        first, second = sorted(
+            (question for client in clients for question in client.asker.waiting),
+            key=lambda question: question.sent,
+        )
+        assert second.sent - first.sent == pytest.approx(1.03, abs=0.1)
+        assert len(first.links) == len(second.links) == 1
+        world.stop()
