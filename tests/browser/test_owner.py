@@ -289,4 +289,5 @@ async def test_the_dashboard(visit: Visit, api: Api, pictures: Pictures) -> None
         await pictures.take(visitor, "dashboard", clip=await visitor.content())
         await visitor.open("/demo-inverter")
         await visitor.sees("Limit to 50 %")
-        await visitor.sees(re.compile(r"[\d,.]+ kWh"))
+        energy = re.compile(r"^Energy [\d,.]+ kWh")
+        await expect(visitor.page.get_by_role("button", name=energy)).to_be_visible()
