@@ -17,7 +17,7 @@ from .visitor import Visitor
 COLOURS: Final = 128
 _NOTICED: Final = 24
 """By how much a pixel differs that people notice, of 255."""
-_MOVES: Final = 0.01
+_MOVES: Final = 0.001
 """The part of a picture that may move by itself."""
 
 _REPLACE: Final = """

@@ -1,23 +1,25 @@
 """What an owner does with it, in a real browser, with real devices and clients."""
 
+import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 import re
 import socket
 from typing import Final
 
 from playwright.async_api import expect
 from pymodbus.client import AsyncModbusTcpClient
+from pymodbus.exceptions import ModbusException
 import pytest
 import pytest_asyncio
 
 from script.demo import inverter
 from script.demo.run import ENTRY_ID
-from tests.demo import DOMAIN, ENTRIES, SET_UP_SECONDS, Api, add_entry
+from tests.demo import DOMAIN, ENTRIES, SET_UP_SECONDS, Api, Demo, add_entry
 from tests.integration.ports import free_port
 from tests.waiting import until
 
-from .conftest import Visit
+from .conftest import PATIENCE, Visit
 from .pictures import Pictures
 from .statistics import import_day
 from .visitor import ENTRY_PAGE, Visitor
@@ -68,7 +70,11 @@ async def entries(api: Api, title: str) -> list[str]:
 async def client(port: int, address: str) -> AsyncGenerator[AsyncModbusTcpClient]:
     """Give a client at an address of this machine, connected if that is allowed."""
     client = AsyncModbusTcpClient(
-        "127.0.0.1", port=port, source_address=(address, 0), reconnect_delay=0
+        "127.0.0.1",
+        port=port,
+        source_address=(address, 0),
+        reconnect_delay=0,
+        timeout=PATIENCE / 1000,
     )
     await client.connect()
     try:
@@ -78,10 +84,15 @@ async def client(port: int, address: str) -> AsyncGenerator[AsyncModbusTcpClient
 
 
 async def is_served(port: int, address: str) -> bool:
-    """Tell whether a client reads the power of the device."""
-    async with client(port, address) as asking:
-        answer = await asking.read_holding_registers(inverter.POWER)
-        return not answer.isError() and answer.registers[0] > 0
+    """Wait until a client reads the power of the device: a page is faster than that."""
+    async with asyncio.timeout(PATIENCE / 1000):
+        while True:
+            async with client(port, address) as asking:
+                with suppress(ModbusException):
+                    answer = await asking.read_holding_registers(inverter.POWER)
+                    if not answer.isError():
+                        return answer.registers[0] > 0
+            await asyncio.sleep(0.05)
 
 
 async def is_turned_away(port: int, address: str) -> bool:
@@ -107,6 +118,7 @@ async def configures(visitor: Visitor, title: str) -> None:
 async def adds(visitor: Visitor, what: str, title: str) -> None:
     """Open the dialog for something that belongs to an entry."""
     await visitor.presses(f"Add {what}")
+    await expect(visitor.dialog).to_have_count(1)
     await visitor.presses(title)
 
 
@@ -184,7 +196,8 @@ async def test_a_client_gets_a_name(
             .filter(has_text="127.0.0.2", visible=True)
             .first.click()
         )
-        await pictures.take(visitor, "client", clip=await visitor.place_of_dialog())
+        clip, shown = await visitor.place_of_dialog(), {"127.0.0.2": "192.168.1.30"}
+        await pictures.take(visitor, "client", clip=clip, shown=shown)
         await visitor.presses("Submit")
         await visitor.sees("Created configuration for wallbox.")
         await visitor.presses("Finish")
@@ -245,9 +258,14 @@ async def test_a_refused_client_is_served_after_three_clicks(
         await visitor.page.get_by_role("link", name="Settings").click()  # 1
         await visitor.page.get_by_text(f"{TITLE} turns clients away").click()  # 2
         await visitor.sees("127.0.0.5")
-        await pictures.take(visitor, "refused", clip=await visitor.place_of_dialog())
+        shown = {
+            "Home Assistant (127.0.0.5)": "192.168.1.5",
+            "127.0.0.5": "192.168.1.5",
+        }
+        clip = await visitor.place_of_dialog()
+        await pictures.take(visitor, "refused", clip=clip, shown=shown)
         assert not await visitor.cut_off()
-        await visitor.dialog.get_by_text("Let 127.0.0.5 in").click()  # 3
+        await visitor.dialog.get_by_text(re.compile(r"^Let \S+ in$")).click()  # 3
         await visitor.sees("The issue is repaired!")
         assert await is_served(port, "127.0.0.5")
         await visitor.presses("Close")
@@ -278,10 +296,23 @@ async def test_a_port_that_is_taken_is_changed_by_the_repair(
             assert await is_served(other, "127.0.0.2")
 
 
-async def test_the_dashboard(visit: Visit, api: Api, pictures: Pictures) -> None:
+async def test_the_dashboard(
+    visit: Visit, demo: Demo, api: Api, pictures: Pictures
+) -> None:
     await import_day(api)
+    # Those of the demo may have come before there was a logbook.
+    port = int(demo.said["Your clients"].split()[0].rpartition(":")[2])
+    for address in ("127.0.0.2", "127.0.0.3"):
+        assert await is_served(port, address)
     async with visit(width=1440, height=760) as visitor:
         await visitor.open("/demo-multiplexer")
+        logbook = visitor.page.locator("hui-logbook-card")
+        await expect(logbook).to_contain_text(
+            "evcc (127.0.0.2) connected", ignore_case=True
+        )
+        await expect(logbook).to_contain_text(
+            "openWB (127.0.0.3) connected", ignore_case=True
+        )
         for words in ("Healthy", "evcc", "openWB", "Asking", "Reads saved"):
             await visitor.sees(words)
         await expect(visitor.page.locator("ha-chart-base canvas")).to_have_count(3)
