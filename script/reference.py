@@ -134,6 +134,9 @@ def fields(language: str, what: str) -> Iterator[str]:
     match what.split():
         case ["subentry", kind, step]:
             part = words(language)["config_subentries"][kind]["step"][step]
+        case ["subentry", kind, step, section]:
+            steps = words(language)["config_subentries"][kind]["step"]
+            part = steps[step]["sections"][section]
         case [flow, step]:
             part = words(language)[flow]["step"][step]
         case [flow, step, section]:

@@ -1,8 +1,10 @@
 """What every test has at hand."""
 
 from importlib.util import find_spec
+from pathlib import Path
 import sys
 from types import ModuleType
+from typing import Literal
 
 from hypothesis import settings
 import pytest
@@ -28,12 +30,24 @@ settings.load_profile("tcp_multiplexer")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let `script/test` say which Home Assistant is started as a process."""
+    """Let `script/test` and `script/browser` say what is started as a process."""
     parser.addoption(
         "--homeassistant",
         default="newest",
         help="what script/homeassistant calls the one to start (default: newest)",
     )
+    parser.addoption("--chromium", help="the browser for the tests in tests/browser")
+    parser.addoption(
+        "--pictures", action="store_true", help="renew the pictures in docs/images"
+    )
+
+
+def pytest_ignore_collect(
+    collection_path: Path, config: pytest.Config
+) -> Literal[True] | None:
+    """Leave out what needs a browser unless there is one: `script/browser` has it."""
+    needs_browser = collection_path == Path(__file__).parent / "browser"
+    return True if needs_browser and config.getoption("--chromium") is None else None
 
 
 @pytest.fixture(autouse=True)

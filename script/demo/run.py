@@ -1,17 +1,17 @@
 """Run the demo: a simulated inverter, and a Home Assistant that shares it.
 
 Home Assistant is the real one. Before its first start its folder is filled so that
-nothing has to be clicked: an owner, an entry of this integration, a dashboard. What is
-changed there later stays, except for the ports: they are chosen anew at each start,
-because another program may have taken one meanwhile.
+nothing has to be clicked: an owner, an entry of this integration, named clients,
+dashboards, automations. What is changed there later stays, except for the ports: they
+are chosen anew at each start, because another program may have taken one meanwhile.
 
 `script/develop` prepares the environment and calls this.
 """
 
-import argparse
 import asyncio
 from contextlib import suppress
 import json
+import logging
 import os
 from pathlib import Path
 import shutil
@@ -22,14 +22,18 @@ from typing import Any
 
 import aiohttp
 
-from script.demo import inverter
+from script.demo import energy_manager, inverter
+from script.demo.arguments import parse
 
 DEMO = Path(__file__).parent
 ROOT = DEMO.parents[1]
+DASHBOARD = ROOT / "docs/dashboard.yaml"
 
 USER = PASSWORD = "demo"  # noqa: S105 - of this demo only
-TITLE = "Shared inverter"
+TITLE = "Inverter"
 ENTRY_ID = "tcp_multiplexer_demo"
+CLIENTS = {"Home Assistant": "127.0.0.1", "evcc": "127.0.0.2", "openWB": "127.0.0.3"}
+"""Where they are. All but the first are simulated, too."""
 LIVING_VALUE = "sensor.inverter_power"
 
 READY_SECONDS = 180
@@ -60,7 +64,8 @@ def fill(folder: Path, host: str, port: int, listen: int, upstream: int) -> None
     (folder / "configuration.yaml").write_text(
         configuration.replace("LISTEN_PORT", str(listen))
     )
-    shutil.copy(DEMO / "dashboard.yaml", folder)
+    for path in (DEMO / "automations.yaml", DEMO / "inverter.yaml", DASHBOARD):
+        shutil.copy(path, folder)
     blueprints = folder / "blueprints/automation/tcp_multiplexer"
     shutil.copytree(
         ROOT / "blueprints/automation/tcp_multiplexer", blueprints, dirs_exist_ok=True
@@ -94,9 +99,12 @@ def fill(folder: Path, host: str, port: int, listen: int, upstream: int) -> None
         version=4,
     )
     store.write_once(
-        "frontend.system_data", {"core": {"default_panel": "demo-inverter"}}
+        "frontend.system_data", {"core": {"default_panel": "demo-multiplexer"}}
     )
     store.write_once("core.config_entries", {"entries": [_entry()]})
+    store.write_once(
+        "core.entity_registry", {"entities": [_enabled("saved_reads", "reads_saved")]}
+    )
     store.update_entry({"port": upstream, "listen_port": listen})
     # Or the values of the last time would look as if they lived.
     store.forget("core.restore_state")
@@ -107,6 +115,7 @@ def _entry() -> dict[str, Any]:
     return {
         "entry_id": ENTRY_ID,
         "version": 1,
+        "minor_version": 3,
         "domain": "tcp_multiplexer",
         "title": TITLE,
         "data": {
@@ -117,6 +126,26 @@ def _entry() -> dict[str, Any]:
         "options": {},
         "source": "user",
         "unique_id": None,
+        "subentries": [
+            {
+                "subentry_id": f"{ENTRY_ID}_{name}",
+                "subentry_type": "client",
+                "title": name,
+                "data": {"addresses": [address]},
+                "unique_id": None,
+            }
+            for name, address in CLIENTS.items()
+        ],
+    }
+
+
+def _enabled(name: str, key: str) -> dict[str, Any]:
+    """Give a sensor that is disabled otherwise, as storage version 1.1 has it."""
+    return {
+        "entity_id": f"sensor.inverter_{name}",
+        "config_entry_id": ENTRY_ID,
+        "platform": "tcp_multiplexer",
+        "unique_id": f"{ENTRY_ID}-{key}",
     }
 
 
@@ -315,6 +344,7 @@ async def main(host: str, port: int | None, listen: int | None, folder: Path) ->
     onboarding = json.loads((folder / ".storage/onboarding").read_text())
     first_start = "user" not in onboarding["data"]["done"]
     server = await inverter.start("127.0.0.1", upstream)
+    logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # while nobody listens
     print("Starting Home Assistant ...", flush=True)
     hass = asyncio.create_task(run_home_assistant(folder))
     tasks = {
@@ -323,6 +353,10 @@ async def main(host: str, port: int | None, listen: int | None, folder: Path) ->
             announce(host, port, listen, folder, first_start=first_start)
         ),
         asyncio.create_task(stop.wait()),
+        *(
+            asyncio.create_task(energy_manager.run(address, listen))
+            for address in list(CLIENTS.values())[1:]
+        ),
     }
     try:
         # That everything was announced ends nothing; any other end ends all.
@@ -345,24 +379,7 @@ async def main(host: str, port: int | None, listen: int | None, folder: Path) ->
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="script/develop",
-        usage="%(prog)s [--homeassistant RELEASE] [options]",
-        description="Run a Home Assistant that shares a simulated inverter.",
-        epilog="RELEASE, which comes first: minimum, newest (the default), latest, beta.",
-    )
-    parser.add_argument("--port", type=int, help="of Home Assistant's pages")
-    parser.add_argument("--listen", type=int, help="the port for your Modbus clients")
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="its address; 0.0.0.0: reachable for others"
-    )
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        default=ROOT / ".homeassistant",
-        help="where it keeps its state; remove it to begin anew",
-    )
-    arguments = parser.parse_args()
+    arguments = parse()
     sys.exit(
         asyncio.run(
             main(

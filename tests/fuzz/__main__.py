@@ -26,8 +26,8 @@ HANG_SECONDS: Final = 20
 MEMORY_MEGABYTES: Final = 1024
 
 
-def fuzz(target: str, seconds: int, runs: int) -> bool:
-    """Fuzz a target; return whether nothing was found."""
+def fuzz(target: str, seconds: int, runs: int, *, blind: bool) -> bool:
+    """Fuzz a target, seeing what is reached or not; say whether nothing was found."""
     corpus = FOLDER / target
     corpus.mkdir(parents=True, exist_ok=True)
     for tape in kept(target):
@@ -35,7 +35,9 @@ def fuzz(target: str, seconds: int, runs: int) -> bool:
     before = set(FOLDER.iterdir())
     process = subprocess.run(
         [
-            *(sys.executable, "-m", "tests.fuzz.target", target, str(corpus)),
+            *(sys.executable, "-m", "tests.fuzz.target"),
+            *(["--blind"] if blind else []),
+            *(target, str(corpus)),
             *(f"-max_total_time={seconds}", f"-runs={runs}", f"-max_len={LONGEST}"),
             *(f"-timeout={HANG_SECONDS}", f"-rss_limit_mb={MEMORY_MEGABYTES}"),
             *(f"-artifact_prefix={FOLDER}/{target}-", "-print_final_stats=1"),
@@ -70,6 +72,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=60, help="in all (60)")
     parser.add_argument("--runs", type=int, default=-1, help="end after so many")
     parser.add_argument("--target", choices=TARGETS, help="only this one")
+    parser.add_argument(
+        "--blind", action="store_true", help="do not see what tapes reach: faster"
+    )
     parser.add_argument("--play", metavar="TAPE", help="play one, in hexadecimal")
     parser.add_argument("--keep", action="store_true", help="renew the corpus")
     arguments = parser.parse_args()
@@ -84,7 +89,10 @@ def main() -> int:
             keep_useful(target)
         return 0
     seconds = max(1, arguments.seconds // len(targets))
-    fine = [fuzz(target, seconds, arguments.runs) for target in targets]
+    fine = [
+        fuzz(target, seconds, arguments.runs, blind=arguments.blind)
+        for target in targets
+    ]
     return not all(fine)
 
 

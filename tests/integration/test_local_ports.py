@@ -326,7 +326,9 @@ async def test_what_cannot_be_used_is_told_where_it_stands(  # noqa: PLR0917
         dialog = await open_dialog(hass, running)
         page = await dialog.send(**right | typed[wrong])
         assert page["type"] is FORM
-        assert page["errors"] == {field: error}
+        in_section = field.startswith("tls_")
+        assert page["errors"] == {"tls" if in_section else field: error}
+        assert dialog.opened == (["tls"] if in_section else [])
         assert dialog.values == right | typed[wrong]
         assert not running.subentries
         assert running.state is ConfigEntryState.LOADED

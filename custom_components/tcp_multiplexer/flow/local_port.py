@@ -36,15 +36,8 @@ from .local_ports import (
 )
 from .subentry import SubentryDialog
 
-_FIELDS: Final = (
-    CONF_LISTEN_PORT,
-    CONF_LISTEN_HOST,
-    CLIENT_FRAMING,
-    CLIENT_TLS,
-    TLS_CERTIFICATE,
-    TLS_KEY,
-    TLS_CLIENT_CA,
-)
+_FIELDS: Final = (CONF_LISTEN_PORT, CONF_LISTEN_HOST, CLIENT_FRAMING)
+_SECTIONS: Final = Sections(tls=(CLIENT_TLS, TLS_CERTIFICATE, TLS_KEY, TLS_CLIENT_CA))
 
 
 class LocalPortSubentryFlow(SubentryDialog):
@@ -91,14 +84,14 @@ class LocalPortSubentryFlow(SubentryDialog):
                 ),
                 CLIENT_FRAMING: before["framing"],
                 CONF_LISTEN_HOST: before["host"] or "",
-                **client_tls_to_show(before["tls"]),
+                "tls": client_tls_to_show(before["tls"]),
             }
         else:
             main = listen_addresses(entry)[0]
             port = await async_free_port(self.hass, main.port + 1, main.host)
             values = {CONF_LISTEN_PORT: port, CONF_LISTEN_HOST: main.host or ""}
         fields = fields_for(protocol, *_FIELDS)
-        return show_form(self, step_id, fields, Sections(), values, error)
+        return show_form(self, step_id, fields, _SECTIONS, values, error)
 
     async def _async_checked(self, typed: Mapping[str, Any]) -> dict[str, Any]:
         """Return what is stored of the port that was typed, once it was bound.
@@ -130,6 +123,6 @@ class LocalPortSubentryFlow(SubentryDialog):
             "port": address.port,
             "framing": typed.get(CLIENT_FRAMING, DEFAULTS[CLIENT_FRAMING]),
             "tls": await self._uploads.async_listener(
-                typed, before.data["tls"] if before else None
+                typed["tls"], before.data["tls"] if before else None
             ),
         }

@@ -1,0 +1,1 @@
+"""The demo in a real browser, used and looked at as people do."""
