@@ -122,25 +122,21 @@ async def pictures(pytestconfig: pytest.Config, demo: Demo, api: Api) -> Picture
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def visit(browser: Browser, demo: Demo, login: StorageState) -> Visit:
     """Return how somebody visits the demo: language, width in pixels, dark or not."""
-    contexts: dict[tuple[str, bool], BrowserContext] = {}
+    contexts: dict[bool, BrowserContext] = {}
 
-    async def context(language: str, *, dark: bool) -> BrowserContext:
+    async def context(*, dark: bool) -> BrowserContext:
         """Give a browser that somebody has used before: that saves much time."""
-        if (language, dark) not in contexts:
+        if dark not in contexts:
             context = await browser.new_context(
                 color_scheme="dark" if dark else "light",
                 reduced_motion="reduce",
                 storage_state=login,
-                locale=language,
+                locale="en",
                 timezone_id="Europe/Berlin",
             )
             context.set_default_timeout(PATIENCE)
-            chosen = json.dumps(json.dumps(language))
-            await context.add_init_script(
-                f"localStorage.setItem('selectedLanguage', {chosen})"
-            )
-            contexts[language, dark] = context
-        return contexts[language, dark]
+            contexts[dark] = context
+        return contexts[dark]
 
     @asynccontextmanager
     async def visiting(
@@ -150,7 +146,11 @@ async def visit(browser: Browser, demo: Demo, login: StorageState) -> Visit:
         height: int = 800,
         dark: bool = False,
     ) -> AsyncGenerator[Visitor]:
-        page = await (await context(language, dark=dark)).new_page()
+        page = await (await context(dark=dark)).new_page()
+        chosen = json.dumps(json.dumps(language))
+        await page.add_init_script(
+            f"localStorage.setItem('selectedLanguage', {chosen})"
+        )
         await page.set_viewport_size({"width": width, "height": height})
         visitor = Visitor(page, demo.said["Home Assistant"])
         try:
