@@ -164,7 +164,8 @@ from custom_components import tcp_multiplexer
 for module in pkgutil.walk_packages(
     tcp_multiplexer.__path__, f"{tcp_multiplexer.__name__}."
 ):
-    if not module.name.endswith(".__main__"):
+    # What is left out runs when it is imported, or needs an extra of the command line.
+    if not module.name.endswith((".__main__", ".command_line.metrics")):
         importlib.import_module(module.name)
     print(module.name)
 """
@@ -203,17 +204,17 @@ async def name_client(
     api: Api, entry: dict[str, Any], client: AsyncModbusTcpClient
 ) -> None:
     """Give a connected client a name, and a port of its own, and take both away."""
-    evcc = await add_subentry(
-        api, entry, "client", name="evcc", addresses=["127.0.0.1"]
+    heater = await add_subentry(
+        api, entry, "client", name="heater", addresses=["127.0.0.1"]
     )
-    await api.becomes("binary_sensor.evcc_asking", "on")
+    await api.becomes("binary_sensor.heater_asking", "on")
     port = free_port()
     further = await add_subentry(api, entry, "local_port", listen_port=port)
     other = client_of(port)
     await other.connect()
     await read_power(other)
     other.close()
-    for subentry_id in (evcc, further):
+    for subentry_id in (heater, further):
         await api.command(
             "config_entries/subentries/delete",
             entry_id=entry["entry_id"],
@@ -221,7 +222,7 @@ async def name_client(
         )
     await read_power(client)
     entities = await api.command("config/entity_registry/list")
-    assert not any("evcc" in entity["entity_id"] for entity in entities)
+    assert not any("heater" in entity["entity_id"] for entity in entities)
 
 
 async def share(api: Api, device: inverter.OneConnectionServer) -> AsyncModbusTcpClient:
@@ -270,7 +271,7 @@ async def share_beside_core_integration(
     port = free_port()
     client = client_of(port)
     entry = await add_entry(
-        api, **where, listen_port=port, upstream="home_assistant", name="Inverter"
+        api, **where, listen_port=port, upstream="home_assistant", name="Roof"
     )
     await client.connect()
     await read_power(client)
@@ -278,7 +279,7 @@ async def share_beside_core_integration(
     client.close()
     await api.delete(f"{ENTRIES}/{entry['entry_id']}")
 
-    await add_entry(api, **where, listen_port=port, name="Inverter")
+    await add_entry(api, **where, listen_port=port, name="Roof")
     issues = await our_issues(api)
     assert len(issues) == 1, issues
     about = {"handler": DOMAIN, "issue_id": issues[0]["issue_id"]}
@@ -299,7 +300,7 @@ async def share_beside_core_integration(
     await api.loaded("solaredge_modbus")
     await read_power(client)
     assert float(await api.state("sensor.solaredge_ssu_8000_power")) > 0
-    await api.becomes("sensor.inverter_clients", "2")
+    await api.becomes("sensor.roof_clients", "2")
     assert not await our_issues(api)
     return client
 

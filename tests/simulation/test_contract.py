@@ -742,8 +742,9 @@ def test_bytes_that_nothing_follows_keep_the_connection() -> None:
 
 
 @contract(
-    "One whose header says another length is taken for what it is as soon as the next "
-    "response begins behind it, or once 50 ms have passed without any more.",
+    "One whose header says another length is taken for what it is, if its code is one "
+    "of the specification's, as soon as the next response begins behind it, or once "
+    "50 ms have passed without any more.",
 )
 @pytest.mark.parametrize("manner", [{}, {"matching": "lenient"}], ids=str)
 @pytest.mark.parametrize("length", [b"\0\2", b"\0\4", b"\0\6", b"\3\0"], ids=bytes.hex)

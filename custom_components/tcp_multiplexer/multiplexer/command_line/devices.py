@@ -159,11 +159,12 @@ class Devices:
             Device(name, settings, self._level, detailed=self._detailed)
             for name, settings in wanted.items()
         ]
-        errors = await _each(device.start() for device in devices)
-        for device, error in zip(devices, errors, strict=True):
-            if error is None:
-                self._running[device.name] = device
+        errors = await _each(self._start(device) for device in devices)
         return [error for error in errors if error is not None]
+
+    async def _start(self, device: Device) -> None:
+        await device.start()
+        self._running[device.name] = device
 
     async def stop(self) -> None:
         """Stop sharing."""
