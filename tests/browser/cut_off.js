@@ -33,20 +33,38 @@
     }
     return null;
   };
+  const isVisible = (element) => {
+    // What has no box of its own, as slots, would never be.
+    let e = element;
+    while (e && getComputedStyle(e).display === "contents")
+      e = e.parentElement ?? e.getRootNode().host;
+    return e?.checkVisibility({ visibilityProperty: true, opacityProperty: true });
+  };
   const found = new Set();
   for (const element of all) {
     const text = words(element);
-    if (!text || !element.checkVisibility({ visibilityProperty: true, opacityProperty: true }))
-      continue;
+    if (!text || !isVisible(element)) continue;
     if (dialogs.length && !inside(element)) continue;
     const range = document.createRange();
     range.selectNodeContents(element);
     const box = range.getBoundingClientRect();
     if (box.width < 2 || box.height < 2) continue; // for screen readers alone
-    const clip = clipping(element)?.getBoundingClientRect();
+    const clipper = clipping(element);
+    // Behind an ellipsis, a range is only as wide as what is drawn.
+    if (
+      clipper &&
+      getComputedStyle(clipper).textOverflow === "ellipsis" &&
+      clipper.scrollWidth > clipper.clientWidth + 1
+    )
+      found.add(text);
+    const clip = clipper?.getBoundingClientRect();
     const left = Math.max(clip?.left ?? 0, 0);
     const right = Math.min(clip?.right ?? innerWidth, innerWidth);
     if (clip && (clip.width < 2 || clip.height < 2)) continue;
+    // A label within its field has room for one line; the next stands in what is typed.
+    const lines = new Set([...range.getClientRects()].map((line) => Math.round(line.top)));
+    if (element.slot === "label" && element.closest("wa-input") && lines.size > 1)
+      found.add(text);
     if (box.left < left - 1 || box.right > right + 1) found.add(text);
   }
   return [...found];
