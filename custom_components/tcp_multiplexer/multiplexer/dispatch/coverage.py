@@ -93,26 +93,22 @@ class Coverage:
             for known in reads
             if known[1].covers(extent)
         )
-        self.wider[key] = tuple(islice(covering, _MOST_WIDER))
+        wider = self.wider
+        wider[key] = tuple(islice(covering, _MOST_WIDER))
         for stretch in near:
+            # Most have enough that cover them: that is looked at first, and here, since
+            # there may be hundreds of lengths.
             for length, reads in stretch.items():
                 if length < size:
-                    self._widen(reads, this)
+                    for other, known in reads:
+                        if (
+                            len(wider[other]) < _MOST_WIDER
+                            and extent.covers(known)
+                            and this not in wider[other]  # found in the stretch before
+                        ):
+                            wider[other] += (this,)
             stretch.setdefault(size, []).append(this)
-        return self.wider[key]
-
-    def _widen(
-        self, reads: list[tuple[ShareKey, Extent]], wide: tuple[ShareKey, Extent]
-    ) -> None:
-        """Note for each read that `wide` covers it, if it does."""
-        for key, extent in reads:
-            wider = self.wider[key]
-            if (
-                wide[1].covers(extent)
-                and len(wider) < _MOST_WIDER
-                and wide not in wider  # it was found in the stretch before
-            ):
-                self.wider[key] += (wide,)
+        return wider[key]
 
     def asked(self, request: Request, now: float) -> None:
         """Note that a client asks a read, if it is known."""
