@@ -102,6 +102,8 @@ class Visitor:
 
     async def place_of_dialog(self) -> FloatRect:
         """Return where the dialog is, with a margin."""
+        # Another that was open on it may still be closing.
+        await expect(self.dialog.locator("dialog")).to_have_count(1)
         box = await self.dialog.locator("dialog").bounding_box()
         assert box
         margin = 8
