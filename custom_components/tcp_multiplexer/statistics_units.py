@@ -23,8 +23,12 @@ async def async_forget_units(hass: HomeAssistant, counts: set[str]) -> None:
     known = await get_instance(hass).async_add_executor_job(
         partial(statistics.get_metadata, hass, statistic_ids=counts)
     )
-    for statistic_id, (_, metadata) in known.items():
-        if metadata["unit_of_measurement"] is not None:
-            statistics.async_update_statistics_metadata(
-                hass, statistic_id, new_unit_class=None, new_unit_of_measurement=None
-            )
+    with_unit = [
+        statistic_id
+        for statistic_id, (_, metadata) in known.items()
+        if metadata["unit_of_measurement"] is not None
+    ]
+    for statistic_id in with_unit:
+        statistics.async_update_statistics_metadata(
+            hass, statistic_id, new_unit_class=None, new_unit_of_measurement=None
+        )
