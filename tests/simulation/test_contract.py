@@ -2488,6 +2488,22 @@ def test_a_repetition_fails_as_the_first_does() -> None:
             assert client.heard == [(at(1), 7, excuse(body, NO_ANSWER))] * 2
 
 
+@contract("it ends as the first does", "Each of the two gets its reply.")
+def test_a_client_has_room_again_when_its_repetition_has_failed() -> None:
+    """What it asked behind that waits in its connection, and is not forgotten."""
+    with stage(timeout=1, queue_size=1) as scene:
+        client = scene.hand()
+        scene.puppet.script.append(says_nothing)
+        scene.at(0, ask_as, 7, client, asks(1))
+        scene.at(0.1, ask_as, 7, client, asks(1))
+        scene.at(0.5, ask_as, 8, client, asks(2))
+        scene.run_to(3)
+        assert client.heard == [
+            *[(at(1), 7, excuse(asks(1), NO_ANSWER))] * 2,
+            (at(1.1), 8, answer(scene, asks(2))),
+        ]
+
+
 @contract("it ends as the first does")
 def test_a_repetition_ends_as_one_did_that_waits_for_its_turn() -> None:
     with stage(max_in_flight=4) as scene:

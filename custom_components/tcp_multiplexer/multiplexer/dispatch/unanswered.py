@@ -6,6 +6,7 @@ client does not read, or takes too long. The repetition of a request fails with 
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Protocol as Interface
 
 from .coalescing import covers
@@ -53,6 +54,7 @@ class Unanswered:
         self._sharing = sharing
         self._recorder = recorder
         self._drops_reads = protocol.drop_reads_at_eof
+        self._loop = asyncio.get_running_loop()
 
     # ---- requests fail ----------------------------------------------------------
 
@@ -81,6 +83,7 @@ class Unanswered:
             if isinstance(follower, Repetition):
                 self._sharing.part(follower)
                 self.fail(follower, failure, now)
+                self._relieve_soon(requester)
         self.succeed(self._coalescer.ended(exchange), now)
         if blame_device and exchange.attempts and requester.tells:
             # (else the device has no part in it)
@@ -170,15 +173,23 @@ class Unanswered:
         while followers:
             exchange, *followers = followers
             self._queue.detach(exchange)
+            self._relieve_soon(exchange.requester)  # if it is not placed
             failure = self._dispatcher.supply.refuses(exchange.deadline)
             if failure is not None:
                 self.fail(exchange, failure, now)
-                self._queue.relieve(exchange.requester)
                 continue
             led = [other for other in followers if covers(exchange, other)]
             followers = [other for other in followers if other not in led]
             self._sharing.succeed(exchange, led)
             self._dispatcher.place(exchange, exchange.request.share_key)
+
+    def _relieve_soon(self, requester: Requester) -> None:
+        """Let a requester go on that has nothing left: not before this is done.
+
+        What it asks next must not be sent while a connection is taken care of.
+        """
+        if requester.blocked:
+            self._loop.call_soon(self._queue.relieve, requester)
 
 
 def _breadth(exchange: Exchange) -> int:
