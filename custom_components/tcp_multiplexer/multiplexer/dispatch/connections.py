@@ -38,6 +38,8 @@ class Connections:
         self, settings: Settings, queue: RequestQueue, timer: Timer, units: Units
     ) -> None:
         self.open: list[Upstream] = []
+        self.only: Upstream | None = None
+        """The one that is open, if there is no other."""
         self.quiet_until = 0.0
         """When the first request may go out on a new connection (loop time): the line
         may still carry the response to a request that timed out."""
@@ -125,12 +127,21 @@ class Connections:
         upstream.on_trial = bool(self.open)
         upstream.capacity = self._max_in_flight
         self.open.append(upstream)
+        self._count()
         not_before = max(upstream.opened_at + connect_delay, self.quiet_until)
         upstream.not_before = not_before
         if not_before > upstream.opened_at:
             self._timer.set(not_before)
         else:
             self._make_ready(upstream, upstream.opened_at)
+
+    def remove(self, upstream: Upstream) -> None:
+        """Remove a connection that is gone."""
+        self.open.remove(upstream)
+        self._count()
+
+    def _count(self) -> None:
+        self.only = self.open[0] if len(self.open) == 1 else None
 
     def send(self, upstream: Upstream, exchange: Exchange, now: float) -> None:
         """Send a request on a ready connection."""

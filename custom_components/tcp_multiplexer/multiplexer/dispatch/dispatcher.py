@@ -233,11 +233,11 @@ class Dispatcher(UpstreamOwner):
         """Send what can be sent; ask for another connection where that helps."""
         if self._within:
             return  # called by a requester during this very loop, which goes on
-        queue, connections, upstreams = self._queue, self.connections, self._upstreams
+        queue, connections = self._queue, self.connections
         while queue.depth:
-            upstream = upstreams[0] if len(upstreams) == 1 else connections.best()
+            upstream = connections.only or connections.best()
             if upstream is None or not upstream.ready:
-                if len(upstreams) < self.supply.limit:
+                if len(connections.open) < self.supply.limit:
                     self.supply.connect()
                 return
             careful = self._units.active or upstream.on_trial

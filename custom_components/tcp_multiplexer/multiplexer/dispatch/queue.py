@@ -210,7 +210,6 @@ class RequestQueue:
         What the `screen` does not let pass waits on, or goes to `turned_down`. Without
         one, no unit must be barred.
         """
-        taken = None
         while line := self._whose_turn() if self._write_line else self._line:
             requester = line.popleft()[1]
             requester.queued = False
@@ -228,7 +227,6 @@ class RequestQueue:
             if scope is not None and self._writes[scope][0] is not exchange:
                 self._after_write.setdefault(scope, {})[requester] = None
                 continue
-            taken = exchange
             self._writes_before = self._writes_in_a_row
             if line is self._line:
                 self._writes_in_a_row = 0
@@ -243,12 +241,17 @@ class RequestQueue:
                 self.offer(requester)
             elif requester.gone:
                 self._forget(requester)
-            break
-        if self._passed:
-            passed, self._passed = self._passed, []
-            for requester in passed:
-                self.offer(requester)
-        return taken
+            if screen is not None:
+                self._offer_passed()
+            return exchange
+        self._offer_passed()
+        return None
+
+    def _offer_passed(self) -> None:
+        """Put those back in line that were passed over."""
+        passed, self._passed = self._passed, []
+        for requester in passed:
+            self.offer(requester)
 
     def not_served(self, exchange: Exchange) -> None:
         """Note that what was just taken is not sent: that was no turn of anybody's."""

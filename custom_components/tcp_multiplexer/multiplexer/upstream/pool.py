@@ -204,7 +204,7 @@ class UpstreamPool(Supply):
         self, upstream: Upstream, reason: CloseReason, detail: str, now: float
     ) -> None:
         """Remove a connection that is gone; replace it where one is wanted."""
-        self._connections.open.remove(upstream)
+        self._connections.remove(upstream)
         self._upkeep.lost(upstream)
         if not self._connections.open:
             self._periodic.disconnected()
