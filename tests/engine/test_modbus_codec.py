@@ -329,7 +329,8 @@ def test_exception_is_a_response(body: str) -> None:
         events = codec.tick(0.0)
     ((answered, response),) = answers(events)
     assert answered is mine
-    assert response == b"\1" + pdu
+    # what stands behind the code may be the response to another request
+    assert response == b"\1" + pdu[:2]
     assert protocol.is_exception(response)
     assert not protocol.is_exception(b"\1" + values())
 

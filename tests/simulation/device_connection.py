@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING, override
 
 from .dialects import CONFIRMED, ModbusDialect, exception_of, is_read, no_answer
@@ -270,7 +271,12 @@ class DeviceConnection(asyncio.Protocol):
         """Answer after the deadline; meanwhile serve the others, or nobody."""
         rng = self.device.rng
         answer = self._execute(tid, body)
-        delay = rng.uniform(*self.device.manners.late)
+        manners, now = self.device.manners, self.loop.time()
+        delay = rng.uniform(*manners.late)
+        if manners.latest < inf:
+            mine, received = [self.link.number, body], reversed(self.device.received)
+            came = next(when for when, *what in received if what == mine)
+            delay = max(0.0, min(delay, came + manners.latest - now))
         if self.device.face.correlated and rng.random() < 0.5:
             self._send(answer, after=delay)
             return

@@ -324,8 +324,8 @@ class ModbusDialect(Dialect):
             else:
                 right = answer == self._expected(body)
             return Verdict.RIGHT if right else Verdict.WRONG
-        if answer[:3] == exception_of(body) and len(answer) <= 4:
-            return Verdict.EXCEPTION  # of odd length, it may be passed on as it is
+        if answer == exception_of(body):  # of odd length, too, it is passed on as this
+            return Verdict.EXCEPTION
         if (
             len(answer) == 3
             and answer[0] == body[0]

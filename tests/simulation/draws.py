@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from random import Random
 from typing import Any, Final
 
@@ -84,10 +85,11 @@ class Draw:
     def manners(self) -> Manners:
         """Draw the device."""
         rng, timeout = self._rng, self._timeout
-        late = (timeout * 1.02, timeout * 1.8)
+        late, latest = (timeout * 1.02, timeout * 1.8), inf
         if self._kind in {"rtu", "lenient"}:
             # What comes even later could be told from an answer by nobody.
-            late = (timeout * 1.02, timeout + 0.4 * self._quiet)
+            latest = timeout + 0.4 * self._quiet
+            late = (timeout * 1.02, latest)
         manners = Manners(
             service=rng.choice(((0.0, 0.001), (0.001, 0.01), (0.02, 0.03))),
             dawdle=rng.choice(((0.0, 0.0), (0.0, 0.0), (0.0, 0.02))),
@@ -98,6 +100,7 @@ class Draw:
             refuse_share=0.2,
             faults=_FAULTS.get(self._kind, PLAIN_FAULTS),
             late=late,
+            latest=latest,
             slot_timeout=rng.choice((1.0, 3.0)),
         )
         if self._kind == "rtu":

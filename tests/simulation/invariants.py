@@ -1006,7 +1006,10 @@ class Watch:
         takes what goes out beside that.
         """
         return self.patient and any(
-            any(map(self._is_overdue, flying)) or self._unasked_is_overdue(link)
+            any(map(self._is_overdue, flying))
+            or self._unasked_is_overdue(link)
+            # it still was when what goes now was chosen
+            or self._overdue_ended.get(link, -2) >= self.loop.turns - 1
             for link, flying in self._flying.items()
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 import enum
+from math import inf
 from typing import TYPE_CHECKING
 
 from .faults import CONNECT_FAULTS, Fault
@@ -79,6 +80,9 @@ class Manners:
     connect_faults: Sequence[Fault] = CONNECT_FAULTS
     late: tuple[float, float] = (5.0, 8.0)
     """How much later than due a late response is."""
+    latest: float = inf
+    """How long after its request a late response comes at most, however long that has
+    waited for others."""
     slot_timeout: float = 5.0
     """A connection that was silent for so long gives up its slot."""
     habit: Habit = Habit.ECHOES

@@ -19,7 +19,7 @@ from typing import override
 
 from ..base import Answer, Request, Unsolicited, UpstreamEvent
 from .matching import SILENCE, ModbusUpstream, Transactions
-from .pdu import EXCEPTION_BIT, may_answer, register_width
+from .pdu import EXCEPTION_BIT, EXCEPTION_SIZE, may_answer, register_width
 from .rtu import TOLD
 from .tcp import MIDDLES, PREFIX, frame_of
 
@@ -180,6 +180,8 @@ class LenientUpstream(ModbusUpstream):
         self._discarded = (b"", b"")
         self._in_flight.clear()
         response = frame[PREFIX:]
+        if response[1] & EXCEPTION_BIT:
+            response = response[:EXCEPTION_SIZE]  # more may be another's response
         self._told.append(response)
         head, width = request.payload[:2], register_width(request.payload, response[:3])
         if width > 1:

@@ -25,7 +25,13 @@ from ..base import (
     UpstreamCodec,
     UpstreamEvent,
 )
-from .pdu import EXCEPTION_BIT, EXCEPTION_NAMES, confirms_another, may_answer
+from .pdu import (
+    EXCEPTION_BIT,
+    EXCEPTION_NAMES,
+    EXCEPTION_SIZE,
+    confirms_another,
+    may_answer,
+)
 from .tcp import (
     MIDDLE,
     MIDDLE_OF_FRAME,
@@ -40,7 +46,7 @@ from .tcp import (
 SILENCE = 0.05
 """Seconds after which nothing more of a frame is expected that is not what it says."""
 
-_EXCEPTION = 9
+_EXCEPTION = PREFIX + EXCEPTION_SIZE
 """Bytes of a frame with an exception."""
 _ECHO = 6
 """Bytes of a write that its confirmation repeats at least: what and how much."""
@@ -120,7 +126,7 @@ class ModbusUpstream(UpstreamCodec[bytes]):
         if response[:2] != payload[:2] and (
             response[0] != payload[0]
             or response[1] != payload[1] | EXCEPTION_BIT
-            or len(response) == MIN_LENGTH
+            or len(response) != EXCEPTION_SIZE
         ):
             return None
         if request.writes is not None and confirms_another(payload, response):
@@ -328,6 +334,7 @@ class ModbusUpstream(UpstreamCodec[bytes]):
                 return self._unsolicited(reason, frame, Mismatch.UNIT)
             if response[1] != payload[1] | EXCEPTION_BIT:
                 return Unsolicited("the function code is not the requested one", frame)
+            response = response[:EXCEPTION_SIZE]  # more may be another's response
         elif confirms_another(payload, response):
             return Unsolicited("it confirms another write", frame)
         del self._in_flight[transaction]

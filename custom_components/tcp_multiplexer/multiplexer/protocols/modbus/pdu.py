@@ -14,6 +14,8 @@ from .extent import ModbusExtent, extent_of
 from .quantities import MAX_REGISTERS, is_possible
 
 EXCEPTION_BIT = 0x80
+EXCEPTION_SIZE = 3
+"""Bytes of an exception: unit identifier, function and code (V1.1b3, section 7)."""
 
 # What a gateway may say (7).
 _SERVER_BUSY = 0x06
