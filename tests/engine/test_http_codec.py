@@ -1532,6 +1532,39 @@ def test_clients_share_what_is_known_and_nothing_else() -> None:
     assert staying.fast_request(POLLED) is not first
 
 
+def test_body_that_looks_like_what_is_known_is_a_body() -> None:
+    protocol = knowing()
+    post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(POLLED)
+    client = protocol.downstream()
+    assert received(client, post) == []
+    assert client.fast_request(POLLED) is None
+    assert payloads(received(client, POLLED))[0].endswith(b"\r\n\r\n" + POLLED)
+    device = protocol.upstream()
+    (request,) = received(protocol.downstream(), POLLED)
+    assert isinstance(request, Request)
+    device.send(request)
+    assert (
+        device.feed(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(TOLD)) == []
+    )
+    assert device.fast_answer(TOLD) is None
+    (answer,) = device.feed(TOLD)
+    assert isinstance(answer, Answer)
+    assert answer.response.body == TOLD
+
+
+def test_response_behind_an_interim_one_comes_with_that() -> None:
+    protocol = knowing()
+    device = protocol.upstream()
+    (request,) = received(protocol.downstream(), POLLED)
+    assert isinstance(request, Request)
+    device.send(request)
+    assert device.feed(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n") == []
+    assert device.fast_answer(TOLD) is None
+    (answer,) = device.feed(TOLD)
+    assert isinstance(answer, Answer)
+    assert answer.response.interim
+
+
 @pytest.mark.parametrize(
     "field",
     [
