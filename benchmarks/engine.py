@@ -13,6 +13,8 @@ as a control: a ratio means nothing that the control's own does not stay well wi
 import argparse
 import asyncio
 from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 import gc
 import importlib.util
 from pathlib import Path
@@ -30,6 +32,9 @@ REQUESTS = 400
 """Exchanges in a chunk."""
 READ = b"\0\1\0\0\0\6\1\3\0%c\0\x0a"
 ANSWER = b"\0\0\0\x17\1\3\x14" + bytes(20)
+
+type Case = Callable[[Any], Coroutine[Any, Any, float]]
+"""Measures an engine; returns the seconds of processor time that an exchange takes."""
 
 
 class Transport(asyncio.Transport):
@@ -105,15 +110,21 @@ class Server:
     sockets = ()
 
 
-async def measure(engine: Any, clients: int) -> float:
-    """Return the seconds of processor time that an exchange takes, at best."""
+async def start(engine: Any, **settings: Any) -> tuple[Loop, Any]:
+    """Return the loop, and a multiplexer on it that is connected to its device."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, Loop)
-    multiplexer = engine.Multiplexer(engine.Settings(host="127.0.0.1"))
+    multiplexer = engine.Multiplexer(engine.Settings(host="127.0.0.1", **settings))
     await multiplexer.start()
     for _ in range(50):  # turns of the loop: more than opening a connection takes
         await asyncio.sleep(0)
     assert multiplexer.snapshot().connections
+    return loop, multiplexer
+
+
+async def measure(engine: Any, clients: int) -> float:
+    """Return the seconds of processor time that an exchange takes, at best."""
+    loop, multiplexer = await start(engine)
     answered: deque[Any] = deque()
     for number in range(clients):
         client = loop.accept()
@@ -136,8 +147,8 @@ async def measure(engine: Any, clients: int) -> float:
     return best / REQUESTS
 
 
-def run(checkout: Path) -> None:
-    """Measure the engine of a checkout; print a figure for each number of clients."""
+def load(checkout: Path) -> Any:
+    """Import the engine of a checkout."""
     folder = checkout / "custom_components" / "tcp_multiplexer" / "multiplexer"
     spec = importlib.util.spec_from_file_location("engine", folder / "__init__.py")
     assert spec is not None
@@ -145,50 +156,70 @@ def run(checkout: Path) -> None:
     engine = importlib.util.module_from_spec(spec)
     sys.modules["engine"] = engine
     spec.loader.exec_module(engine)
-    for clients in CLIENTS:
-        with asyncio.Runner(loop_factory=Loop) as runner:
-            print(runner.run(measure(engine, clients)))
+    return engine
 
 
-def figures(checkout: Path) -> list[float]:
-    """Return the figures of a checkout, in microseconds, from a process of its own."""
-    command = (sys.executable, __file__, "--run", str(checkout))
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [float(line) * 1e6 for line in done.stdout.split()]
+class Benchmark:
+    """Cases that are measured on a checkout, or on two beside each other."""
 
+    def __init__(self, program: str, cases: Mapping[str, Case]) -> None:
+        """Take cases by their titles, and the file of the program that has them."""
+        self._program = program
+        self._cases = cases
 
-def compare(other: Path, rounds: int) -> None:
-    """Print this checkout beside another, by the medians of the rounds' ratios."""
-    took: dict[str, list[list[float]]] = {"other": [], "this": [], "control": []}
-    for _ in range(rounds):
-        for name, checkout in (("other", other), ("this", ROOT), ("control", other)):
-            took[name].append(figures(checkout))
-    print("clients  other us  this us  this/other  control/other")
-    for at, clients in enumerate(CLIENTS):
-        before, now, control = ([run[at] for run in took[name]] for name in took)
-        ratio = median(b / a for a, b in zip(before, now, strict=True))
-        noise = median(b / a for a, b in zip(before, control, strict=True))
-        print(
-            f"{clients:7}  {median(before):8.2f}  {median(now):7.2f}"
-            f"  {ratio:10.3f}  {noise:13.3f}"
-        )
+    def _run(self, checkout: Path) -> None:
+        """Measure the engine of a checkout; print a figure for each case."""
+        engine = load(checkout)
+        for case in self._cases.values():
+            with asyncio.Runner(loop_factory=Loop) as runner:
+                print(runner.run(case(engine)))
 
+    def _figures(self, checkout: Path) -> list[float]:
+        """Return the figures of a checkout, in microseconds, from another process."""
+        command = (sys.executable, self._program, "--run", str(checkout))
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return [float(line) * 1e6 for line in done.stdout.split()]
 
-def main() -> None:
-    """Read the arguments and print the figures."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--against", type=Path, metavar="FOLDER")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.run is not None:
-        run(options.run)
-    elif options.against is not None:
-        compare(options.against.resolve(), options.rounds)
-    else:
-        for clients, took in zip(CLIENTS, figures(ROOT), strict=True):
-            print(f"{clients} clients: {took:.2f} us a request")
+    def _compare(self, other: Path, rounds: int) -> None:
+        """Print this checkout beside another, by the medians of the rounds' ratios."""
+        took: dict[str, list[list[float]]] = {"other": [], "this": [], "control": []}
+        for _ in range(rounds):
+            for name, checkout in (
+                ("other", other),
+                ("this", ROOT),
+                ("control", other),
+            ):
+                took[name].append(self._figures(checkout))
+        width = max(map(len, self._cases))
+        print(f"{'':{width}}  other us  this us  this/other  control/other")
+        for at, title in enumerate(self._cases):
+            before, now, control = ([run[at] for run in took[name]] for name in took)
+            ratio = median(b / a for a, b in zip(before, now, strict=True))
+            noise = median(b / a for a, b in zip(before, control, strict=True))
+            print(
+                f"{title:>{width}}  {median(before):8.2f}  {median(now):7.2f}"
+                f"  {ratio:10.3f}  {noise:13.3f}"
+            )
+
+    def main(self, description: str | None) -> None:
+        """Read the arguments and print the figures."""
+        title = (description or "").partition("\n")[0]
+        parser = argparse.ArgumentParser(description=title)
+        parser.add_argument("--against", type=Path, metavar="FOLDER")
+        parser.add_argument("--rounds", type=int, default=5)
+        parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
+        options = parser.parse_args()
+        if options.run is not None:
+            self._run(options.run)
+        elif options.against is not None:
+            self._compare(options.against.resolve(), options.rounds)
+        else:
+            for case, took in zip(self._cases, self._figures(ROOT), strict=True):
+                print(f"{case}: {took:.2f} us a request")
 
 
 if __name__ == "__main__":
-    main()
+    cases = {
+        f"{number} clients": partial(measure, clients=number) for number in CLIENTS
+    }
+    Benchmark(__file__, cases).main(__doc__)

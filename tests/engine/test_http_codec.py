@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from http import HTTPStatus
+import itertools
 import re
 import time
 
@@ -29,6 +31,11 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.http.chunked import
 from custom_components.tcp_multiplexer.multiplexer.protocols.http.gateway import (
     HttpProtocol,
 )
+from custom_components.tcp_multiplexer.multiplexer.protocols.http.known_heads import (
+    HEADS,
+    LONGEST,
+    KnownHeads,
+)
 from custom_components.tcp_multiplexer.multiplexer.protocols.http.message import (
     HttpResponse,
 )
@@ -40,7 +47,7 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.http.syntax import 
     MessageError,
 )
 
-from .streams import options, payloads, pieces, received
+from .streams import fed, options, payloads, pieces, received
 
 MAX_BODY = 2000
 VIA = b"Via: 1.1 tcp_multiplexer\r\n"
@@ -1355,6 +1362,357 @@ def test_response_has_begun_with_its_first_byte() -> None:
     codec.feed(OK[1:] + b"Content-Length: 0\r\n\r\n")
     codec.send(other)
     assert not codec.begun(other)
+
+
+# ---- heads that come again --------------------------------------------------------
+
+POLLED = (
+    b"GET /a HTTP/1.1\r\nHost: a:80\r\nAccept: */*\r\nConnection: TE\r\n"
+    b"Content-Type: x\r\n\r\n"
+)
+TOLD = (
+    b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 10\r\nConnection: y\r\nY: 1\r\n"
+    b"\r\n0123456789"
+)
+
+
+def knowing() -> HttpProtocol:
+    """Make a protocol that has read `POLLED` and `TOLD` before."""
+    protocol = gateway()
+    assert taken(protocol, POLLED) == taken(protocol, POLLED)
+    assert told(protocol, TOLD) == told(protocol, TOLD)
+    return protocol
+
+
+def taken(protocol: HttpProtocol, raw: bytes) -> list[object]:
+    """Give what a new client's bytes come to, and whether it may go on."""
+    codec = protocol.downstream()
+    events = received(codec, raw)
+    if not events or not isinstance(events[-1], Close):
+        events += received(codec, GET)
+    return [
+        (event.payload, event.context, event.retry_safe)
+        if isinstance(event, Request)
+        else event
+        for event in events
+    ]
+
+
+def told(protocol: HttpProtocol, raw: bytes, asked: bytes = GET) -> list[object]:
+    """Give what a device's bytes come to, and whether its connection may go on."""
+    codec = protocol.upstream()
+    codec.send(request_of(asked))
+    events = fed(codec, raw)
+    left = codec.buffered
+    if not events or not isinstance(events[-1], Close):
+        events += codec.eof()
+    # all but the request, which is another each time
+    return [
+        left,
+        *(tuple(event)[isinstance(event, Answer | Failed) :] for event in events),
+    ]
+
+
+def answers_fast(protocol: HttpProtocol, raw: bytes, asked: bytes = GET) -> bool:
+    codec = protocol.upstream()
+    codec.send(request_of(asked))
+    return codec.fast_answer(raw) is not None
+
+
+def altered(raw: bytes) -> Iterator[bytes]:
+    """Give what differs from `raw` in one byte: another, one more or one less."""
+    for at, byte in itertools.product(range(len(raw)), b"\0\t\n\r\x7f\xff #,:/019Aa"):
+        yield raw[:at] + bytes([byte]) + raw[at + 1 :]
+        yield raw[:at] + bytes([byte]) + raw[at:]
+    yield from (raw[:at] + raw[at + 1 :] for at in range(len(raw)))
+
+
+def test_request_that_differs_in_a_byte_is_another() -> None:
+    protocol = gateway()
+    for raw in altered(POLLED):
+        taken(protocol, POLLED)
+        assert protocol.downstream().fast_request(POLLED)
+        assert taken(protocol, raw) == taken(gateway(), raw), raw
+
+
+def test_response_that_differs_in_a_byte_is_another() -> None:
+    protocol = gateway()
+    for raw in altered(TOLD):
+        told(protocol, TOLD)
+        assert answers_fast(protocol, TOLD)
+        assert told(protocol, raw) == told(gateway(), raw), raw
+
+
+def test_what_is_known_comes_to_the_same_in_any_pieces() -> None:
+    protocol = knowing()
+    for at in range(1, len(POLLED)):
+        codec = protocol.downstream()
+        assert received(codec, POLLED[:at]) == []
+        assert payloads(received(codec, POLLED[at:])) == payloads(events_of(POLLED))
+        assert protocol.downstream().fast_request(POLLED)
+    for at in range(1, len(TOLD)):
+        upstream = protocol.upstream()
+        upstream.send(request_of(GET))
+        assert fed(upstream, TOLD[:at]) == []
+        (answer,) = fed(upstream, TOLD[at:])
+        assert isinstance(answer, Answer)
+        assert [0, (answer.response,)] == told(gateway(), TOLD)
+
+
+@pytest.mark.parametrize("raw", [raw for _, _, raw in (*REFUSED, *SMUGGLING)])
+def test_what_is_refused_is_refused_whatever_came_before(raw: bytes) -> None:
+    protocol = knowing()
+    fields = POLLED.partition(b"\n")[2]
+    for stream in (
+        raw,
+        raw + POLLED,
+        raw[:-2] + fields,
+        POLLED[:-2] + raw.partition(b"\n")[2],
+        raw.partition(b"\n")[0] + b"\n" + fields,
+    ):
+        expected = taken(gateway(), stream)
+        assert taken(protocol, stream) == taken(protocol, stream) == expected
+
+
+@pytest.mark.parametrize("raw", INVALID.values(), ids=INVALID)
+def test_invalid_response_is_invalid_whatever_came_before(raw: bytes) -> None:
+    protocol = knowing()
+    for response in (raw, TOLD, raw):
+        assert told(protocol, response) == told(gateway(), response)
+    assert not answers_fast(protocol, raw)
+
+
+def test_fields_are_known_whatever_is_asked_with_them() -> None:
+    codec = knowing().downstream()
+    for target in (b"/", b"/b?c=d#e", b"//x/../", b"/" + b"x" * 2000):
+        request = codec.fast_request(POLLED.replace(b"/a", target))
+        assert request
+        assert request.payload == request_of(POLLED).payload.replace(b"/a", target)
+        assert request.retry_safe
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET /%s HTTP/1.1\r\n" % (b"x" * 2001),
+        b"GET * HTTP/1.1\r\n",
+        b"GET http://b/ HTTP/1.1\r\n",
+        b"GET /a HTTP/1.0\r\n",
+        b"GET /a HTTP/1.1\n",
+        b"GET /a\xe9 HTTP/1.1\r\n",
+        b"HEAD /a HTTP/1.1\r\n",
+        b"POST /a HTTP/1.1\r\n",
+        b"\r\nGET /a HTTP/1.1\r\n",
+    ],
+)
+def test_other_request_lines_are_read_each_time(line: bytes) -> None:
+    protocol = knowing()
+    raw = line + POLLED.partition(b"\n")[2]
+    assert taken(protocol, raw) == taken(gateway(), raw)
+    assert protocol.downstream().fast_request(raw) is None
+
+
+def test_clients_share_what_is_known_and_nothing_else() -> None:
+    protocol = knowing()
+    closing = POLLED.replace(b"TE", b"close")
+    taken(protocol, closing)
+    staying, leaving, begun = (protocol.downstream() for _ in range(3))
+    assert received(begun, b"GET /b HTTP/1.1\r\nX: ") == []
+    last = leaving.fast_request(closing)
+    assert last
+    assert leaving.fast_request(POLLED) is None
+    assert received(leaving, POLLED) == []
+    assert begun.fast_request(POLLED) is None
+    assert payloads(received(begun, POLLED))[0].startswith(b"GET /b ")
+    first = staying.fast_request(POLLED)
+    assert first
+    for codec, request, ends in ((leaving, last, True), (staying, first, False)):
+        codec.refuse(request, Failure.BUSY)
+        assert codec.must_close is ends
+    assert staying.fast_request(POLLED) is not first
+
+
+def test_body_that_looks_like_what_is_known_is_a_body() -> None:
+    protocol = knowing()
+    post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(POLLED)
+    client = protocol.downstream()
+    assert received(client, post) == []
+    assert client.fast_request(POLLED) is None
+    assert payloads(received(client, POLLED))[0].endswith(b"\r\n\r\n" + POLLED)
+    device = protocol.upstream()
+    (request,) = received(protocol.downstream(), POLLED)
+    assert isinstance(request, Request)
+    device.send(request)
+    assert (
+        device.feed(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(TOLD)) == []
+    )
+    assert device.fast_answer(TOLD) is None
+    (answer,) = device.feed(TOLD)
+    assert isinstance(answer, Answer)
+    assert answer.response.body == TOLD
+
+
+def test_response_behind_an_interim_one_comes_with_that() -> None:
+    protocol = knowing()
+    device = protocol.upstream()
+    (request,) = received(protocol.downstream(), POLLED)
+    assert isinstance(request, Request)
+    device.send(request)
+    assert device.feed(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n") == []
+    assert device.fast_answer(TOLD) is None
+    (answer,) = device.feed(TOLD)
+    assert isinstance(answer, Answer)
+    assert answer.response.interim
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"Authorization: Basic eA==",
+        b"Proxy-Authorization: x",
+        b"cookie: a",
+        b"X-API-Key: a",
+        b"hue-application-key: a",
+        b"Referer: http://a/?password=b",
+        b"Content-Length: 0",
+        b"Expect: 100-continue",
+    ],
+)
+def test_request_that_may_have_secrets_is_not_kept(field: bytes) -> None:
+    protocol = gateway()
+    raw = POLLED[:-2] + field + b"\r\n\r\n"
+    assert taken(protocol, raw) == taken(protocol, raw) == taken(gateway(), raw)
+    assert protocol.downstream().fast_request(raw) is None
+    assert len(protocol.known_requests) == 1  # the GET behind it
+
+
+def test_target_is_not_kept() -> None:
+    protocol = gateway()
+    for target in (b"/?password=a", b"/?password=b"):
+        request = POLLED.replace(b"/a", target)
+        assert target in payloads(received(protocol.downstream(), request))[0]
+    assert len(protocol.known_requests) == 1
+    known = protocol.known_requests.get(POLLED.partition(b"\n")[2])
+    assert known
+    assert b"password" not in known.rest
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        pytest.param(b"Set-Cookie: a=b\r\nContent-Length: 1\r\n", b"x", id="cookie"),
+        pytest.param(
+            b"WWW-Authenticate: Digest nonce=1\r\nContent-Length: 1\r\n",
+            b"x",
+            id="nonce",
+        ),
+        pytest.param(b"Connection: close\r\nContent-Length: 1\r\n", b"x", id="close"),
+        pytest.param(b"Content-Length: 1\r\n", b"", id="body still to come"),
+        pytest.param(b"Content-Length: 1\r\n", b"xy", id="more than the body"),
+        pytest.param(CHUNKED, b"1\r\nx\r\n0\r\n\r\n", id="chunked"),
+        pytest.param(CHUNKED, b"", id="chunks still to come"),
+        pytest.param(b"", b"x", id="until close"),
+        pytest.param(b"", b"", id="nothing until close"),
+    ],
+)
+def test_response_that_is_not_whole_or_not_alone_is_read(
+    head: bytes, body: bytes
+) -> None:
+    protocol = gateway()
+    raw = OK + head + b"\r\n" + body
+    assert told(protocol, raw) == told(protocol, raw) == told(gateway(), raw)
+    assert not answers_fast(protocol, raw)
+
+
+def test_response_is_taken_only_if_it_is_awaited() -> None:
+    protocol = knowing()
+    upstream = protocol.upstream()
+    assert upstream.fast_answer(TOLD) is None
+    request = request_of(GET)
+    upstream.send(request)
+    answer = upstream.fast_answer(TOLD)
+    assert answer
+    assert answer[0] is request
+    assert not upstream.begun(request)
+    assert upstream.fast_answer(TOLD) is None
+    stray, close = upstream.feed(TOLD)
+    assert isinstance(stray, Unsolicited)
+    assert isinstance(close, Close)
+
+
+def test_response_behind_an_interim_one_is_read() -> None:
+    protocol = knowing()
+    upstream = protocol.upstream()
+    upstream.send(request_of(GET))
+    assert fed(upstream, INTERIM) == []
+    assert upstream.fast_answer(TOLD) is None
+    (answer,) = upstream.feed(TOLD)
+    assert isinstance(answer, Answer)
+    assert b"103" in answer.response.interim
+    assert answers_fast(protocol, TOLD)
+    assert not answers_fast(protocol, INTERIM + TOLD)
+
+
+def test_response_to_head_is_none_to_get() -> None:
+    protocol = knowing()
+    head, _, body = TOLD.partition(b"0123")
+    to_head = b"HEAD" + GET[3:]
+    assert told(protocol, TOLD, to_head) == told(gateway(), TOLD, to_head)
+    assert told(protocol, head, to_head)[0] == 0
+    assert len(protocol.known_responses) == 1
+    assert told(protocol, head)[0] == len(head)  # its body is awaited
+    protocol = gateway()
+    told(protocol, head, to_head)
+    assert len(protocol.known_responses) == 0
+    assert told(protocol, head + b"0123" + body) == told(gateway(), TOLD)
+
+
+def test_ping_may_be_answered_by_what_is_known() -> None:
+    protocol = knowing()
+    ping = protocol.probe(None)
+    assert ping
+    upstream = protocol.upstream()
+    upstream.send(ping)
+    assert not protocol.ping_works
+    (answer,) = fed(upstream, TOLD)
+    assert isinstance(answer, Answer)
+    assert protocol.ping_works
+
+
+def test_few_heads_are_kept_and_the_latest() -> None:
+    protocol = gateway()
+    for number in range(HEADS + 10):
+        polled = POLLED.replace(b"*/*", b"%d" % number)
+        answered = TOLD.replace(b"Y: 1", b"Y: %d" % number)
+        taken(protocol, polled)
+        told(protocol, answered)
+    assert len(protocol.known_requests) == len(protocol.known_responses) == HEADS
+    assert protocol.downstream().fast_request(polled)
+    assert answers_fast(protocol, answered)
+    assert not protocol.downstream().fast_request(POLLED.replace(b"*/*", b"1"))
+    assert not answers_fast(protocol, TOLD)
+
+
+def test_what_comes_again_needs_no_room() -> None:
+    known = KnownHeads[int]()
+    for number in range(HEADS):
+        known.keep(b"%d" % number, number)
+    known.keep(b"3", 4)
+    assert [known.get(b"%d" % number) for number in (0, 3)] == [0, 4]
+    known.keep(b"new", 5)
+    assert [known.get(raw) for raw in (b"0", b"1", b"new")] == [None, 1, 5]
+
+
+def test_long_heads_are_not_kept() -> None:
+    known = KnownHeads[int]()
+    known.keep(b"x" * LONGEST, 1)
+    known.keep(b"x" * (LONGEST + 1), 2)
+    assert len(known) == 1
+    protocol = gateway()
+    raw = TOLD.replace(b"Y: 1", b"Y: " + b"1" * LONGEST)
+    told(protocol, raw)
+    assert not answers_fast(protocol, raw)
+    assert len(protocol.known_responses) == 0
 
 
 # ---- the host program's own requests, probes, words -------------------------------

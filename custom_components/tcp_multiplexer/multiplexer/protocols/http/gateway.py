@@ -44,13 +44,13 @@ from ..base import (
     UpstreamEvent,
 )
 from ..options import Framing, ProtocolOptions
+from .known_heads import KnownHeads
 from .message import Asker, HttpResponse, own_response
 from .reader import Reader
-from .request_head import RequestHead, read_request_head
+from .request_head import PLAIN_GET, KnownGet, RequestHead, read_request_head
 from .response_head import ResponseHead, read_response_head
 from .syntax import MessageError
 
-_RETRY_SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 _PING = b"OPTIONS * "
 _NO_OPTIONS = frozenset(
     (
@@ -118,14 +118,18 @@ class HttpDownstream(DownstreamCodec[HttpResponse]):
         "_authority",
         "_finished",
         "_head",
+        "_known",
         "_reader",
         "_to_head",
         "must_close",
     )
 
-    def __init__(self, max_body: int, authority: bytes) -> None:
+    def __init__(
+        self, max_body: int, authority: bytes, known: KnownHeads[KnownGet]
+    ) -> None:
         self.must_close = False
         self._authority = authority
+        self._known = known
         self._reader = Reader(max_body, _REQUEST_LINES, tolerant=False)
         self._head: RequestHead | None = None
         """Of the request whose body is awaited."""
@@ -143,6 +147,18 @@ class HttpDownstream(DownstreamCodec[HttpResponse]):
     def receive_data(self, data: bytes) -> None:
         if not self._finished:
             self._reader.receive(data)
+
+    @override
+    def fast_request(self, data: bytes) -> Request | None:
+        line = PLAIN_GET.match(data)
+        if line is None or self._finished or self._reader.buffered:
+            return None
+        known = self._known.get(data[line.end() :])
+        if known is None:
+            return None
+        asker = known.asker
+        self._finished = not asker.keep_alive
+        return Request(line[0] + known.rest, asker, retry_safe=True)
 
     @override
     def next_event(self) -> DownstreamEvent | None:
@@ -175,8 +191,7 @@ class HttpDownstream(DownstreamCodec[HttpResponse]):
         asker = head.asker
         self._finished = not asker.keep_alive
         if head.answer is None:
-            safe = asker.method in _RETRY_SAFE
-            return Request(head.payload(body), asker, retry_safe=safe)
+            return Request(head.payload(body), asker, retry_safe=head.retry_safe)
         if asker.keep_alive:
             return Reply(head.answer)
         return Close("answered here, as the request was not to go further", head.answer)
@@ -199,6 +214,9 @@ class HttpDownstream(DownstreamCodec[HttpResponse]):
         if raw is None:
             return None
         head = read_request_head(raw, self._authority)
+        if head.plain:
+            start = raw.index(b"\n") + 1
+            self._known.keep(raw[start:], head.known(start))
         reader.check_length(head.length)
         return head
 
@@ -229,6 +247,8 @@ class _Upstream(UpstreamCodec[HttpResponse]):
         "_begun",
         "_head",
         "_interim",
+        "_known",
+        "_ping",
         "_protocol",
         "_reader",
         "_request",
@@ -238,6 +258,7 @@ class _Upstream(UpstreamCodec[HttpResponse]):
 
     def __init__(self, protocol: HttpProtocol) -> None:
         self._protocol = protocol
+        self._known = protocol.known_responses
         max_body = protocol.options.max_body
         self._reader = Reader(max_body, _RESPONSE_LINES, tolerant=True)
         self.reusable = True
@@ -245,6 +266,8 @@ class _Upstream(UpstreamCodec[HttpResponse]):
         """The one awaited."""
         self._to_head = False
         """It is a HEAD."""
+        self._ping = False
+        """It asks whether the device lives."""
         self._begun = False
         """At least a byte came after it."""
         self._interim = b""
@@ -264,7 +287,8 @@ class _Upstream(UpstreamCodec[HttpResponse]):
         self._to_head = payload.startswith(b"HEAD ")
         self._begun = False
         self._interim = b""
-        if payload.startswith(_PING):
+        self._ping = payload.startswith(_PING)
+        if self._ping:
             self._protocol.ping_works = False  # until it is answered
         return payload
 
@@ -278,6 +302,24 @@ class _Upstream(UpstreamCodec[HttpResponse]):
         self._request = None
         self.reusable = False
         return False
+
+    @override
+    def fast_answer(self, data: bytes) -> tuple[Request, HttpResponse] | None:
+        request = self._request
+        if request is None or self._to_head or self._ping or self._reader.buffered:
+            return None
+        end = data.find(b"\r\n\r\n") + 4
+        head = self._known.get(data[:end])
+        if (
+            head is None
+            or not head.reusable
+            or head.chunked
+            or len(data) != end + head.length
+        ):
+            return None
+        self._request = None
+        response = HttpResponse(head.status, head.outgoing.lines, data[end:], b"")
+        return request, response
 
     @override
     def feed(self, data: bytes) -> list[UpstreamEvent[HttpResponse]]:
@@ -323,12 +365,11 @@ class _Upstream(UpstreamCodec[HttpResponse]):
             raw = self._reader.take_head()
             if raw is None:
                 return None
-            head = read_response_head(raw, to_head=self._to_head)
+            head = self._read_head(raw)
             if isinstance(head, bytes):
                 self._interim += head
             else:
                 self._head = head
-                self._reader.check_length(head.length)
         head = self._head
         if head.until_close:
             self._reader.check_pending()
@@ -338,13 +379,31 @@ class _Upstream(UpstreamCodec[HttpResponse]):
             body = self._reader.take_body(head.length, chunked=head.chunked)
         return None if body is None else self._answer(request, head, body)
 
+    def _read_head(self, raw: bytes) -> ResponseHead | bytes:
+        """Return what a head says; of an interim one, what the client should see.
+
+        Raises:
+            MessageError: it cannot be passed on.
+
+        """
+        # what a head says depends on its request only where that is a HEAD
+        known = None if self._to_head else self._known.get(raw)
+        if known is not None:
+            return known
+        head = read_response_head(raw, to_head=self._to_head)
+        if not isinstance(head, bytes):
+            self._reader.check_length(head.length)
+            if not (self._to_head or head.personal):
+                self._known.keep(raw, head)
+        return head
+
     def _answer(
         self, request: Request, head: ResponseHead, body: bytes
     ) -> Answer[HttpResponse]:
         """Answer the request: its response is complete."""
         self._head = self._request = None
         self.reusable = head.reusable
-        if request.payload.startswith(_PING):
+        if self._ping:
             self._protocol.ping_works = head.status not in _NO_OPTIONS
         return Answer(request, head.response(self._interim, body))
 
@@ -369,12 +428,15 @@ class HttpProtocol(Protocol[HttpResponse]):
         authority = host if options.port == 80 else f"{host}:{options.port}"
         authority = authority if authority.isascii() else ""
         self._authority = authority.encode()
+        self.known_requests = KnownHeads[KnownGet]()
+        self.known_responses = KnownHeads[ResponseHead]()
 
     @override
     def downstream(
         self, framing: Framing = Framing.TCP
     ) -> DownstreamCodec[HttpResponse]:
-        return HttpDownstream(self.options.max_body, self._authority)
+        max_body = self.options.max_body
+        return HttpDownstream(max_body, self._authority, self.known_requests)
 
     @override
     def upstream(self) -> UpstreamCodec[HttpResponse]:

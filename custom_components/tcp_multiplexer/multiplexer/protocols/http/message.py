@@ -12,7 +12,6 @@ h11 reads it; neither leaves here.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -48,39 +47,51 @@ class Asker(NamedTuple):
     keep_alive: bool
 
     @property
-    def connection(self) -> Fields:
+    def connection(self) -> bytes:
         """Our Connection field for it, if it needs one (RFC 9112 §9.3)."""
         if not self.keep_alive:
-            return [(b"Connection", b"close")]
-        return [(b"Connection", b"keep-alive")] if self.http_1_0 else []
+            return b"Connection: close\r\n"
+        return b"Connection: keep-alive\r\n" if self.http_1_0 else b""
 
 
-@dataclass(frozen=True, slots=True)
-class HttpResponse:
+class HttpResponse(NamedTuple):
     """A final response with what preceded it, ready for any client."""
 
     status: int
-    reason: bytes
-    fields: Fields
-    """All but Connection, which is each client's own."""
+    head: bytes
+    """Its lines, but for Connection, which is each client's own, and the blank one."""
     body: bytes
     interim: bytes
     """The interim responses, serialised."""
 
     def __bytes__(self) -> bytes:
         """Write the final response as a client sees it."""
-        return self.serialise([])
+        return b"%b\r\n%b" % (self.head, self.body)
 
-    def serialise(self, connection: Fields) -> bytes:
+    def serialise(self, connection: bytes) -> bytes:
         """Write the final response with a client's Connection field."""
-        start = b"HTTP/1.1 %d %s" % (self.status, self.reason)
-        return serialise(start, [*self.fields, *connection], self.body)
+        return b"%b%b\r\n%b" % (self.head, connection, self.body)
 
 
-def serialise(start_line: bytes, fields: Iterable[Field], body: bytes = b"") -> bytes:
-    """Write one message."""
-    lines = (start_line, *(b"%s: %s" % field for field in fields), b"", body)
-    return b"\r\n".join(lines)
+class OutgoingHead(NamedTuple):
+    """A head as it goes further, but for the blank line."""
+
+    lines: bytes
+    """All of it; or what precedes Content-Length, where the body is framed anew."""
+    rest: bytes = b""
+    """What stands behind that Content-Length."""
+    anew: bool = False
+
+    def with_length(self, length: int) -> bytes:
+        """Write it, with the length of its body if that is framed anew."""
+        if not self.anew:
+            return self.lines
+        return b"%bContent-Length: %d\r\n%b" % (self.lines, length, self.rest)
+
+
+def serialise(start_line: bytes, fields: Iterable[Field]) -> bytes:
+    """Write the lines of a head, but for the blank one."""
+    return start_line + b"\r\n" + b"".join(b"%b: %b\r\n" % field for field in fields)
 
 
 def own_response(
@@ -95,10 +106,10 @@ def own_response(
         (b"Content-Type", content_type),
         (b"Content-Length", b"%d" % len(body)),
         *extra,
-        *asker.connection,
     )
     start = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode()
-    return serialise(start, fields, b"" if asker.method == b"HEAD" else body)
+    shown = b"" if asker.method == b"HEAD" else body
+    return b"%b%b\r\n%b" % (serialise(start, fields), asker.connection, shown)
 
 
 def members(fields: Iterable[Field], name: bytes) -> set[bytes]:
@@ -119,29 +130,41 @@ def members(fields: Iterable[Field], name: bytes) -> set[bytes]:
 
 
 def passed_on(
-    fields: Fields, version: bytes, length: int | None, *without: bytes
-) -> Fields:
-    """Return the fields that go further: hop-by-hop ones out, Via in.
+    start_line: bytes,
+    fields: Fields,
+    version: bytes,
+    *without: bytes,
+    anew: bool = False,
+) -> OutgoingHead:
+    """Write what goes further of a head: hop-by-hop fields out, Via in.
 
     Args:
+        start_line: The first line, as it goes further.
         fields: The fields as they came.
         version: The HTTP version that they came with.
-        length: The body's, where it came without Content-Length; it is told in the
-            place of Transfer-Encoding if there is one.
         without: More names to leave out.
+        anew: The body came without Content-Length and gets one, in the place of
+            Transfer-Encoding if there is one.
 
     """
     dropped = {*_HOP_BY_HOP, *members(fields, b"connection")}
     dropped = {*dropped - {b"host", b"content-length"}, *without}
-    framing = [] if length is None else [(b"Content-Length", b"%d" % length)]
     passed: Fields = []
+    place = None
     for field in fields:
         name = field[0].lower()
         if name not in dropped:
             passed.append(field)
-        elif name == b"transfer-encoding" and framing:
-            passed.append(framing.pop())
-    return [*passed, *framing, (b"Via", version + b" tcp_multiplexer")]
+        elif name == b"transfer-encoding" and place is None:
+            place = len(passed)
+    if place is None:
+        place = len(passed)
+    passed.append((b"Via", version + b" tcp_multiplexer"))
+    if not anew:
+        return OutgoingHead(serialise(start_line, passed))
+    before, behind = passed[:place], passed[place:]
+    rest = b"".join(b"%b: %b\r\n" % field for field in behind)
+    return OutgoingHead(serialise(start_line, before), rest, anew=True)
 
 
 def next_event(connection: h11.Connection) -> object:

@@ -16,6 +16,7 @@ import h11
 from .message import (
     Asker,
     Fields,
+    OutgoingHead,
     content_length,
     members,
     next_event,
@@ -28,6 +29,27 @@ from .syntax import CONTROL, MessageError
 
 _PERSONAL = frozenset((b"authorization", b"cookie", b"proxy-authorization"))
 """What the answer to a TRACE leaves out (RFC 9110 §9.3.8)."""
+_IMPERSONAL = frozenset(
+    (
+        b"accept",
+        b"accept-charset",
+        b"accept-encoding",
+        b"accept-language",
+        b"cache-control",
+        b"connection",
+        b"content-type",
+        b"host",
+        b"keep-alive",
+        b"pragma",
+        b"user-agent",
+    )
+)
+"""Fields without secrets, as far as programs send them that poll. Others may have some:
+there are names for keys and tokens that nobody knows."""
+_RETRY_SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+PLAIN_GET = re.compile(rb"GET /[!-~]{0,2000} HTTP/1\.1\r\n")
+"""A request line that neither changes what the fields mean nor leaves here otherwise:
+with any target like this, h11 and what is below come to the same end."""
 _MAX_FORWARDS = 999_999_999
 """The most that we pass on, as RFC 9110 §7.6.2 allows."""
 
@@ -42,14 +64,20 @@ _ABSOLUTE_FORM = re.compile(
 )
 
 
+class KnownGet(NamedTuple):
+    """What the fields behind a `PLAIN_GET` come to."""
+
+    asker: Asker
+    rest: bytes
+    """What the device is to see behind the request line."""
+
+
 class RequestHead(NamedTuple):
     """A request whose body may still be on its way."""
 
     asker: Asker
-    target: bytes
-    fields: Fields
-    """As they came, but for Host and Max-Forwards."""
-    version: bytes
+    outgoing: OutgoingHead
+    """As the device is to see it."""
     length: int
     """The body's, as far as Content-Length says it."""
     chunked: bool
@@ -57,13 +85,18 @@ class RequestHead(NamedTuple):
     """The client holds its body back until it reads 100 (Continue)."""
     answer: bytes | None
     """Our own answer, where the request goes no further."""
+    retry_safe: bool
+    plain: bool
+    """It begins with a `PLAIN_GET`, and that and its fields are all there is to it:
+    neither secrets nor a body."""
+
+    def known(self, start: int) -> KnownGet:
+        """Return what follows its request line of `start` bytes, if it is `plain`."""
+        return KnownGet(self.asker, self.outgoing.lines[start:] + b"\r\n")
 
     def payload(self, body: bytes) -> bytes:
         """Write the request for the device."""
-        length = len(body) if self.chunked else None
-        fields = passed_on(self.fields, self.version, length, b"expect")
-        start = b"%s %s HTTP/1.1" % (self.asker.method, self.target)
-        return serialise(start, fields, body)
+        return b"%b\r\n%b" % (self.outgoing.with_length(len(body)), body)
 
 
 def read_request_head(raw: bytes, authority: bytes) -> RequestHead:
@@ -103,15 +136,17 @@ def read_request_head(raw: bytes, authority: bytes) -> RequestHead:
     if request.method in {b"OPTIONS", b"TRACE"}:
         fields, last = _count_forwards(fields)
         answer = _last_answer(asker, request) if last else None
+    start = b"%b %b HTTP/1.1" % (request.method, target)
+    outgoing = passed_on(start, fields, request.http_version, b"expect", anew=chunked)
     return RequestHead(
         asker=asker,
-        target=target,
-        fields=fields,
-        version=request.http_version,
+        outgoing=outgoing,
         length=length,
         chunked=chunked,
         must_continue=bool(expected) and (chunked or length > 0) and not http_1_0,
         answer=answer,
+        retry_safe=request.method in _RETRY_SAFE,
+        plain=names <= _IMPERSONAL and PLAIN_GET.match(raw) is not None,
     )
 
 
@@ -200,5 +235,5 @@ def _last_answer(asker: Asker, request: h11.Request) -> bytes:
     fields = request.headers.raw_items()
     shown = [field for field in fields if field[0].lower() not in _PERSONAL]
     start = b"TRACE %s HTTP/%s" % (request.target, request.http_version)
-    body = serialise(start, shown)
+    body = serialise(start, shown) + b"\r\n"
     return own_response(asker, HTTPStatus.OK, body, content_type=b"message/http")

@@ -12,28 +12,31 @@ from typing import NamedTuple, cast
 import h11
 
 from .message import (
-    Fields,
     HttpResponse,
+    OutgoingHead,
     content_length,
     next_event,
     passed_on,
     persists,
-    serialise,
 )
 from .syntax import CONTROL, MessageError
 from .tidy import tidy
 
 _NO_BODY = frozenset((HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED))
+_PERSONAL = frozenset((b"authentication-info", b"set-cookie", b"www-authenticate"))
+# All that h11 has to know of a request is whether it is a HEAD.
+_GET, _HEAD = (
+    h11.Request(method=method, target=b"/", headers=[(b"Host", b"")])
+    for method in (b"GET", b"HEAD")
+)
 
 
 class ResponseHead(NamedTuple):
     """A final response whose body may still be on its way."""
 
     status: int
-    reason: bytes
-    fields: Fields
-    """As they came, but for a length that means nothing."""
-    version: bytes
+    outgoing: OutgoingHead
+    """As clients are to see it."""
     length: int
     """The body's, as far as Content-Length says it."""
     chunked: bool
@@ -42,13 +45,13 @@ class ResponseHead(NamedTuple):
     """The body ends with the connection."""
     reusable: bool
     """The connection may carry another request."""
+    personal: bool
+    """It has secrets, or what is meant for one request."""
 
     def response(self, interim: bytes, body: bytes) -> HttpResponse:
         """Make the response for the client."""
-        anew = self.chunked or self.until_close  # framed as it cannot go further
-        length = len(body) if anew else None
-        fields = passed_on(self.fields, self.version, length)
-        return HttpResponse(self.status, self.reason, fields, body, interim)
+        head = self.outgoing.with_length(len(body))
+        return HttpResponse(self.status, head, body, interim)
 
 
 def _parse_response(
@@ -61,9 +64,7 @@ def _parse_response(
 
     """
     connection = h11.Connection(h11.CLIENT)
-    # All that h11 has to know is whether this is a HEAD.
-    method = b"HEAD" if to_head else b"GET"
-    connection.send(h11.Request(method=method, target=b"/", headers=[(b"Host", b"")]))
+    connection.send(_HEAD if to_head else _GET)
     connection.receive_data(raw)
     return cast(h11.InformationalResponse | h11.Response, next_event(connection))
 
@@ -109,15 +110,16 @@ def read_response_head(raw: bytes, *, to_head: bool) -> ResponseHead | bytes:
     if chunked or status == HTTPStatus.NO_CONTENT:
         # The length is wrong, or has no place here (RFC 9112 §6.3, RFC 9110 §8.6).
         fields = [field for field in fields if field[0].lower() != b"content-length"]
+    start = b"HTTP/1.1 %d %b" % (status, response.reason)
+    anew = until_close or (has_body and chunked)  # framed as it cannot go further
     return ResponseHead(
         status=status,
-        reason=response.reason,
-        fields=fields,
-        version=response.http_version,
+        outgoing=passed_on(start, fields, response.http_version, anew=anew),
         length=length or 0 if has_body and not chunked else 0,
         chunked=has_body and chunked,
         until_close=until_close,
         reusable=persists(fields, http_1_0=http_1_0) and not until_close and not faulty,
+        personal=any(name in _PERSONAL for name, _ in response.headers),
     )
 
 
@@ -126,6 +128,6 @@ def _interim(response: h11.InformationalResponse) -> bytes:
     if response.status_code == HTTPStatus.CONTINUE:
         return b""
     fields = response.headers.raw_items()
-    fields = passed_on(fields, response.http_version, None, b"content-length")
-    start = b"HTTP/1.1 %d %s" % (response.status_code, response.reason)
-    return serialise(start, fields)
+    start = b"HTTP/1.1 %d %b" % (response.status_code, response.reason)
+    head = passed_on(start, fields, response.http_version, b"content-length")
+    return head.lines + b"\r\n"
