@@ -12,11 +12,9 @@ measured first without a hub.
 import argparse
 import asyncio
 from contextlib import suppress
-import os
 from pathlib import Path
 import socket
 from statistics import median
-import subprocess
 import sys
 from tempfile import TemporaryDirectory
 import time
@@ -25,7 +23,8 @@ from typing import Any, NamedTuple, override
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from script.demo.run import DEMO, Store, free_port  # noqa: E402
+from benchmarks.home_assistant import entry, home_assistant  # noqa: E402
+from script.demo.run import free_port  # noqa: E402
 from tests.engine.serial_line import with_crc  # noqa: E402
 
 LIVING, SILENT = 1, 2
@@ -147,38 +146,22 @@ automation:
 """
 
 
-def fill(folder: Path, devices: list[int], ports: list[int], *, hubs: bool) -> None:
-    """Make the folder of a Home Assistant."""
-    folder.mkdir()
-    (folder / "custom_components").symlink_to(ROOT / "custom_components")
-    yaml = "homeassistant:\n  name: hub\nlogger:\n  default: warning\n"
-    if hubs:
-        yaml += "modbus:\n" + "".join(hub(p, n) for n, p in enumerate(ports)) + CONNECT
-    (folder / "configuration.yaml").write_text(yaml)
-    store = Store(folder / ".storage")
-    entries = [
-        {
-            "entry_id": f"multiplexer{number}",
-            "version": 1,
-            "domain": "tcp_multiplexer",
-            "title": gateway.name,
-            "data": {
-                "protocol": "modbus",
-                "host": "127.0.0.1",
+def entries(devices: list[int], ports: list[int]) -> list[dict[str, Any]]:
+    """Give an entry for each gateway."""
+    return [
+        entry(
+            number,
+            {
                 "port": device,
-                "listen_host": "127.0.0.1",
                 "listen_port": port,
                 **({"upstream": "rtu"} if gateway.rtu else {}),
             },
-            "options": {},
-            "source": "user",
-            "unique_id": None,
-        }
+            {},
+        )
         for number, (gateway, device, port) in enumerate(
             zip(GATEWAYS, devices, ports, strict=True)
         )
     ]
-    store.write("core.config_entries", {"entries": entries})
 
 
 async def wait_for(port: int) -> None:
@@ -205,16 +188,9 @@ async def measure(folder: Path, seconds: float, *, hubs: bool) -> None:
     ]
     devices = [server.sockets[0].getsockname()[1] for server in servers]
     ports = [free_port("127.0.0.1") for _ in GATEWAYS]
-    fill(folder, devices, ports, hubs=hubs)
-    process = subprocess.Popen(  # noqa: ASYNC220 - before anything else runs
-        (Path(sys.executable).with_name("hass"), "--skip-pip", "--config", folder),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": str(DEMO / "stand_ins")},
-        start_new_session=True,
-    )
-    try:
+    yaml = "modbus:\n" + "".join(hub(p, n) for n, p in enumerate(ports)) + CONNECT
+    hass = Path(sys.executable).with_name("hass")
+    with home_assistant(hass, folder, entries(devices, ports), yaml if hubs else ""):
         for port in ports:
             await wait_for(port)
         end = loop.time() + SETTLES
@@ -234,11 +210,8 @@ async def measure(folder: Path, seconds: float, *, hubs: bool) -> None:
                     f" {silent:6} {counts.get(0, 0) - was.get(0, 0):6}",
                     flush=True,
                 )
-    finally:
-        process.terminate()
-        process.wait(60)
-        for server in servers:
-            server.close()
+    for server in servers:
+        server.close()
 
 
 async def main() -> None:
