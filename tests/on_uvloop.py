@@ -3,6 +3,7 @@
 It is a plugin of pytest: `-p tests.on_uvloop`.
 """
 
+import asyncio
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Mapping
 from inspect import iscoroutinefunction
@@ -31,6 +32,24 @@ class Loop(factory):  # type: ignore[misc]
             self.call_soon(self.stop)
             self.run_forever()
         super().close()
+
+
+def _unless_closed(name: str) -> None:
+    """Let what clients and devices of tests do after a close have no effect.
+
+    It has none with the transports of asyncio; those of uvloop raise an error.
+    """
+    method = getattr(asyncio.StreamWriter, name)
+
+    def call(self: asyncio.StreamWriter, *arguments: Any) -> None:
+        if not self.transport.is_closing():
+            method(self, *arguments)
+
+    setattr(asyncio.StreamWriter, name, call)
+
+
+_unless_closed("write")
+_unless_closed("write_eof")
 
 
 def pytest_asyncio_loop_factories(
