@@ -3,6 +3,7 @@
 It is a plugin of pytest: `-p tests.on_uvloop`.
 """
 
+import asyncio
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Mapping
 from inspect import iscoroutinefunction
@@ -14,6 +15,8 @@ from custom_components.tcp_multiplexer.multiplexer.command_line.event_loop impor
     loop_factory,
 )
 
+PROGRAM = "tests.engine.program"
+"""From where tests have what runs the command line as a process of its own."""
 factory: Any = loop_factory()
 assert factory is not None, "uvloop is not installed"
 
@@ -33,6 +36,24 @@ class Loop(factory):  # type: ignore[misc]
         super().close()
 
 
+def _unless_closed(name: str) -> None:
+    """Let what clients and devices of tests do after a close have no effect.
+
+    It has none with the transports of asyncio; those of uvloop raise an error.
+    """
+    method = getattr(asyncio.StreamWriter, name)
+
+    def call(self: asyncio.StreamWriter, *arguments: Any) -> None:
+        if not self.transport.is_closing():
+            method(self, *arguments)
+
+    setattr(asyncio.StreamWriter, name, call)
+
+
+_unless_closed("write")
+_unless_closed("write_eof")
+
+
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], AbstractEventLoop]]:
@@ -43,7 +64,16 @@ def pytest_asyncio_loop_factories(
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Leave out what needs no loop."""
-    on_loop = [i for i in items if iscoroutinefunction(getattr(i, "function", None))]
+    """Leave out what needs no loop, and programs, which run on uvloop anyway."""
+    on_loop = [
+        item
+        for item in items
+        if isinstance(item, pytest.Function)
+        and iscoroutinefunction(item.function)
+        and not any(
+            getattr(named, "__module__", None) == PROGRAM
+            for named in vars(item.module).values()
+        )
+    ]
     config.hook.pytest_deselected(items=[i for i in items if i not in on_loop])
     items[:] = on_loop

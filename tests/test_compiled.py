@@ -37,6 +37,7 @@ def test_it_says_that_it_is_compiled() -> None:
     assert said.stdout.endswith(" (compiled, uvloop)\n")
 
 
+@pytest.mark.timeout(600)  # twice ten lives, one set of them not optimized
 def test_lives_go_as_they_do_in_pure_python() -> None:
     pure = subprocess.run(
         (sys.executable, "-m", "tests.simulation", "10", "--digest"),

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from custom_components.tcp_multiplexer import multiplexer as engine
 from custom_components.tcp_multiplexer.multiplexer import Event, EventType
 from tests.waiting import PATIENCE, until
 from tests.wire import Frame, read, values, write
@@ -35,7 +36,7 @@ async def nothing_goes_unnoticed(
 ) -> AsyncGenerator[None]:
     """Fail a test in which an exception went uncaught anywhere in the loop."""
     logging.getLogger("asyncio").setLevel(logging.INFO)
-    caplog.set_level(logging.DEBUG, "custom_components.tcp_multiplexer")
+    caplog.set_level(logging.DEBUG, engine.__name__)
     uncaught: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(
         lambda _, context: uncaught.append(context)
@@ -230,7 +231,7 @@ async def test_noise_leaves_nothing_in_memory(
     connect: Connect,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.WARNING, "custom_components.tcp_multiplexer")
+    caplog.set_level(logging.WARNING, engine.__name__)
     multiplexer = await multiplex(trace_size=10)
     client = await connect(multiplexer)
     port = port_of(multiplexer)

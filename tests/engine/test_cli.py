@@ -21,7 +21,7 @@ from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 import pytest
 
-import custom_components
+from custom_components.tcp_multiplexer import multiplexer as engine
 from custom_components.tcp_multiplexer.multiplexer import PROFILES
 from tests.solarman import SERIAL, logger_stick, searchable
 from tests.waiting import PATIENCE, until
@@ -62,16 +62,18 @@ sys.exit(main.main())
 
 # A fault that nobody should ever see: a request that is never done with.
 STUCK_LOOP = """
+import logging
 import sys
 from tcp_multiplexer.command_line.main import main
-from tcp_multiplexer.dispatch.dispatcher import Dispatcher
 
-def submit(self, exchange):
-    print("stuck", file=sys.stderr, flush=True)
-    while True:
-        pass
+class Stuck(logging.Handler):
+    def emit(self, record):
+        if "asks first" in record.getMessage():
+            print("stuck", file=sys.stderr, flush=True)
+            while True:
+                pass
 
-Dispatcher.submit = submit
+logging.getLogger("tcp_multiplexer").addHandler(Stuck())
 sys.exit(main())
 """
 
@@ -79,11 +81,11 @@ sys.exit(main())
 # ---- what is not the server ------------------------------------------------------
 
 
-async def test_what_runs_here_is_this_checkout() -> None:
+async def test_what_runs_here_is_what_is_tested() -> None:
     code = "import tcp_multiplexer; print(tcp_multiplexer.__file__)"
     _, out, _ = await output(sys.executable, "-c", code)
-    expected = Path(*custom_components.__path__) / "tcp_multiplexer" / "multiplexer"
-    assert Path(out.strip()).parent.resolve() == expected.resolve()
+    expected = Path(engine.__file__).parent.resolve()
+    assert Path(out.strip()).parent.resolve() == expected
 
 
 async def test_list() -> None:
@@ -393,7 +395,7 @@ async def test_stop_while_a_name_is_being_resolved() -> None:
 
 
 async def test_stop_while_the_event_loop_is_stuck() -> None:
-    async with program("-t", "127.0.0.1:1", how=("-c", STUCK_LOOP)) as running:
+    async with program("-v", "-t", "127.0.0.1:1", how=("-c", STUCK_LOOP)) as running:
         port = await running.port()
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"hello\n")

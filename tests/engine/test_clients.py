@@ -11,6 +11,7 @@ import itertools
 import resource
 import socket
 import struct
+import sys
 import time
 from typing import Any
 
@@ -529,15 +530,15 @@ async def test_memory_of_large_messages_is_given_back_however_they_end(
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
     async with serving(take) as port:
+        memories: list[Memory] = []
+
+        def make(*arguments: Any) -> Memory:
+            memories.append(Memory(*arguments))
+            return memories[-1]
+
+        monkeypatch.setattr(sys.modules[Multiplexer.__module__], "Memory", make)
         multiplexer = await multiplex(protocol="http", port=port, timeout=60)
-        occupied: list[int] = []
-        occupy = Memory.occupy
-
-        def note(self: Memory, size: int, *, incomplete: bool = False) -> None:
-            occupy(self, size, incomplete=incomplete)
-            occupied.append(self.occupied)
-
-        monkeypatch.setattr(Memory, "occupy", note)
+        (memory,) = memories
 
         async def come(data: bytes) -> Client:
             client = await Client.connect(port_of(multiplexer))
@@ -552,13 +553,13 @@ async def test_memory_of_large_messages_is_given_back_however_they_end(
         refused = await come(post(size))
         unfinished = await come(post(size, body=bytes(size - 1)))
         await until(lambda: multiplexer.snapshot().queue_depth == 2)
-        await until(lambda: occupied[-1] > 2 * size)
+        await until(lambda: memory.occupied > 2 * size)
         dropped.reset()
         unfinished.reset()
         await until(lambda: len(names(multiplexer)) == 3)
         await multiplexer.apply(replace(multiplexer.settings, timeout=0.1))
         assert b" 503 " in await refused.reader.readline()
-        await until(lambda: occupied[-1] == 0)
+        await until(lambda: memory.occupied == 0)
         await multiplexer.stop()
         for client in (answered, silent, dropped, refused, unfinished):
             client.close()

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any, cast
-
 import pytest
 
 from custom_components.tcp_multiplexer.multiplexer.dispatch.closing_habit import (
     ClosingHabit,
 )
 
+from .connections import Unused
 
-def connection(responses: int, sent: int = 2) -> Any:
-    """Return what stands for a connection that the device has closed."""
-    return cast(Any, SimpleNamespace(responses=responses, sent=sent))
+
+def connection(responses: int, sent: int = 2) -> Unused:
+    """Return a connection that the device has closed."""
+    return Unused(responses=responses, sent=sent)
 
 
 def learned() -> ClosingHabit:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from types import SimpleNamespace
-from typing import Any, cast, override
+from typing import Any, override
 
 import pytest
 
@@ -13,7 +12,9 @@ from custom_components.tcp_multiplexer.multiplexer import (
     Settings,
     make_protocol,
 )
+from custom_components.tcp_multiplexer.multiplexer.assembly import make_dispatcher
 from custom_components.tcp_multiplexer.multiplexer.dispatch.queue import RequestQueue
+from custom_components.tcp_multiplexer.multiplexer.dispatch.timer import Timer
 from custom_components.tcp_multiplexer.multiplexer.downstream.client import Client
 from custom_components.tcp_multiplexer.multiplexer.downstream.listener import Listener
 from custom_components.tcp_multiplexer.multiplexer.limits import LIMITS
@@ -56,18 +57,19 @@ class Wire(asyncio.Transport):
 async def there() -> AsyncGenerator[Listener]:
     """Return a listener that was not started: its clients come by `accept`.
 
-    There is no dispatcher behind it, for nothing is asked to the end.
+    Its dispatcher has no supply, for nothing is asked to the end.
     """
     events = Events()
-    unanswered = SimpleNamespace(held=lambda *_: None, leave=lambda *_: [])
-    nothing_to_drop = SimpleNamespace(unanswered=unanswered)
     settings = Settings(protocol="http", host="127.0.0.1", port=9)
+    protocol = make_protocol(settings)
+    queue = RequestQueue(32)
+    statistics = Statistics(0, 0.0)
     there = Listener(
         settings,
-        make_protocol(settings),
-        RequestQueue(32),
-        cast(Any, nothing_to_drop),
-        Statistics(0, 0.0),
+        protocol,
+        queue,
+        make_dispatcher(settings, protocol, queue, statistics, events, Timer(), ""),
+        statistics,
         events,
         Memory(settings.timeout, LIMITS.buffer),
     )

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any, cast
-
 from custom_components.tcp_multiplexer.multiplexer.dispatch.queue import RequestQueue
 from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Failure,
@@ -12,12 +9,14 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
 )
 from custom_components.tcp_multiplexer.multiplexer.upstream.prober import Prober
 
+from .connections import Unused
+
 PROBE = Request(b"are you there?", retry_safe=True)
 
 
-def connection() -> Any:
-    """Return what stands for an open connection."""
-    return cast(Any, SimpleNamespace(ready=True, waiting=[]))
+def connection() -> Unused:
+    """Return an open connection."""
+    return Unused(ready=True)
 
 
 def test_one_probe_at_a_time_whichever_connection_is_silent() -> None:

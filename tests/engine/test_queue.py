@@ -6,7 +6,6 @@ from collections.abc import Hashable
 import gc
 from math import inf
 import sys
-from types import SimpleNamespace
 from typing import Any, cast, override
 import weakref
 
@@ -35,6 +34,8 @@ from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
     Failure,
     Request,
 )
+
+from .connections import Unused
 
 
 class Asker(Requester):
@@ -110,9 +111,9 @@ def taken(queue: RequestQueue, screen: Screen = whatever) -> str:
     return " ".join(names)
 
 
-def full_connection() -> Any:
-    """Give what the queue needs to know of a connection that has no room."""
-    return cast(Any, SimpleNamespace(ready=False, waiting=[]))
+def full_connection() -> Unused:
+    """Give a connection that has no room."""
+    return Unused()
 
 
 def retry_safe(request: Request) -> bool:

@@ -131,7 +131,8 @@ def test_replies_are_read_by_pysolarmanv5() -> None:
     oracle = PySolarmanV5Async("", SERIAL)
     codec = SolarmanDownstream(Stick(0), OnFailure.EXCEPTION, checks=False)
     for _ in range(3):
-        (request,) = received(codec, oracle._v5_frame_encoder(with_crc(ASKED)))  # noqa: SLF001
+        asked = oracle._v5_frame_encoder(with_crc(ASKED))  # noqa: SLF001
+        (request,) = received(codec, bytes(asked))
         assert isinstance(request, Request)
         assert request.payload == ASKED
         reply = codec.reply(request, SAID)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -17,6 +17,7 @@ from custom_components.tcp_multiplexer.multiplexer.observe.events import Events
 from custom_components.tcp_multiplexer.multiplexer.protocols.base import Failure
 
 from .clock import Clock
+from .connections import Unused
 from .test_queue import Asker, put, queue_of, taken, write
 
 
@@ -26,16 +27,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(asyncio, "get_running_loop", lambda: clock)
     return clock
-
-
-class _Connection:
-    """One with nothing in flight."""
-
-    in_flight: ClassVar[dict[Any, Any]] = {}
-
-
-def _connection() -> Any:
-    return _Connection()
 
 
 def units_of(queue: RequestQueue, timeout: float = 5.0) -> Units:
@@ -48,7 +39,7 @@ def answered(units: Units, unit: int, took: float) -> None:
     """Have a unit answer after so long, at 100."""
     exchange = write(Asker(), unit)
     exchange.sent = 100 - took
-    units.answered(_connection(), exchange, 100)
+    units.answered(Unused(), exchange, 100)
 
 
 def left(seconds: float) -> Any:
@@ -105,7 +96,7 @@ def test_a_fair_time_is_half_of_all_or_as_long_as_the_slowest(
         answered(units, 1, slowest)
     exchange = left(1.0)
     exchange.arrived = 96.0
-    upstream = _connection()
+    upstream = Unused()
     for sent, fair in ((101 - needed, True), (101 - needed + 0.01, False)):
         exchange.sent = sent
         assert units.fair(upstream, exchange, 101) is fair

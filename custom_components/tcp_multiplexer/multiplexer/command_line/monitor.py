@@ -42,7 +42,7 @@ class Monitor:
     def __init__(self, devices: Devices) -> None:
         self._devices = devices
         self._server: asyncio.Server | None = None
-        self._open = 0
+        self._open: set[asyncio.StreamWriter] = set()
 
     async def start(self, host: str | None, port: int) -> None:
         """Listen.
@@ -71,21 +71,22 @@ class Monitor:
         """Close every connection."""
         if self._server is not None:
             self._server.close()
-            self._server.abort_clients()
+        for writer in self._open:  # uvloop's servers do not know their connections
+            writer.transport.abort()
 
     async def _connected(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         peer = writer.get_extra_info("peername")
         allowed = peer and is_in(parse_peer(peer[0]), DEFAULT_NETWORKS)
-        self._open += 1
+        self._open.add(writer)
         try:
-            if allowed and self._open <= _CONNECTIONS:
+            if allowed and len(self._open) <= _CONNECTIONS:
                 with contextlib.suppress(TimeoutError, ConnectionError):
                     async with asyncio.timeout(_SECONDS):
                         await self._talk(reader, writer)
         finally:
-            self._open -= 1
+            self._open.remove(writer)
             writer.close()
 
     async def _talk(

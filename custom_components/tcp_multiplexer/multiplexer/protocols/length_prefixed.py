@@ -16,6 +16,7 @@ import enum
 import string
 from typing import ClassVar, override
 
+from .compiled import mypyc_attr
 from .framed import FramedProtocol, Framer, FramingError
 
 
@@ -118,6 +119,7 @@ class LengthFramer(Framer):
         return self.buffered < self._header.size
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class LengthPrefixedProtocol(FramedProtocol):
     """Any protocol whose messages stand behind a length header."""
 
