@@ -107,7 +107,11 @@ class Owner:
         rng, settings, first = self._rng, self._world.mux.settings, self._first
         if self._world.device.face.correlated or settings.protocol != "modbus":
             # (Elsewhere the device's late answers keep to the first timeout.)
-            timeout = min(max(settings.timeout * rng.choice((0.5, 1, 2)), 0.2), 5.0)
+            # (Nor is it shorter than a gateway keeps everybody waiting for each of its
+            # silent units: then nobody would ever be answered in time.)
+            manners = self._world.device.manners
+            least = max(0.2, manners.holds if manners.in_order else 0.0)
+            timeout = min(max(settings.timeout * rng.choice((0.5, 1, 2)), least), 5.0)
             settings = replace(settings, timeout=timeout)
         settings = replace(
             settings,
