@@ -306,7 +306,9 @@ class Watch:
             question.alike = True
         if self.shares:
             self._may_wait_for(question)
-        if question.ask.writes is not None and not barred:
+        # (By the time that the engine takes what had no room, it may bar it no longer.)
+        may_go = not (barred and question.admitted)
+        if question.ask.writes is not None and may_go:
             self._writes.setdefault(question.ask.writes, {})[question] = None
         self._await(question, now)
 
