@@ -24,6 +24,8 @@ _READ_AT_ONCE = 128 << 10
 """The same where the protocol wants none: what was read with the last question."""
 _REFUSALS = 64
 """Refusals that may wait to be told."""
+_AT_ONCE = 8
+"""Questions of one client that are taken in one step, if there are so many."""
 _STEPS = (3, 60, 30)
 """Steps for each thing that passes, for each second, and beyond those."""
 
@@ -35,6 +37,8 @@ class Bounds:
         """Look at an engine in a network."""
         self._network = network
         self._loop = network.loop
+        self._questions = 0
+        """How many have arrived."""
         self._read_on = _READ_ON.get(dialect.name, _READ_AT_ONCE)
 
     def client_read(self, asker: Asker, size: int, placed: int) -> None:
@@ -59,8 +63,9 @@ class Bounds:
 
     def arrived(self, question: Question) -> None:
         """Note that the engine has all of a question."""
+        self._questions += 1
         question.steps = self._loop.steps
-        question.passed = self._network.passed
+        question.passed = self._passed
 
     def ended(self, question: Question) -> None:
         """Look at what the engine did while a question was open."""
@@ -68,10 +73,15 @@ class Bounds:
         if question.arrived is None:
             return
         took = self._loop.time() - question.arrived
-        passed = self._network.passed - question.passed
+        passed = self._passed - question.passed
         steps = self._loop.steps - question.steps
         each, a_second, beyond = _STEPS
         if steps > each * passed + a_second * took + beyond:
             raise Violation(
                 f"{steps} steps for {question}, in which {passed} things passed"
             )
+
+    @property
+    def _passed(self) -> int:
+        """How much has passed: what the network brought, and what was taken of it."""
+        return self._network.passed + self._questions // _AT_ONCE
