@@ -623,7 +623,9 @@ class Watch:
             if link in self._used:  # (else the engine may never have had it)
                 del self._used[link]
                 self.last_writes.lost(self.loop.time() - self.slack)
-            tid = int.from_bytes(heard[:2]) if len(heard) > 1 else -1
+            # (Behind garbage, two bytes may be an identifier by chance.)
+            begins = len(heard) > 1 and not any(heard[2:4])
+            tid = int.from_bytes(heard[:2]) if begins else -1
             for question in self._flying[link]:
                 # (On a line there are no identifiers; elsewhere none is 0. One that was
                 # taken for lost may wait to be asked again by now.)
