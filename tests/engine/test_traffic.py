@@ -109,6 +109,26 @@ async def test_any_function_passes(
     assert device.asked == [pdu]
 
 
+async def test_flood_of_long_messages_is_read_slowly_until_it_ends(
+    device: Device, multiplex: Multiplex, connect: Connect
+) -> None:
+    """Fewer of them are in the little that is read at a time than make it a flood."""
+    multiplexer = await multiplex()
+    client = await connect(multiplexer)
+    assert await client.ask(read()) == values()
+    unasked = Frame(0xFFFF, 1, values(count=20)).encoded() * 4000
+    device.links[-1].transport.write(unasked)
+    taken, at_a_time = 0, []
+    async with asyncio.timeout(PATIENCE):
+        while taken < 4000:
+            await asyncio.sleep(0)  # one turn of the loop
+            before, taken = taken, multiplexer.snapshot().unsolicited_responses
+            if taken > before:
+                at_a_time.append(taken - before)
+    assert max(at_a_time[1:]) < 64
+    assert await client.ask(read()) == values()
+
+
 async def test_requests_of_one_client_keep_their_order(
     device: Device, multiplex: Multiplex, connect: Connect
 ) -> None:

@@ -239,7 +239,7 @@ class StreamUpstream(Upstream):
         events = self._codec.feed(data)
         self._handle(events)
         if len(events) > _FLOOD or self._flooded:
-            self._read_slowly(len(events))
+            self._read_slowly(len(events), len(data))
         if self._codec.framed_by_silence or self._tick is not None:
             self._set_tick()
         size = self._codec.buffered
@@ -258,7 +258,7 @@ class StreamUpstream(Upstream):
         if self._slowly is None:
             cast("asyncio.Transport", self._transport).resume_reading()
 
-    def _read_slowly(self, events: int) -> None:
+    def _read_slowly(self, events: int, size: int) -> None:
         """Leave the loop to others while the device sends more than anybody asked for.
 
         TCP makes it wait. A serial line brings no such numbers.
@@ -267,7 +267,9 @@ class StreamUpstream(Upstream):
         # Not by its class: transports of other loops are none of asyncio's.
         if self._ended or not hasattr(transport, "pause_reading"):
             return
-        self._flooded = events > _FLOOD
+        # It goes on as long as there is more than what is read at a time.
+        goes_on = self._flooded and events > 0 and size >= _READ_OF_FLOOD
+        self._flooded = goes_on or events > _FLOOD
         limit_reads(transport, _READ_OF_FLOOD if self._flooded else _READ_AT_ONCE)
         if self._flooded:
             transport.pause_reading()
@@ -278,6 +280,8 @@ class StreamUpstream(Upstream):
         self._slowly = None
         if not self._starved:
             cast("asyncio.Transport", self._transport).resume_reading()
+        if self._codec.framed_by_silence:
+            self._set_tick()
 
     def _set_tick(self) -> None:
         """Call the codec again when silence may have ended a frame."""
@@ -285,7 +289,8 @@ class StreamUpstream(Upstream):
             self._tick.cancel()
             self._tick = None
         at = self._codec.deadline(self._loop.time())
-        if at is not None and not self._ended:
+        silent = self._slowly is None  # else it is not heard, because it is not read
+        if at is not None and silent and not self._ended:
             self._tick = self._loop.call_at(at, self._on_tick)
 
     def _on_tick(self) -> None:
