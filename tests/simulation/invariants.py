@@ -562,7 +562,11 @@ class Watch:
             if self._is_overdue(question):
                 rested = True
                 self._overdue_ended[link] = self.loop.turns
-            if not (question.alike or question.gone_turn or asker.host or rested):
+            # (An answer may be kept for that to an earlier question: the rest does not
+            # wait for it.)
+            kept = question.verdict is Verdict.RIGHT and self._heard[link] < now
+            unsure = question.alike or question.gone_turn or asker.host
+            if not (unsure or rested or kept):
                 self._last_end[link] = now
         if asker.by_tid.get(question.tid) is question:
             del asker.by_tid[question.tid]
