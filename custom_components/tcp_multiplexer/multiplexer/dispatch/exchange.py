@@ -236,6 +236,32 @@ class Upstream(ABC):
     All moments are loop time.
     """
 
+    # Slots for the same reason: with those of its subclasses it has more than 30.
+    __slots__ = (
+        "alone",
+        "capacity",
+        "discarded_for",
+        "draining",
+        "in_flight",
+        "last_received",
+        "last_used",
+        "mismatch",
+        "not_before",
+        "on_trial",
+        "one_at_a_time",
+        "opened_at",
+        "owner",
+        "probed_at",
+        "ready",
+        "received",
+        "responses",
+        "reusable",
+        "sent",
+        "timeouts_in_a_row",
+        "trial_until",
+        "waiting",
+    )
+
     reaches_device = True
     """Whether `open` reaches the device, or only the first request does."""
 
