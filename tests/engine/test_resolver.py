@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Any
+from typing import Any, override
 
+from aiohappyeyeballs import start_connection
 import pytest
 
-from custom_components.tcp_multiplexer.multiplexer.upstream.resolver import Resolver
+from custom_components.tcp_multiplexer.multiplexer.upstream.resolver import (
+    AddressInfo,
+    Resolver,
+)
 
 FOUND = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 502))]
 
@@ -91,3 +95,46 @@ async def test_a_written_address_needs_no_lookup(
 async def test_the_interface_of_a_local_address_is_not_lost() -> None:
     (found, *_) = await Resolver("fe80::1%lo", 502).addresses()
     assert found[4] == ("fe80::1", 502, 0, socket.if_nametoindex("lo"))
+
+
+async def test_an_interface_that_is_not_there_is_named() -> None:
+    with pytest.raises(OSError, match="no network interface nosuch"):
+        await Resolver("fe80::1%nosuch", 502).addresses()
+    (found,) = await Resolver("fe80::1%7", 502).addresses()
+    assert found[4] == ("fe80::1", 502, 0, 7)
+
+
+class Recorded(socket.socket):
+    """A socket that knows what it was told to connect to."""
+
+    asked: Any = None
+
+    @override
+    def connect(self, address: Any) -> None:
+        self.asked = address
+        super().connect(address)
+
+    @override
+    def connect_ex(self, address: Any) -> int:
+        self.asked = address
+        return super().connect_ex(address)
+
+
+async def test_a_device_is_reached_at_its_interface() -> None:
+    where = socket.if_nametoindex("lo")
+    made: list[Recorded] = []
+
+    def make(info: AddressInfo) -> socket.socket:
+        made.append(Recorded(*info[:3]))
+        return made[-1]
+
+    with socket.socket(socket.AF_INET6) as device:
+        device.bind(("::1", 0))
+        _, port, *_ = device.getsockname()
+        addresses = await Resolver("::1%lo", port).addresses()
+        with pytest.raises(ConnectionRefusedError):
+            await start_connection(addresses, socket_factory=make)
+        device.listen()
+        with await start_connection(addresses, socket_factory=make) as ours:
+            assert ours.getpeername() == device.getsockname()
+    assert [sock.asked for sock in made] == [("::1", port, 0, where)] * 2

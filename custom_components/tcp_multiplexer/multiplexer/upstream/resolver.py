@@ -58,7 +58,12 @@ class Resolver:
 
 
 def _literal(host: str, port: int) -> AddressInfo | None:
-    """Return an address that is written out, which needs no lookup."""
+    """Return an address that is written out, which needs no lookup.
+
+    Raises:
+        OSError: it names an interface that this machine does not have.
+
+    """
     try:
         address = ip_address(host)
     except ValueError:
@@ -66,8 +71,18 @@ def _literal(host: str, port: int) -> AddressInfo | None:
     where: tuple[Any, ...] = (host, port)
     family = socket.AF_INET
     if isinstance(address, IPv6Address):
-        if address.scope_id:
-            return None  # the system knows the number of that interface
-        where = (host, port, 0, 0)
+        bare, _, scope = host.partition("%")
+        where = (bare, port, 0, _number(scope) if scope else 0)
         family = socket.AF_INET6
     return family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", where
+
+
+def _number(scope: str) -> int:
+    """Return the number of the interface at which an address is (RFC 4007, 11.2)."""
+    if scope.isdecimal():
+        return int(scope)
+    try:
+        return socket.if_nametoindex(scope)
+    except OSError as err:
+        message = f"this machine has no network interface {scope}"
+        raise OSError(err.errno, message) from None
