@@ -1831,6 +1831,28 @@ def test_an_older_connection_that_drops_within_two_seconds_shrinks_the_pool(
         assert {asked.line for asked in scene.puppet.asked[2:]} == lines
 
 
+@contract(
+    "So it does where the device closes an older connection while the extra one is "
+    "being opened. That says nothing of the unit.",
+)
+def test_an_older_connection_that_is_closed_for_an_extra_one_shrinks_the_pool() -> None:
+    with stage(max_connections=2) as scene:
+        first, second = scene.hand(), scene.hand()
+        scene.puppet.script += [says_nothing]
+        scene.at(0, first.ask, asks(1))
+        scene.at(0.05, second.ask, asks(2))
+        scene.at(0.05, scene.puppet.hang_up, 1)
+        scene.run_to(1)
+        assert sorted(asked.line for asked in scene.puppet.asked) == [1, 2, 2]
+        assert not scene.mux.snapshot().silent_units
+        assert [len(hand.heard) for hand in (first, second)] == [1, 1]
+        assert first.heard[0][2] == answer(scene, asks(1))
+        scene.at(10, first.ask, asks(3))
+        scene.at(10, second.ask, asks(4))
+        scene.run_to(11)
+        assert {asked.line for asked in scene.puppet.asked[3:]} == {2}
+
+
 @contract("`max_in_flight` above 1 pipelines requests on one connection")
 def test_max_in_flight_pipelines_on_one_connection() -> None:
     with stage(max_in_flight=2) as scene:

@@ -459,7 +459,8 @@ class Dispatcher(UpstreamOwner):
         """Learn from the end of a connection with requests in flight on it."""
         if reason is not CloseReason.NO_RESPONSE:
             self.unreachable(now)
-        if len(upstream.in_flight) == 1 and reason in BY_DEVICE:
+        hung_up = reason in BY_DEVICE and not self.supply.opening
+        if hung_up and len(upstream.in_flight) == 1:
             (exchange,) = upstream.in_flight.values()
             if not upstream.begun(exchange):
                 self._units.hung_up(exchange, now, self.last_response or 0.0)

@@ -19,6 +19,10 @@ class Supply(Interface):
     well: bool
     """Whether the device is known to be healthy, so that a response is no news."""
 
+    @property
+    def opening(self) -> bool:
+        """Whether a connection is being opened now."""
+
     def connect(self) -> None:
         """Open a connection, if one is wanted and may be opened now."""
 

@@ -17,7 +17,7 @@ import logging
 from math import inf
 from typing import TYPE_CHECKING, override
 
-from ..dispatch.exchange import CloseReason
+from ..dispatch.exchange import BY_DEVICE, CloseReason
 from ..dispatch.supply import Supply
 from ..limits import LIMITS
 from ..observe.events import Event, EventType
@@ -98,6 +98,8 @@ class UpstreamPool(Supply):
         self._opened_before = False
         self._renewed = False
         """The last connection was closed because it was silent."""
+        self._dropped = ""
+        """Why the device closed a connection while another was being opened."""
         self._reported = self.status
         """The `status` last reported."""
         self.well = False
@@ -145,7 +147,13 @@ class UpstreamPool(Supply):
         if self._loop.time() < not_before:
             self._timer.set(not_before)
             return
+        self._dropped = ""
         self._connector.begin(self._opened, self._open_failed)
+
+    @property
+    @override
+    def opening(self) -> bool:
+        return self._connector.busy
 
     @property
     def _pursues(self) -> bool:
@@ -161,6 +169,8 @@ class UpstreamPool(Supply):
         LOGGER.debug("Connected to %s", self._name)
         self._events.emit(Event(EventType.CONNECTION_OPENED))
         self._dispatcher.opened(upstream, self._settings.connect_delay)
+        if self._dropped:
+            self._shrink(self._dropped)
         self._report_health()
         if self.health.outage_since is not None:
             self._seek_end(upstream, self._loop.time())
@@ -225,6 +235,8 @@ class UpstreamPool(Supply):
         loss = self._losses.judge(upstream, reason, now, answered)
         if self._connector.expects:
             return  # the device itself connects again
+        if reason in BY_DEVICE and self.opening:
+            self._dropped = detail  # perhaps in favour of the one that is being opened
         if loss is Loss.ON_PURPOSE:
             self._keeps = False
         elif loss is Loss.TOO_MANY:
