@@ -120,6 +120,8 @@ class StreamUpstream(Upstream):
         """Reads on after a pause that was made because of a flood."""
         self._flooded = False
         """The last read brought more messages than can be responses."""
+        self._rest = b""
+        """What came beyond what is read at a time: some transports know no limit."""
         self._ended = False
         """It is of no more use: nothing that arrives later counts."""
 
@@ -235,10 +237,17 @@ class StreamUpstream(Upstream):
             request, response = answer
             self.responses += 1
             self.owner.answered(self, self.in_flight.pop(request), response)
-            return
+        else:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        """Take what has been read, as far as it is not too much for one turn."""
+        at_once = _READ_OF_FLOOD if self._flooded else _READ_AT_ONCE
+        if len(data) > at_once:
+            data, self._rest = data[:at_once], data[at_once:]
         events = self._codec.feed(data)
         self._handle(events)
-        if len(events) > _FLOOD or self._flooded:
+        if len(events) > _FLOOD or self._flooded or self._rest:
             self._read_slowly(len(events), len(data))
         if self._codec.framed_by_silence or self._tick is not None:
             self._set_tick()
@@ -256,7 +265,7 @@ class StreamUpstream(Upstream):
         """Read on: there is memory again."""
         self._starved = False
         if self._slowly is None:
-            cast("asyncio.Transport", self._transport).resume_reading()
+            self._resume()
 
     def _read_slowly(self, events: int, size: int) -> None:
         """Leave the loop to others while the device sends more than anybody asked for.
@@ -266,22 +275,35 @@ class StreamUpstream(Upstream):
         transport = cast("asyncio.Transport", self._transport)
         # Not by its class: transports of other loops are none of asyncio's.
         if self._ended or not hasattr(transport, "pause_reading"):
+            self._take_rest()
             return
         # It goes on as long as there is more than what is read at a time.
         goes_on = self._flooded and events > 0 and size >= _READ_OF_FLOOD
         self._flooded = goes_on or events > _FLOOD
         limit_reads(transport, _READ_OF_FLOOD if self._flooded else _READ_AT_ONCE)
-        if self._flooded:
+        if self._flooded or self._rest:
             transport.pause_reading()
-            self._slowly = self._loop.call_later(events * _PAUSE_SECONDS, self._go_on)
+            pause = events * _PAUSE_SECONDS if self._flooded else 0
+            self._slowly = self._loop.call_later(pause, self._go_on)
 
     def _go_on(self) -> None:
         """Read on after the pause, as far as there is memory."""
         self._slowly = None
         if not self._starved:
-            cast("asyncio.Transport", self._transport).resume_reading()
+            self._resume()
         if self._codec.framed_by_silence:
             self._set_tick()
+
+    def _resume(self) -> None:
+        """Take more of what has been read, and read on when there is no more of it."""
+        self._take_rest()
+        if self._slowly is None and not (self._starved or self._ended):
+            cast("asyncio.Transport", self._transport).resume_reading()
+
+    def _take_rest(self) -> None:
+        rest, self._rest = self._rest, b""
+        if rest and not self._ended:
+            self._take(rest)
 
     def _set_tick(self) -> None:
         """Call the codec again when silence may have ended a frame."""
@@ -335,6 +357,9 @@ class StreamUpstream(Upstream):
         if not self._ended:
             self.reusable = False
             self.last_received = self._loop.time()
+            rest, self._rest = self._rest, b""
+            if rest:
+                self._handle(self._codec.feed(rest))
             self._handle(self._codec.eof())
             self.close(CloseReason.CLOSED_BY_DEVICE)
         return False
@@ -348,7 +373,7 @@ class StreamUpstream(Upstream):
 
     @override
     def begun(self, exchange: Exchange) -> bool:
-        return self._codec.begun(exchange.asked)
+        return self._codec.begun(exchange.asked) or bool(self._rest)
 
     @override
     def expire(self, exchange: Exchange) -> bool:
