@@ -16,7 +16,7 @@ from pathlib import Path
 import re
 import resource
 import time
-from typing import Any, Final, override
+from typing import Any, Final, cast, override
 from unittest.mock import patch
 
 from custom_components.tcp_multiplexer.multiplexer import Multiplexer, Settings
@@ -32,6 +32,9 @@ AT_ONCE: Final = 0.7 * TIMEOUT
 """What has come by then did not wait for the deadline."""
 GIVEN_UP: Final = 2.5 * TIMEOUT
 """When a client here stops waiting."""
+ACCEPTED: Final = 0.01
+"""How long a connection stays open that the device does not want, so that it is always
+open for us."""
 RATE: Final = 10_000 / 60
 """Connects a second."""
 
@@ -59,16 +62,21 @@ class Line(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
         self._device.lines.append(self)
         if self._device.hangs_up:
-            transport.close()
+            self.later(ACCEPTED, self.transport.close)
 
     @override
     def data_received(self, data: bytes) -> None:
         self._device.heard.append(data)
-        self._device.react(self, data)
+        if not self._device.hangs_up:
+            self._device.react(self, data)
+
+    def say(self, data: bytes) -> None:
+        """Send something, unless the connection is gone."""
+        if not self.transport.is_closing():  # uvloop's transports would raise an error
+            self.transport.write(data)
 
     def later(self, seconds: float, what: Callable[..., object], *args: Any) -> None:
         """Do something later."""
@@ -84,7 +92,7 @@ class Device:
         self.lines: list[Line] = []
         self.heard: list[bytes] = []
         self.hangs_up = False
-        """Close connections as soon as they are accepted."""
+        """Close connections once they are accepted."""
         self.react: React = self.answer
         self.port = 0
         self._server: asyncio.Server | None = None
@@ -108,9 +116,9 @@ class Device:
     def answer(self, line: Line, sent: bytes) -> None:
         """Answer."""
         if self.speaker is PROTOCOLS["HTTP"] and not re.match(rb"GET /\d", sent):
-            line.transport.write(NO_BODY)  # The multiplexer looks whether it answers.
+            line.say(NO_BODY)  # The multiplexer looks whether it answers.
         else:
-            line.transport.write(self.speaker.answer(sent))
+            line.say(self.speaker.answer(sent))
 
     def script(self, *reactions: React) -> None:
         """React so to the next requests, one after the other, then answer again."""
@@ -292,7 +300,7 @@ async def _closed_after_accept(scene: Scene) -> str:
 
 
 def _reset_in_response(device: Device, line: Line, sent: bytes) -> None:
-    line.transport.write(device.speaker.answer(sent)[:-1])
+    line.say(device.speaker.answer(sent)[:-1])
     line.later(0.05, line.transport.abort)
 
 
@@ -330,7 +338,7 @@ async def _late(scene: Scene) -> str:
 
 
 def _doubled(device: Device, line: Line, sent: bytes) -> None:
-    line.transport.write(2 * device.speaker.answer(sent))
+    line.say(2 * device.speaker.answer(sent))
 
 
 async def _unsolicited(scene: Scene) -> str:
@@ -339,18 +347,18 @@ async def _unsolicited(scene: Scene) -> str:
     device = scene.device
     before = scene.mux.snapshot().bytes_from_upstream
     said = device.speaker.answer(device.heard[-1])
-    device.lines[-1].transport.write(said)
+    device.lines[-1].say(said)
     await until(lambda: scene.mux.snapshot().bytes_from_upstream > before)
     return await client.ask(2)
 
 
 def _garbage(device: Device, line: Line, sent: bytes) -> None:
-    line.transport.write(b"\xff\xfe\xfd\xfc" * 5 + device.speaker.answer(sent))
+    line.say(b"\xff\xfe\xfd\xfc" * 5 + device.speaker.answer(sent))
 
 
 def _split(device: Device, line: Line, sent: bytes) -> None:
     for number, byte in enumerate(device.speaker.answer(sent)):
-        line.later(number * 0.005, line.transport.write, bytes((byte,)))
+        line.later(number * 0.005, line.say, bytes((byte,)))
 
 
 def _wrong(at: int) -> Callable[[Device, Line, bytes], None]:
@@ -363,8 +371,8 @@ def _wrong(at: int) -> Callable[[Device, Line, bytes], None]:
         other = bytearray(right)
         other[place] ^= 0x04
         wrong = with_crc(bytes(other[:-2])) if is_rtu else bytes(other)
-        line.transport.write(wrong)
-        line.later(0.1, line.transport.write, right)
+        line.say(wrong)
+        line.later(0.1, line.say, right)
 
     return react
 
@@ -380,7 +388,7 @@ async def _restart(scene: Scene) -> str:
 
 
 def _slow(device: Device, line: Line, sent: bytes) -> None:
-    line.later(0.6 * TIMEOUT, line.transport.write, device.speaker.answer(sent))
+    line.later(0.6 * TIMEOUT, line.say, device.speaker.answer(sent))
 
 
 async def _slow_reader(scene: Scene) -> str:
@@ -432,7 +440,7 @@ async def _oversized(scene: Scene) -> str:
         }.get(scene.name, Frame(1, 1, bytes(300)).encoded())
     )
     if scene.name in {"ISO 8583", "MPU"}:  # Nothing longer can be said.
-        scene.device.react = lambda line, _: line.transport.write(
+        scene.device.react = lambda line, _: line.say(
             scene.speaker.answer(scene.speaker.ask(1))
         )
     return await client.sees()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from time import process_time
 
 from hypothesis import given, strategies as st
@@ -145,6 +146,9 @@ def test_what_is_known_of_reads_is_bounded() -> None:
     assert wide.share_key in known_to_cover(coverage, narrow)
 
 
+@pytest.mark.skipif(
+    "TESTED_ENGINE" in os.environ, reason="compiled for tests, it is not optimized"
+)
 def test_a_turn_of_the_loop_stays_short_whatever_is_read() -> None:
     """The worst is that each read covers all before, and 64 come in one turn."""
 

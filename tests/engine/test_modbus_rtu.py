@@ -713,7 +713,8 @@ class Slave(asyncio.Protocol):
     def say(self, data: bytes) -> None:
         """Let the line speak."""
         for link in self.links:
-            link.write(data)
+            if not link.is_closing():
+                link.write(data)
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -743,7 +744,8 @@ async def slave() -> AsyncGenerator[Slave]:
     slave.port = server.sockets[0].getsockname()[1]
     yield slave
     server.close()
-    server.close_clients()
+    for link in slave.links:
+        link.close()
 
 
 @asynccontextmanager
@@ -778,9 +780,8 @@ async def pymodbus_line() -> AsyncGenerator[int]:
     ]
     server = ModbusTcpServer(devices, address=("127.0.0.1", 0), framer=FramerType.RTU)
     await server.serve_forever(background=True)
-    assert isinstance(server.transport, asyncio.Server)
     try:
-        yield server.transport.sockets[0].getsockname()[1]
+        yield cast("asyncio.Server", server.transport).sockets[0].getsockname()[1]
     finally:
         await server.shutdown()
 

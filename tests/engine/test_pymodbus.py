@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any, override
+from typing import Any, cast, override
 
 from pymodbus.client import AsyncModbusTcpClient
 from pymodbus.server import ModbusTcpServer
@@ -58,8 +58,8 @@ async def inverter() -> AsyncGenerator[OneSlot]:
 
 def port_of_server(server: ModbusTcpServer) -> int:
     """Give the port that a server listens on."""
-    assert isinstance(server.transport, asyncio.Server)
-    return server.transport.sockets[0].getsockname()[1]
+    listening = cast("asyncio.Server", server.transport)
+    return listening.sockets[0].getsockname()[1]
 
 
 @asynccontextmanager
