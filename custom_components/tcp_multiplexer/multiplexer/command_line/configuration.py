@@ -14,7 +14,7 @@ stands with the device wins over its profile, and that over `[defaults]`.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 import enum
@@ -30,6 +30,7 @@ from ..protocols.options import Framing
 from ..settings import ROWS, Settings, SettingsError, make_protocol
 from ..tls import TlsError, TlsListener, TlsUpstream
 from .file_values import READERS, reason, text
+from .places import places
 from .toml_lines import KeyPath, line_of, lines_of_keys
 from .toml_text import toml_key
 from .values import usual_port
@@ -277,15 +278,6 @@ class _Reading:
                         (DEVICES, name, "serial", "device"),
                         f"is taken by [{DEVICES}.{toml_key(owner)}]",
                     )
-
-
-def places(settings: Settings) -> Iterator[tuple[KeyPath, str | None, int]]:
-    """Yield the local addresses that a device needs, with the keys that set them."""
-    yield ("listen_port",), settings.listen_host, settings.listen_port
-    for position, listener in enumerate(settings.more_listeners):
-        yield ("more_listeners", position, "port"), listener.host, listener.port
-    if settings.dial_in is not None:
-        yield ("dial_in", "port"), settings.dial_in.host, settings.dial_in.port
 
 
 _ANY = (None, "0.0.0.0", "::", "*")  # noqa: S104 - it is compared, not bound

@@ -17,12 +17,12 @@ from ..multiplexer import Multiplexer
 from ..networks import format_address
 from ..protocols.options import Framing
 from ..settings import Settings
-from .configuration import places
 from .file_values import reason
 from .log import DEVICE, EventLog, name_of_setting
+from .places import places
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 
 LOGGER = logging.getLogger(__name__)
 
@@ -40,6 +40,16 @@ class StartError(ValueError):
         """The setting that is wrong, if it is one."""
         self.is_port = isinstance(err, OSError)
         """Another local port would do."""
+
+
+def explained(error: StartError, setting: Callable[[str], str]) -> str:
+    """Return why a device could not be started, with what to do.
+
+    `setting` gives the name under which its owner knows a setting.
+    """
+    field = f"{setting(error.field)}: " if error.field else ""
+    hint = f"; choose another port with {setting('listen_port')}"
+    return f"{field}{error}{hint if error.is_port else ''}"
 
 
 class Device:

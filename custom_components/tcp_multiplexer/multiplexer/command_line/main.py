@@ -21,11 +21,10 @@ from ..networks import format_address
 from ..profiles import PROFILES
 from ..protocols import PROTOCOLS
 from ..settings import Settings
-from .configuration import places, read_configuration
-from .convert import convert
 from .event_loop import loop_factory
 from .flags import Parser, add_flags, add_program_flags, make_settings
 from .log import configure_logging
+from .places import places
 from .server import serve
 
 PROGRAM = "tcp-multiplexer"
@@ -125,7 +124,20 @@ def _server(given: argparse.Namespace) -> int:
 
 
 def _run(given: argparse.Namespace) -> int:
-    return _share(given, lambda: read_configuration(given.file), given.file)
+    return _share(given, lambda: _read(given.file), given.file)
+
+
+def _read(file: Path) -> dict[str, Settings]:
+    """Read the file of the devices.
+
+    Raises:
+        ValueError: it cannot be used.
+
+    """
+    # (What `server` does not need is imported late, so that it starts sooner.)
+    from .configuration import read_configuration  # noqa: PLC0415
+
+    return read_configuration(file)
 
 
 def _share(
@@ -152,7 +164,7 @@ def _share(
 def _check(given: argparse.Namespace) -> int:
     """Say what is wrong in a configuration, or what it shares."""
     try:
-        devices = read_configuration(given.file)
+        devices = _read(given.file)
     except ValueError as err:
         _complain(given, err)
         return 2
@@ -168,6 +180,8 @@ def _check(given: argparse.Namespace) -> int:
 
 def _convert(given: argparse.Namespace) -> int:
     """Print the configuration that does what another program's does."""
+    from .convert import convert  # noqa: PLC0415
+
     try:
         print(convert(given.words), end="")
     except ValueError as err:

@@ -15,14 +15,11 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
-from .configuration import DEVICES, ConfigurationError, read_configuration
-from .devices import Devices
+from .devices import Devices, explained
 from .event_loop import loop_factory
 from .flags import flag_of
-from .monitor import Monitor
 from .notify import Notifier
 from .report import report
-from .toml_text import toml_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -30,6 +27,8 @@ if TYPE_CHECKING:
 
     from ..settings import Settings
     from .devices import StartError
+    from .monitor import Monitor
+    from .reloads import Reloads
 
 LOGGER = logging.getLogger(__name__)
 
@@ -73,16 +72,24 @@ async def _serve(
     stop = _stop_signal()
     notifier = Notifier()
     devices = Devices(level, detailed=metrics is not None)
-    monitor = Monitor(devices)
     # Before it can be seen to run: these signals would end it otherwise.
     _on_signal("SIGUSR1", lambda: print(report(devices), flush=True))  # noqa: T201
-    reloads = _Reloads(devices, file, notifier) if file is not None else None
-    if reloads is not None:
+    # What only some need is imported for them: it would make others start later.
+    reloads: Reloads | None = None
+    if file is not None:
+        from .reloads import Reloads  # noqa: PLC0415
+
+        reloads = Reloads(devices, file, notifier)
         _on_signal("SIGHUP", reloads.ask)
     if errors := await devices.start(wanted):
         await devices.stop()
-        raise ValueError("\n".join(_explained(errors, file)))
+        why = _explained(errors) if reloads is None else reloads.explained(errors)
+        raise ValueError("\n".join(why))
+    monitor: Monitor | None = None
     if metrics is not None:
+        from .monitor import Monitor  # noqa: PLC0415
+
+        monitor = Monitor(devices)
         try:
             await monitor.start(*metrics)
         except ValueError:
@@ -95,23 +102,16 @@ async def _serve(
     notifier.stopping()
     if reloads is not None:
         await reloads.end()
-    monitor.stop()
+    if monitor is not None:
+        monitor.stop()
     await devices.stop()
     if level < logging.WARNING:
         LOGGER.info("Stopped by %s", name)
 
 
-def _explained(errors: Iterable[StartError], file: Path | None) -> list[str]:
-    """Return why devices could not be started, with what to do."""
-    lines = []
-    for error in errors:
-        setting = flag_of if file is None else str
-        table = f"[{DEVICES}.{toml_key(error.device)}]"
-        place = f"{file}: {table} " if file is not None else ""
-        field = f"{setting(error.field)}: " if error.field else ""
-        hint = f"; choose another port with {setting('listen_port')}"
-        lines.append(f"{place}{field}{error}{hint if error.is_port else ''}")
-    return lines
+def _explained(errors: Iterable[StartError]) -> list[str]:
+    """Return why a device could not be started, with the flag that is to blame."""
+    return [explained(error, flag_of) for error in errors]
 
 
 def _on_signal(name: str, action: Callable[[], object]) -> None:
@@ -119,54 +119,6 @@ def _on_signal(name: str, action: Callable[[], object]) -> None:
     number = getattr(signal, name, None)
     if number is not None:
         asyncio.get_running_loop().add_signal_handler(number, action)
-
-
-class _Reloads:
-    """Reads the configuration again when it is asked to, one time after the other."""
-
-    def __init__(self, devices: Devices, file: Path, notifier: Notifier) -> None:
-        self._devices = devices
-        self._file = file
-        self._notifier = notifier
-        self._task: asyncio.Task[None] | None = None
-        self._again = False
-        self._begun = False
-
-    def begin(self) -> None:
-        """Reload from now on, and at once if that was asked for before."""
-        self._begun = True
-        if self._again:
-            self.ask()
-
-    def ask(self) -> None:
-        """Reload; once more after the reload that is under way, if there is one."""
-        self._again = True
-        if self._task is None and self._begun:
-            self._task = asyncio.get_running_loop().create_task(self._reload())
-
-    async def end(self) -> None:
-        """Wait for the reload that is under way."""
-        self._again = False
-        if self._task is not None:
-            await self._task
-
-    async def _reload(self) -> None:
-        while self._again:
-            self._again = False
-            self._notifier.reloading()
-            try:
-                wanted = await asyncio.to_thread(read_configuration, self._file)
-            except ConfigurationError as err:
-                for line in str(err).split("\n"):
-                    LOGGER.error("%s; nothing is changed", line)  # noqa: TRY400 - no fault
-            else:
-                errors = await self._devices.change(wanted)
-                for line in _explained(errors, self._file):
-                    LOGGER.error("%s", line)
-                if not errors:
-                    LOGGER.info("%s is in force", self._file)
-            self._notifier.ready()
-        self._task = None
 
 
 def _stop_signal() -> asyncio.Future[str]:
