@@ -7,6 +7,7 @@ import dataclasses
 from ipaddress import ip_network
 from pathlib import Path
 import re
+import subprocess
 import sys
 from typing import Any
 
@@ -36,7 +37,10 @@ from custom_components.tcp_multiplexer.multiplexer.command_line.values import (
     write_rule,
 )
 from custom_components.tcp_multiplexer.multiplexer.profiles import PROFILES
-from custom_components.tcp_multiplexer.multiplexer.protocols import PROTOCOLS
+from custom_components.tcp_multiplexer.multiplexer.protocols import (
+    OF_SOME,
+    PROTOCOLS,
+)
 from custom_components.tcp_multiplexer.multiplexer.protocols.options import Framing
 from tests.rules import rule
 
@@ -605,3 +609,29 @@ def test_every_profile_can_be_chosen(parser: Parser, name: str) -> None:
     settings = make_settings(parser.parse_args(["-p=modbus", "--profile", name]))
     for field, value in PROFILES[name].settings.items():
         assert getattr(settings, field) == value
+
+
+def test_settings_of_some_protocols_are_known_without_them() -> None:
+    used = [cls.settings for cls in PROTOCOLS.values()]
+    assert frozenset().union(*used) == OF_SOME
+
+
+STARTED = """
+import sys
+from tcp_multiplexer.command_line.main import _parser, make_settings
+make_settings(_parser().parse_args(sys.argv[1:]))
+print(*sys.modules)
+"""
+
+
+def test_server_starts_without_what_it_does_not_need() -> None:
+    """What it imports takes longer than all else that a start takes."""
+    flags = ("-p", "modbus", "-t", "10.0.0.1:502", "--share-reads")
+    said = subprocess.run(  # noqa: S603
+        (sys.executable, "-c", STARTED, "server", *flags),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    spared = {"h11", "tomllib", "json", "shutil", "prometheus_client"}
+    assert not spared & set(said.stdout.split())

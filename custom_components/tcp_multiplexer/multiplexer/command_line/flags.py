@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 import enum
+import os
+import sys
 from typing import Any, NoReturn, override
 
 from ..checks import chosen
@@ -57,11 +60,33 @@ GO_DEFAULTS: dict[str, Any] = {
 # ---- the flags -------------------------------------------------------------------
 
 
+def _columns() -> int:
+    """Return how wide the terminal is, as `shutil` does.
+
+    To import that would take a twentieth of a start.
+    """
+    columns = 0
+    with contextlib.suppress(KeyError, ValueError):
+        columns = int(os.environ["COLUMNS"])
+    if columns <= 0:
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            terminal = os.get_terminal_size(sys.__stdout__.fileno())  # type: ignore[union-attr]
+            columns = terminal.columns
+    return columns if columns > 0 else 80
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Writes the help, as wide as the terminal."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that reports invalid usage in one line."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options, allow_abbrev=False)
+        super().__init__(**options, formatter_class=_Formatter, allow_abbrev=False)
         self.suggest_on_error = True  # from Python 3.14 on
 
     @override
@@ -406,8 +431,10 @@ def _check_meaning(given: argparse.Namespace, protocol: str) -> None:
     """
     for field in vars(given):
         named = "write_rules" if field in _SHORT_RULES else field
+        if protocol not in PROTOCOLS or named in PROTOCOLS[protocol].settings:
+            continue  # (To ask about all would import all.)
         protocols = protocols_with(named)
-        if protocol in PROTOCOLS and protocol not in protocols:
+        if protocol not in protocols:
             others = ", ".join(protocols)
             message = f"has no effect with {protocol}; use it with {others}"
             raise ValueError(f"{flag_of(field)}: {message}")

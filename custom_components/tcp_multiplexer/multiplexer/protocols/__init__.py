@@ -63,7 +63,39 @@ PROTOCOLS = _Registry(
 """The registry; forms and the command line offer what is registered here."""
 
 
+OF_SOME = frozenset(
+    (
+        "allowed_functions",
+        "allowed_units",
+        "cache_ttl",
+        "check_logger_serial",
+        "discard_first_read",
+        "framing",
+        "logger_serial",
+        "matching",
+        "max_body",
+        "max_read_registers",
+        "on_failure",
+        "periodic_interval",
+        "periodic_request",
+        "probe",
+        "quiet",
+        "repeated_write_ttl",
+        "serial",
+        "share_reads",
+        "unit_id",
+        "unit_map",
+        "write_rules",
+        "writes_first",
+    )
+)
+"""The settings that not every protocol uses, so that none has to be imported to learn
+of any other that they all do."""
+
+
 def protocols_with(field: str) -> tuple[str, ...]:
     """Return the names of the protocols that use a setting, which may be all."""
+    if field not in OF_SOME:
+        return tuple(PROTOCOLS)
     named = tuple(name for name, cls in PROTOCOLS.items() if field in cls.settings)
     return named or tuple(PROTOCOLS)
