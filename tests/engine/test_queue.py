@@ -388,6 +388,21 @@ def test_writes_alone_do_not_count_against_writes() -> None:
     assert taken(queue) == "c c c c a"
 
 
+def test_reads_that_failed_do_not_count_against_writes() -> None:
+    """Whoever had asked them stands in line until it would be served."""
+    queue, a, b, c = queue_of("a", "b", "c", writes_first=True)
+    (first, _) = put(queue, read(a), read(b))
+    queue.drop(first)
+    b.held = True
+    for number in range(10):
+        put(queue, write(c, number))
+    assert [queue.take() is not None for _ in range(6)] == [True] * 6
+    b.held = False
+    queue.offer(b)
+    put(queue, read(a))
+    assert taken(queue) == "c c c c a b"
+
+
 def test_writes_wait_their_turn_where_they_do_not_go_first() -> None:
     queue, a, b = queue_of("a", "b", writes_first=False)
     put(queue, write(b, 1), write(b, 2), read(a), read(a))

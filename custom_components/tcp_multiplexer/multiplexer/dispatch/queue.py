@@ -230,7 +230,7 @@ class RequestQueue:
             self._writes_before = self._writes_in_a_row
             if line is self._line:
                 self._writes_in_a_row = 0
-            elif self._line:
+            elif self._read_waits():
                 self._writes_in_a_row += 1
             del pending[0]
             self.depth -= 1
@@ -282,6 +282,17 @@ class RequestQueue:
         if not self._line or self._writes_in_a_row < WRITES_IN_A_ROW:
             return self._write_line
         return self._line
+
+    def _read_waits(self) -> bool:
+        """Return whether somebody who stands in the line of reads can be served."""
+        line = self._line
+        while line:
+            requester = line[0][1]
+            if requester.pending and not requester.held:
+                return True
+            line.popleft()  # what it had asked has failed
+            requester.queued = False
+        return False
 
     def attach(self, follower: Exchange, leader: Exchange) -> None:
         """Count a follower in."""
