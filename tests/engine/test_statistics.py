@@ -41,14 +41,14 @@ def test_reset_begins_again_but_keeps_the_trace() -> None:
     statistics.times.exchanges.append((5, 6, 7))
     statistics.units.answered[b"\4\3"] += 1
     for name in "abc":
-        statistics.trace.append((0, name, b"", None, Failure.BUSY, 0, None))
+        statistics.trace.append((name, b"", None, Failure.BUSY, (0, None, 0)))
     statistics.reset(8)
     assert (statistics.since, statistics.gone.requests) == (8, 0)
     assert statistics.failures[Failure.BUSY] == 0
     assert statistics.times.recent(8) == ([], [])
     assert statistics.times.count == 0
     assert not statistics.units.snapshot()
-    assert [entry[1] for entry in statistics.trace] == ["b", "c"]
+    assert [entry[0] for entry in statistics.trace] == ["b", "c"]
 
 
 def test_times_are_sorted_waits_and_response_times() -> None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Protocol as Interface
+from typing import Final, Protocol as Interface
 
 LOGGER = logging.getLogger(__name__)
 
-SMALL = 64 << 10
+SMALL: Final = 64 << 10
 """Messages of up to so many bytes are not counted."""
 
 

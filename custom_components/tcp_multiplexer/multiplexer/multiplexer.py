@@ -380,9 +380,8 @@ class Multiplexer:
                 (ended if sent is None else sent) - arrived,
                 None if sent is None else ended - sent,
             )
-            for ended, client, request, response, outcome, arrived, sent in (
-                self._statistics.trace
-            )
+            for client, request, response, outcome, moments in self._statistics.trace
+            for arrived, sent, ended in (moments,)
         )
 
     def describe(self, record: TraceRecord) -> str:

@@ -11,7 +11,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 import enum
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol as Interface, override
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    NamedTuple,
+    Protocol as Interface,
+    override,
+)
 
 from ..networks import HOST_ADDRESS
 from ..protocols.compiled import mypyc_attr
@@ -25,7 +32,7 @@ if TYPE_CHECKING:
     from .split import Split
 
 
-NOBODY: list[Exchange] = []
+NOBODY: Final[list[Exchange]] = []
 """Stands for no followers, so that a list is made only where there are some."""
 
 

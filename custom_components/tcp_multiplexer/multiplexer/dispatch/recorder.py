@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 import enum
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..observe.events import Event, EventType
 from ..observe.snapshot import TraceOutcome
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .exchange import Exchange
 
 LOGGER = logging.getLogger(__name__)
+
+_ANSWERED: Final = TraceOutcome.ANSWERED
 
 
 class Recorder:
@@ -66,21 +68,21 @@ class Recorder:
             self._known[kind] = exchange.asked
         times = statistics.times
         times.count += 1
-        times.exchanges.append((exchange.arrived, exchange.sent, now))
+        # (Any: where this is compiled, it is to be made once, and not for each use.)
+        moments: Any = (exchange.arrived, exchange.sent, now)
+        times.exchanges.append(moments)
         if self._traces:  # as `_trace` does: the call would cost 2 % of a request
             statistics.trace.append(
                 (
-                    now,
                     exchange.requester.name,
                     request.payload[:PAYLOAD_KEPT],
                     bytes(response)[:PAYLOAD_KEPT],
-                    TraceOutcome.ANSWERED,
-                    exchange.arrived,
-                    exchange.sent,
+                    _ANSWERED,
+                    moments,
                 )
             )
             if self._debug:
-                self._log(exchange, TraceOutcome.ANSWERED, bytes(response), now)
+                self._log(exchange, _ANSWERED, bytes(response), now)
 
     def coalesced(self, exchange: Exchange, response: Any, now: float) -> None:
         """Count a request that the response to another one answers."""
@@ -149,7 +151,7 @@ class Recorder:
         if self._debug:
             LOGGER.debug("Discarded: %s; %s", event.reason, data.hex(" "))
         statistics.trace.append(
-            (now, "device", b"", data, TraceOutcome.UNSOLICITED, now, None)
+            ("device", b"", data, TraceOutcome.UNSOLICITED, (now, None, now))
         )
 
     def _report(
@@ -176,13 +178,11 @@ class Recorder:
             response = bytes(response)[:PAYLOAD_KEPT]
         self._statistics.trace.append(
             (
-                now,
                 exchange.requester.name,
                 exchange.request.payload[:PAYLOAD_KEPT],
                 response,
                 outcome,
-                exchange.arrived,
-                exchange.sent if exchange.attempts else None,
+                (exchange.arrived, exchange.sent if exchange.attempts else None, now),
             )
         )
         if self._debug:

@@ -7,12 +7,12 @@ response takes. Units that have always been fast cost nothing.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-SLOW = 0.25
+SLOW: Final = 0.25
 """Seconds; a unit that answers within them is not watched."""
 _TIMES_KEPT = 16
 """Response times kept of a watched unit; the slowest of them is their 95th percentile.

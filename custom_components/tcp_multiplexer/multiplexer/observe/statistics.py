@@ -11,7 +11,7 @@ from collections import Counter, deque
 import enum
 from heapq import nsmallest
 from math import ceil
-from typing import TYPE_CHECKING, Protocol as Interface
+from typing import TYPE_CHECKING, Final, Protocol as Interface
 
 from ..protocols.base import Failure
 from .snapshot import Detail, ScopeSnapshot
@@ -23,7 +23,7 @@ WINDOW_SECONDS = 600.0
 """The age up to which exchanges count in waits and response times."""
 WINDOW_EXCHANGES = 1000
 """Maximum number of exchanges in that window; the last ones count."""
-PAYLOAD_KEPT = 512
+PAYLOAD_KEPT: Final = 512
 """Bytes of a payload that the trace keeps."""
 PAIRS_COUNTED = 256
 """Pairs of unit and function that are counted apart, for each outcome."""
@@ -92,10 +92,10 @@ class UnitCounters:
 
 
 type TraceEntry = tuple[
-    float, str, bytes, bytes | None, enum.StrEnum, float, float | None
+    str, bytes, bytes | None, enum.StrEnum, tuple[float, float | None, float]
 ]
-"""When it ended, the requester's name, request, response, outcome, when it arrived, and
-when it was sent: a plain tuple, because one is made for each request."""
+"""The requester's name, request, response, outcome, and when it arrived, was sent and
+ended: a plain tuple, because one is made for each request."""
 
 
 class Exchanges(Interface):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 import asyncio
 from math import inf
-from typing import TYPE_CHECKING, Any, cast, override
+from typing import TYPE_CHECKING, Any, Final, cast, override
 
 from ..clock import clock_of
 from ..dispatch.exchange import CloseReason, Upstream
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 _WRITE_BUFFER = 64 << 10
 """Bytes that a device may leave unread, beyond what the system holds for it."""
-_READ_AT_ONCE = 64 << 10
+_READ_AT_ONCE: Final = 64 << 10
 """Bytes read at a time: to allocate asyncio's 256 KiB may cost more than a request."""
 
-_FLOOD = 64
+_FLOOD: Final = 64
 """Messages in one read beyond which they cannot all be responses."""
-_READ_OF_FLOOD = 1 << 10
+_READ_OF_FLOOD: Final = 1 << 10
 """Bytes read at a time in a flood: the messages in them take about 1 ms."""
-_PAUSE_SECONDS = 200e-6
+_PAUSE_SECONDS: Final = 200e-6
 """Pause for each message of a flood, some twenty times what it takes."""
 
 

@@ -6,15 +6,15 @@ PDU, as requests carry it; response payloads likewise.
 
 from __future__ import annotations
 
-from typing import override
+from typing import Final, override
 
 from ..base import Failure, Request, Written
 from ..outline import Outline
 from .extent import ModbusExtent, extent_of
 from .quantities import MAX_REGISTERS, is_possible
 
-EXCEPTION_BIT = 0x80
-EXCEPTION_SIZE = 3
+EXCEPTION_BIT: Final = 0x80
+EXCEPTION_SIZE: Final = 3
 """Bytes of an exception: unit identifier, function and code (V1.1b3, section 7)."""
 
 # What a gateway may say (7).
@@ -43,8 +43,10 @@ _READ_DEVICE_IDENTIFICATION = 0x0E
 # 1-4 reads, 7 exception status, 0x0B and 0x0C event counter and log, 0x11 server id,
 # 0x14 file record, 0x18 FIFO queue.
 _READS = frozenset((1, 2, 3, 4, 7, 0x0B, 0x0C, 0x11, 0x14, 0x18))
-PLAIN_READS = frozenset((1, 2, 3, 4))
-PLAIN_QUANTITIES = frozenset(count.to_bytes(2) for count in range(1, MAX_REGISTERS + 1))
+PLAIN_READS: Final = frozenset((1, 2, 3, 4))
+PLAIN_QUANTITIES: Final = frozenset(
+    count.to_bytes(2) for count in range(1, MAX_REGISTERS + 1)
+)
 """Those that any of these may have; bits may be more."""
 # The event counter and log change by being asked; a FIFO may be emptied by reading.
 _RETRY_SAFE = _READS - {0x0B, 0x0C, 0x18}

@@ -12,7 +12,7 @@ unit and PDU become the request. What faces a device is in `matching`.
 
 from __future__ import annotations
 
-from typing import override
+from typing import Final, override
 
 from ..base import (
     Close,
@@ -31,23 +31,23 @@ from .pdu import (
     modbus_request,
 )
 
-MIN_LENGTH = 2
-MAX_LENGTH = 254
-PREFIX = 6
+MIN_LENGTH: Final = 2
+MAX_LENGTH: Final = 254
+PREFIX: Final = 6
 """Header bytes that `length` does not count."""
 MIN_FRAME = PREFIX + MIN_LENGTH
 
 # The middle of a header, for each length: protocol 0 and the length itself.
-MIDDLE = tuple(b"\0\0" + length.to_bytes(2) for length in range(MAX_LENGTH + 1))
+MIDDLE: Final = tuple(b"\0\0" + length.to_bytes(2) for length in range(MAX_LENGTH + 1))
 # The same, for each size of a whole frame.
-MIDDLE_OF_FRAME = {
+MIDDLE_OF_FRAME: Final = {
     PREFIX + length: MIDDLE[length] for length in range(MIN_LENGTH, MAX_LENGTH + 1)
 }
 
-_MIDDLE_OF_READ = MIDDLE[6]
+_MIDDLE_OF_READ: Final = MIDDLE[6]
 
 # All of them, and what may have come of them so far.
-MIDDLES = frozenset((*MIDDLE_OF_FRAME.values(), b"", b"\0", b"\0\0", b"\0\0\0"))
+MIDDLES: Final = frozenset((*MIDDLE_OF_FRAME.values(), b"", b"\0", b"\0\0", b"\0\0\0"))
 
 
 def frame_of(transaction: bytes, payload: bytes) -> bytes:
