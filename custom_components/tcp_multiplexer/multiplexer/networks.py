@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -33,6 +34,7 @@ DEFAULT_NETWORKS: tuple[Network, ...] = tuple(
 )
 
 
+@lru_cache(maxsize=256)  # several clients come from one address, and again and again
 def parse_peer(host: str) -> Address:
     """Return a peer's address without its scope; IPv4-mapped ones as IPv4.
 
