@@ -354,9 +354,8 @@ class Client(ClientConnection):
         if self._memory.occupied:
             self._release(exchange)
         refusals = self._refusals
-        if not exchange.attempts and refusals.repeats(
-            exchange, self._time(), self.responses
-        ):
+        provoked = not (exchange.attempts or self._closed)
+        if provoked and refusals.repeats(exchange, self._time(), self.responses):
             refusals.delay(exchange, failure, self._refuse_delayed)
             self._stalled = self._stalled or self._must_wait()
         else:
