@@ -6,7 +6,6 @@ It is a plugin of pytest: `-p tests.on_uvloop`.
 import asyncio
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Mapping
-from inspect import iscoroutinefunction
 from typing import Any, override
 
 import pytest
@@ -15,8 +14,8 @@ from custom_components.tcp_multiplexer.multiplexer.command_line.event_loop impor
     loop_factory,
 )
 
-PROGRAM = "tests.engine.program"
-"""From where tests have what runs the command line as a process of its own."""
+from .asynchronous import runs_on_loop
+
 factory: Any = loop_factory()
 assert factory is not None, "uvloop is not installed"
 
@@ -65,15 +64,5 @@ def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
     """Leave out what needs no loop, and programs, which run on uvloop anyway."""
-    on_loop = [
-        item
-        for item in items
-        if isinstance(item, pytest.Function)
-        and iscoroutinefunction(item.function)
-        and not any(
-            getattr(named, "__module__", None) == PROGRAM
-            for named in vars(item.module).values()
-        )
-    ]
-    config.hook.pytest_deselected(items=[i for i in items if i not in on_loop])
-    items[:] = on_loop
+    config.hook.pytest_deselected(items=[i for i in items if not runs_on_loop(i)])
+    items[:] = [item for item in items if runs_on_loop(item)]
