@@ -46,11 +46,17 @@ class Notifier:
         self.told.append("ready")
 
 
-async def test_reloads_follow_each_other_and_the_start(tmp_path: Path) -> None:
-    file = tmp_path / "devices.toml"
+def reloading(folder: Path) -> tuple[Reloads, Devices, Notifier]:
+    """Return what reads a file again, whose devices it changes and whom it tells."""
+    file = folder / "devices.toml"
     file.write_text(FILE)
     devices, notifier = Devices(), Notifier()
     reloads = Reloads(cast("Any", devices), file, cast("Any", notifier))
+    return reloads, devices, notifier
+
+
+async def test_reloads_follow_each_other_and_the_start(tmp_path: Path) -> None:
+    reloads, devices, notifier = reloading(tmp_path)
     reloads.ask()
     assert not notifier.told  # The devices are still being started.
     reloads.begin()
@@ -65,10 +71,7 @@ async def test_reloads_follow_each_other_and_the_start(tmp_path: Path) -> None:
 
 
 async def test_the_end_waits_for_the_reload_that_is_under_way(tmp_path: Path) -> None:
-    file = tmp_path / "devices.toml"
-    file.write_text(FILE)
-    devices, notifier = Devices(), Notifier()
-    reloads = Reloads(cast("Any", devices), file, cast("Any", notifier))
+    reloads, devices, notifier = reloading(tmp_path)
     reloads.begin()
     assert not notifier.told
     reloads.ask()

@@ -373,6 +373,7 @@ class StreamUpstream(Upstream):
 
     @override
     def begun(self, exchange: Exchange) -> bool:
+        # It may be in what is still to be taken.
         return self._codec.begun(exchange.asked) or bool(self._rest)
 
     @override
