@@ -51,11 +51,17 @@ def custom_integrations(recorder_db_url: str, enable_custom_integrations: None) 
 
 
 class RunningAhead:
-    """A selector that does not wait, and the time that it would have waited."""
+    """A selector that does not wait, and the time that it would have waited.
+
+    It does wait for an executor: hours would pass while a thread works, and Home
+    Assistant gives up a set-up after five minutes.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._selector = loop._selector  # type: ignore[attr-defined]  # noqa: SLF001
         self._time = loop.time
+        self._run_in_executor = loop.run_in_executor
+        self._jobs: set[asyncio.Future[Any]] = set()
         self.ahead = 0.0
 
     def time(self) -> float:
@@ -64,14 +70,21 @@ class RunningAhead:
 
     def select(self, timeout: float | None = None) -> Any:
         """Give what is ready; if nothing is, let the time pass in which nothing is."""
-        ready = self._selector.select(0)
-        if not ready and timeout:
-            # What is on its way within the machine, or in a thread, is not behind time.
+        ready = self._selector.select(timeout if self._jobs else 0)
+        if not ready and timeout and not self._jobs:
+            # What is on its way within the machine is not behind time.
             time.sleep(GRACE_SECONDS)
             ready = self._selector.select(0)
             if not ready:
                 self.ahead += timeout
         return ready
+
+    def run_in_executor(self, *args: Any) -> asyncio.Future[Any]:
+        """Run a job in an executor, during which the clock goes as others do."""
+        job = self._run_in_executor(*args)
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+        return job
 
     def __getattr__(self, name: str) -> Any:
         """Be a selector otherwise."""
@@ -86,6 +99,7 @@ def running_ahead() -> Generator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "_selector", clock)
         patch.setattr(loop, "time", clock.time)
+        patch.setattr(loop, "run_in_executor", clock.run_in_executor)
         yield
 
 
