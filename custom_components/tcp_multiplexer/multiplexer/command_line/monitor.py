@@ -26,6 +26,8 @@ LOGGER = logging.getLogger(__name__)
 
 _SECONDS = 10.0
 """How long a connection may last."""
+_LINGER_SECONDS = 2.0
+"""How long a connection may last beyond its answer."""
 _CONNECTIONS = 32
 """At a time; more are closed."""
 _HEAD = 16 << 10
@@ -114,7 +116,12 @@ class Monitor:
             parts.insert(1, h11.Data(data=body))
         for part in parts:
             writer.write(connection.send(part) or b"")
-        await writer.drain()
+        writer.write_eof()
+        # What is left unread would make the system reset the connection, and that might
+        # take the answer with it (RFC 9112 §9.6).
+        async with asyncio.timeout(_LINGER_SECONDS):
+            while await reader.read(_HEAD):
+                pass
 
     async def _answer(self, request: Any) -> tuple[int, bytes, str]:
         """Return status, body and content type."""
