@@ -142,10 +142,14 @@ async def our_issues(api: Api) -> list[dict[str, Any]]:
 
 async def stop(demo: Demo) -> None:
     """Press Ctrl-C, and read the log."""
+    log = demo.folder / "home-assistant.log"
     demo.process.send_signal(signal.SIGINT)
-    async with asyncio.timeout(STOP_SECONDS):
-        assert await demo.process.wait() == 0
-    assert not complaints(demo.folder / "home-assistant.log")
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            assert await demo.process.wait() == 0
+    except TimeoutError:
+        pytest.fail(f"it runs after {STOP_SECONDS} s: {log.read_text()[-4000:]}")
+    assert not complaints(log)
 
 
 async def read_power(client: AsyncModbusTcpClient) -> int:
