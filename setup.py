@@ -46,10 +46,8 @@ INTERPRETED = (
     "tls.py",
     "typed.py",
     "write_rules.py",
-    # What modules that are not compiled implement, or use
+    # What modules that are not compiled use
     "protocols/compiled.py",
-    "dispatch/supply.py",
-    "downstream/owner.py",
 )
 """Files and folders of the engine that stay as they are."""
 

@@ -1409,7 +1409,12 @@ def told(protocol: HttpProtocol, raw: bytes, asked: bytes = GET) -> list[object]
     # all but the request, which is another each time
     return [
         left,
-        *(tuple(event)[isinstance(event, Answer | Failed) :] for event in events),
+        *(
+            (event.response,)
+            if isinstance(event, Answer)
+            else tuple(event)[isinstance(event, Failed) :]
+            for event in events
+        ),
     ]
 
 

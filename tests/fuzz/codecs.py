@@ -222,7 +222,7 @@ class Play:
     def _look(self, events: list[Any]) -> None:
         for event in events:
             match event:
-                case Answer(request, response):
+                case Answer(request=request, response=response):
                     asked, _ = self._sent.pop(id(request))
                     assert asked is request, "nobody asked this"
                     self._hand_over(request, response)

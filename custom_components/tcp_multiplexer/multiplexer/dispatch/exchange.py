@@ -16,7 +16,6 @@ from typing import (
     Any,
     Final,
     NamedTuple,
-    Protocol as Interface,
     override,
 )
 
@@ -215,23 +214,27 @@ BY_DEVICE = frozenset((CloseReason.CLOSED_BY_DEVICE, CloseReason.RESET))
 """Reasons for which it was not the multiplexer that closed."""
 
 
-class UpstreamOwner(Interface):
+class UpstreamOwner(ABC):
     """What a connection reports to; in the engine, the dispatcher."""
 
     statistics: Statistics
     """Where bytes on the wire are counted."""
 
+    @abstractmethod
     def answered(self, upstream: Upstream, exchange: Exchange, response: Any) -> None:
         """Take the response to an exchange."""
 
+    @abstractmethod
     def unanswerable(
         self, upstream: Upstream, exchange: Exchange, failure: Failure
     ) -> None:
         """Note that the response to an exchange cannot be passed on."""
 
+    @abstractmethod
     def unsolicited(self, upstream: Upstream, event: Unsolicited) -> None:
         """Note bytes that belong to no request."""
 
+    @abstractmethod
     def lost(self, upstream: Upstream, reason: CloseReason, detail: str) -> None:
         """Note that the connection is gone, whichever side closed it; called once."""
 

@@ -39,7 +39,6 @@ class Recorder:
         self._counted_by = protocol.counted_by
         self._statistics = statistics
         self._events = events
-        self._is_exception = protocol.is_exception
         self._debug = LOGGER.isEnabledFor(logging.DEBUG)
         self._traces = statistics.trace.maxlen != 0 or self._debug
         self.known = KnownReads()
@@ -62,7 +61,7 @@ class Recorder:
         if self._counted_by is not None:
             kind = request.payload[: self._counted_by]
             statistics.units.answered[kind] += 1
-        if self._is_exception(response):
+        if self._protocol.is_exception(response):
             statistics.exceptions += 1
         elif request.retry_safe and asked:
             self._known[kind] = exchange.asked
@@ -72,17 +71,15 @@ class Recorder:
         moments: Any = (exchange.arrived, exchange.sent, now)
         times.exchanges.append(moments)
         if self._traces:  # as `_trace` does: the call would cost 2 % of a request
-            statistics.trace.append(
-                (
-                    exchange.requester.name,
-                    request.payload[:PAYLOAD_KEPT],
-                    bytes(response)[:PAYLOAD_KEPT],
-                    _ANSWERED,
-                    moments,
-                )
-            )
+            payload = request.payload
+            data = response if type(response) is bytes else bytes(response)
+            # (A compiled slice of the whole is a copy.)
+            if len(payload) > PAYLOAD_KEPT or len(data) > PAYLOAD_KEPT:
+                payload, data = payload[:PAYLOAD_KEPT], data[:PAYLOAD_KEPT]
+            name = exchange.requester.name
+            statistics.trace.append((name, payload, data, _ANSWERED, moments))
             if self._debug:
-                self._log(exchange, _ANSWERED, bytes(response), now)
+                self._log(exchange, _ANSWERED, data, now)
 
     def coalesced(self, exchange: Exchange, response: Any, now: float) -> None:
         """Count a request that the response to another one answers."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol as Interface
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from ..protocols.compiled import mypyc_attr
 
 if TYPE_CHECKING:
     from asyncio.trsock import TransportSocket
@@ -15,7 +18,8 @@ if TYPE_CHECKING:
     from ..settings import Settings
 
 
-class ClientOwner(Interface):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class ClientOwner(ABC):
     """What a client needs of its listener.
 
     Every `client` is a `ClientConnection`, which this module may not import.
@@ -30,11 +34,14 @@ class ClientOwner(Interface):
     read_buffer: memoryview
     """As large as what is read of a client at a time; used by all of them."""
 
+    @abstractmethod
     def admit(self, client: Any, sock: TransportSocket | None) -> bool:
         """Count a client in that came by `sock`, or tell that it may not come."""
 
+    @abstractmethod
     def forget(self, client: Any) -> None:
         """Count a client out: its connection is gone."""
 
+    @abstractmethod
     def complain(self, client: Any, reason: str) -> None:
         """Note bytes of a client's that are no request."""

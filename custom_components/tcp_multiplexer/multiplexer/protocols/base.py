@@ -22,7 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 import enum
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, override
 
 from .compiled import mypyc_attr
 from .options import Framing, ProtocolOptions, check_one_in_flight
@@ -87,11 +87,31 @@ class Close(NamedTuple):
     data: bytes = b""
 
 
-class Answer[ResponseT](NamedTuple):
+class Answer[ResponseT]:
     """Upstream: the complete response to `request`."""
 
-    request: Request
-    response: ResponseT
+    # No tuple: one is made for each response, and compiled these are made faster.
+    __slots__ = ("request", "response")
+
+    def __init__(self, request: Request, response: ResponseT) -> None:
+        self.request = request
+        self.response = response
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Answer)
+            and self.request == other.request
+            and self.response == other.response
+        )
+
+    @override
+    def __hash__(self) -> int:
+        return hash((self.request, self.response))
+
+    @override
+    def __repr__(self) -> str:
+        return f"Answer({self.request!r}, {self.response!r})"
 
 
 class Failed(NamedTuple):

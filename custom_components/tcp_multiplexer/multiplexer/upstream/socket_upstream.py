@@ -328,9 +328,10 @@ class StreamUpstream(Upstream):
         for event in events:
             kind = type(event)
             if kind is Answer:
-                exchange = self.in_flight.pop(event.request)  # type: ignore[union-attr]
+                answer = cast("Answer[Any]", event)
+                exchange = self.in_flight.pop(answer.request)
                 self.responses += 1
-                self.owner.answered(self, exchange, event.response)  # type: ignore[union-attr]
+                self.owner.answered(self, exchange, answer.response)
             elif isinstance(event, Failed):
                 exchange = self.in_flight.pop(event.request)
                 self.owner.unanswerable(self, exchange, event.failure)

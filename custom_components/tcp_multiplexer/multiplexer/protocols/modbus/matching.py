@@ -335,7 +335,7 @@ class ModbusUpstream(UpstreamCodec[bytes]):
             if response[1] != payload[1] | EXCEPTION_BIT:
                 return Unsolicited("the function code is not the requested one", frame)
             response = response[:EXCEPTION_SIZE]  # more may be another's response
-        elif confirms_another(payload, response):
+        elif request.writes is not None and confirms_another(payload, response):
             return Unsolicited("it confirms another write", frame)
         del self._in_flight[transaction]
         return Answer(request, response)
@@ -357,7 +357,11 @@ class ModbusUpstream(UpstreamCodec[bytes]):
         there may be no more yet than the first bytes of its header. So it does, too,
         right behind an exception that claims to be longer than exceptions are.
         """
-        if self._is_refusal(data, start) and self._is_own(data, start + _EXCEPTION):
+        if (
+            data[start + PREFIX + 1] & EXCEPTION_BIT
+            and self._is_refusal(data, start)
+            and self._is_own(data, start + _EXCEPTION)
+        ):
             return True
         at = data.find(b"\0\0", start + PREFIX + 2, end + 3)
         while at != -1:
