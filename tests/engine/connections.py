@@ -11,7 +11,34 @@ from custom_components.tcp_multiplexer.multiplexer.dispatch.exchange import (
     CloseReason,
     Exchange,
     Upstream,
+    UpstreamOwner,
 )
+from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
+    Failure,
+    Unsolicited,
+)
+
+
+class Nobody(UpstreamOwner):
+    """Whom a connection reports to that has nothing to report."""
+
+    @override
+    def answered(self, upstream: Upstream, exchange: Exchange, response: Any) -> None:
+        raise NotImplementedError
+
+    @override
+    def unanswerable(
+        self, upstream: Upstream, exchange: Exchange, failure: Failure
+    ) -> None:
+        raise NotImplementedError
+
+    @override
+    def unsolicited(self, upstream: Upstream, event: Unsolicited) -> None:
+        raise NotImplementedError
+
+    @override
+    def lost(self, upstream: Upstream, reason: CloseReason, detail: str) -> None:
+        raise NotImplementedError
 
 
 class Unused(Upstream):
@@ -20,8 +47,7 @@ class Unused(Upstream):
     def __init__(
         self, *, ready: bool = False, sent: int = 0, responses: int = 0
     ) -> None:
-        owner: Any = None  # it reports nothing
-        super().__init__(owner)
+        super().__init__(Nobody())
         self.ready = ready
         self.sent = sent
         self.responses = responses

@@ -214,6 +214,7 @@ BY_DEVICE = frozenset((CloseReason.CLOSED_BY_DEVICE, CloseReason.RESET))
 """Reasons for which it was not the multiplexer that closed."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class UpstreamOwner(ABC):
     """What a connection reports to; in the engine, the dispatcher."""
 
