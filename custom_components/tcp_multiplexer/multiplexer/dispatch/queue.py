@@ -36,6 +36,8 @@ from collections.abc import Callable, Hashable, Iterator
 from math import inf
 from typing import TYPE_CHECKING, override
 
+from .exchange import NOTHING_JOINED
+
 if TYPE_CHECKING:
     from ..protocols.base import Failure, Request
     from .exchange import Exchange, Requester
@@ -296,7 +298,10 @@ class RequestQueue:
 
     def attach(self, follower: Exchange, leader: Exchange) -> None:
         """Count a follower in."""
-        follower.requester.joined[follower] = leader
+        requester = follower.requester
+        if requester.joined is NOTHING_JOINED:
+            requester.joined = {}
+        requester.joined[follower] = leader
         self.joined += 1
         self.depth += 1
         self.peak = max(self.peak, self.depth)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, cast, override
 
-from ..clock import clock_of
 from ..dispatch.exchange import Exchange, Repetition, Result
 from ..memory import SMALL
 from ..protocols.base import Close, Failure, Ignored, Progress, Reply, Request
@@ -65,20 +64,21 @@ class Client(ClientConnection):
         super().__init__(listener, tls)
         self._queue = listener.queue
         self._dispatcher = listener.dispatcher
-        self._time = clock_of(self._loop)
+        self._time = listener.clock
         self._codec = codec
         self._ordered = self._in_turn = codec.ordered
         """Whether replies must leave in order: always, and now."""
+        # What most never need is made once they do: there may be a thousand clients.
         self._latest: Exchange | None = None
-        """Where replies need no order: what it asked last while owed nothing."""
-        self._overlapping = Overlapping(codec)
+        """Where replies need no order: what it asked while owed nothing."""
+        self._overlapping: Overlapping | None = None
         self._beginning = None if listener.protocol.is_http else b""
         """What it sent first, until that is known to be no web page's request."""
-        self._line = OrderedReplies(codec)
+        self._line: OrderedReplies | None = None
         self._stalled = False
         """There may be messages received that are not taken yet, room or not."""
-        self._refusals = Refusals(self._loop)
-        self._arrivals = Arrivals()
+        self._refusals: Refusals | None = None
+        self._arrivals: Arrivals | None = None
 
     @override
     def __repr__(self) -> str:
@@ -98,8 +98,11 @@ class Client(ClientConnection):
         self._leave()
         occupied, self.occupied = self.occupied, 0
         self._memory.occupy(-occupied, incomplete=True)
-        self._line.clear()
-        self._refusals.cancel()
+        self._latest = None
+        if self._line is not None:
+            self._line.clear()
+        if self._refusals is not None:
+            self._refusals.cancel()
 
     def _leave(self) -> None:
         """Ask nothing more for a client that is gone."""
@@ -110,7 +113,8 @@ class Client(ClientConnection):
                 self._release(exchange)
             if self._line:
                 self._line.abandon(dropped, self.pending)
-            self._overlapping.clear()
+            if self._overlapping is not None:
+                self._overlapping.clear()
             self._in_turn = self._ordered
 
     @override
@@ -203,7 +207,11 @@ class Client(ClientConnection):
     def _must_wait(self) -> bool:
         """Return whether what it has been answered must be on its way first."""
         limits = self._listener.limits
-        settled = len(self._refusals) + self._overlapping.waiting
+        settled = 0
+        if self._overlapping is not None:
+            settled += self._overlapping.waiting
+        if self._refusals is not None:
+            settled += len(self._refusals)
         if self.held or settled >= limits.settled:
             return True
         line = self._line
@@ -238,7 +246,7 @@ class Client(ClientConnection):
         deadline = completed + self._listener.settings.timeout
         exchange = Exchange(request, self, now, deadline)
         if self._ordered:
-            self._line.append(exchange)
+            self._put_in_line(exchange)
         elif before != self.told:
             self._ask_beside(exchange)
             return
@@ -248,13 +256,15 @@ class Client(ClientConnection):
 
     def _ask_beside(self, exchange: Exchange) -> None:
         """Ask something while other requests are unanswered."""
+        if self._overlapping is None:
+            self._overlapping = Overlapping(self._codec)
         overlapping = self._overlapping
         if not self._in_turn:
             self._in_turn = True
             overlapping.add(cast("Exchange", self._latest))
         request = exchange.request
         first = overlapping.repeated_by(request)
-        if first is None or first in self._refusals:
+        if first is None or (self._refusals and first in self._refusals):
             alone = overlapping.add(exchange)
             self._dispatcher.submit(exchange, alone=alone)
         else:
@@ -275,13 +285,15 @@ class Client(ClientConnection):
             self._listener.complain(self, event.reason)
         elif cast("Reply", event).keepalive and not self._may_echo():
             return True
-        self._line.append(cast("Reply | Close", event))
+        self._put_in_line(cast("Reply | Close", event))
         self._say()
         return not isinstance(event, Close)
 
     def _wait(self, now: float) -> None:
         """Take nothing of what has come by `now`; read on only if there is room."""
         received = self.bytes_in
+        if self._arrivals is None:
+            self._arrivals = Arrivals()
         self._arrivals.note(received, received - self._codec.buffered, now)
         self._pause_if_full()
 
@@ -338,6 +350,7 @@ class Client(ClientConnection):
     @override
     def answered(self, exchange: Exchange, response: Any) -> None:
         self.told += 1
+        self._latest = None
         if self._memory.occupied:
             self._release(exchange)
         if self._in_turn:
@@ -353,15 +366,22 @@ class Client(ClientConnection):
             self.refused += 1
         if self._memory.occupied:
             self._release(exchange)
-        refusals = self._refusals
-        provoked = not (exchange.attempts or self._closed)
-        if provoked and refusals.repeats(exchange, self._time(), self.responses):
+        if self._provokes(exchange):
+            refusals = cast("Refusals", self._refusals)
             refusals.delay(exchange, failure, self._refuse_delayed)
             self._stalled = self._stalled or self._must_wait()
         else:
             self._refuse(exchange, failure)
             if self._eof:
                 self._close_if_done()
+
+    def _provokes(self, exchange: Exchange) -> bool:
+        """Return whether it asked for a refusal again as soon as it had got one."""
+        if exchange.attempts or self._closed:
+            return False
+        if self._refusals is None:
+            self._refusals = Refusals(self._loop)
+        return self._refusals.repeats(exchange, self._time(), self.responses)
 
     def _refuse_delayed(self, exchanges: list[tuple[Exchange, Failure]]) -> None:
         for exchange, failure in exchanges:
@@ -372,6 +392,7 @@ class Client(ClientConnection):
 
     def _refuse(self, exchange: Exchange, failure: Failure) -> None:
         self.told += 1
+        self._latest = None
         self.failures += 1
         if self._in_turn:
             self._settle(exchange, Result(failure=failure))
@@ -382,15 +403,25 @@ class Client(ClientConnection):
         """Say how a request has ended, when it is its turn."""
         exchange.result = result
         if not self._ordered:
-            for told in self._overlapping.settle(exchange):
-                self._line.append(told)
-            self._in_turn = len(self._overlapping) > 0
+            overlapping = cast("Overlapping", self._overlapping)
+            for told in overlapping.settle(exchange):
+                self._put_in_line(told)
+            self._in_turn = len(overlapping) > 0
             self._stalled = self._stalled or self._must_wait()
         self._say()
 
+    def _put_in_line(self, item: Exchange | Reply | Close) -> None:
+        """Have something said when all before it has been."""
+        if self._line is None:
+            self._line = OrderedReplies(self._codec)
+        self._line.append(item)
+
     def _say(self) -> None:
         """Say what stands first in the line, as far as it is known."""
-        while not self._closed and (said := self._line.pop()) is not None:
+        line = self._line
+        while (
+            line is not None and not self._closed and (said := line.pop()) is not None
+        ):
             self._write(said.data)
             if said.then is Then.CLOSE:
                 self._close()

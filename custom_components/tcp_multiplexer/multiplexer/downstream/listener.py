@@ -10,6 +10,7 @@ from math import inf
 import sys
 from typing import TYPE_CHECKING, Any, cast, override
 
+from ..clock import clock_of
 from ..limits import ADDRESS_LEAST, ADDRESS_SHARE, LIMITS, Limits
 from ..networks import is_in
 from ..observe.events import ClientRefusal, Event, EventType
@@ -87,6 +88,7 @@ class Listener(ClientOwner):
         self._changing = asyncio.Lock()
         """Held while ports are opened and closed."""
         self._loop = asyncio.get_running_loop()
+        self.clock = clock_of(self._loop)
         self._gone: asyncio.Future[None] | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._warned: set[str] = set()

@@ -9,6 +9,7 @@ from ..protocols.compiled import mypyc_attr
 
 if TYPE_CHECKING:
     from asyncio.trsock import TransportSocket
+    from collections.abc import Callable
 
     from ..dispatch.dispatcher import Dispatcher
     from ..dispatch.queue import RequestQueue
@@ -31,6 +32,8 @@ class ClientOwner(ABC):
     queue: RequestQueue
     dispatcher: Dispatcher
     memory: Memory
+    clock: Callable[[], float]
+    """Tells the loop time, in seconds."""
     read_buffer: memoryview
     """As large as what is read of a client at a time; used by all of them."""
 
