@@ -403,3 +403,22 @@ def open_sockets() -> set[str]:
             if target.startswith("socket:"):
                 found.add(target)
     return found
+
+
+async def taken_of_flood(
+    device: Device, multiplexer: Multiplexer, messages: int
+) -> list[int]:
+    """Have a device send long messages that nobody asked for, until all are taken.
+
+    Give how many were taken in each turn of the loop that took any.
+    """
+    unasked = Frame(0xFFFF, 1, values(count=20)).encoded()
+    device.links[-1].transport.write(unasked * messages)
+    taken, at_a_time = 0, []
+    async with asyncio.timeout(PATIENCE):
+        while taken < messages:
+            await asyncio.sleep(0)  # one turn of the loop
+            before, taken = taken, multiplexer.snapshot().unsolicited_responses
+            if taken > before:
+                at_a_time.append(taken - before)
+    return at_a_time

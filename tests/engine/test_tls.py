@@ -27,7 +27,7 @@ from tests.wire import Frame, exception, read, values, write
 
 from .certificates import Authority, Pair, locked
 from .conftest import Connect, Multiplex
-from .devices import Client, Device, open_sockets
+from .devices import Client, Device, open_sockets, taken_of_flood
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +240,22 @@ async def test_device_is_known_by_its_certificate(
     assert await client.ask(write(1, 2)) == write(1, 2)
     await multiplexer.pause()
     await until(lambda: not secure_device.open_links)
+
+
+async def test_flood_within_tls_is_read_slowly_until_it_ends(
+    secure_device: Device, multiplex: Multiplex, connect: Connect
+) -> None:
+    """What has been decrypted already waits, too."""
+    multiplexer = await multiplex(
+        port=secure_device.port, tls=TlsUpstream(verify=False)
+    )
+    client = await connect(multiplexer)
+    assert await client.ask(read()) == values()
+    at_a_time = await taken_of_flood(secure_device, multiplexer, 4000)
+    assert at_a_time[0] < 2000
+    assert max(at_a_time[1:]) < 64
+    assert await client.ask(read()) == values()
+    assert len(secure_device.links) == 1
 
 
 @pytest.mark.parametrize("way", ["system CAs", "other name"])

@@ -46,6 +46,7 @@ from .devices import (
     serving,
     silent_port,
     spread,
+    taken_of_flood,
 )
 
 
@@ -132,15 +133,7 @@ async def test_flood_of_long_messages_is_read_slowly_until_it_ends(
     multiplexer = await multiplex()
     client = await connect(multiplexer)
     assert await client.ask(read()) == values()
-    unasked = Frame(0xFFFF, 1, values(count=20)).encoded() * 4000
-    device.links[-1].transport.write(unasked)
-    taken, at_a_time = 0, []
-    async with asyncio.timeout(PATIENCE):
-        while taken < 4000:
-            await asyncio.sleep(0)  # one turn of the loop
-            before, taken = taken, multiplexer.snapshot().unsolicited_responses
-            if taken > before:
-                at_a_time.append(taken - before)
+    at_a_time = await taken_of_flood(device, multiplexer, 4000)
     assert at_a_time[0] < 2000
     assert max(at_a_time[1:]) < 64
     assert await client.ask(read()) == values()
