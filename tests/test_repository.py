@@ -657,6 +657,44 @@ def test_protocols_do_no_io_and_know_no_clock() -> None:
                 assert level <= depth, f"{path}: from {'.' * level}{name}"
 
 
+def asked_for_truth(module: ast.Module) -> Iterator[ast.expr]:
+    """Give the expressions of a module that count as true or as false."""
+    for node in ast.walk(module):
+        match node:
+            case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test):
+                yield test
+            case ast.BoolOp(values=values):
+                yield from values
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                yield operand
+
+
+def test_nothing_that_may_be_none_counts_by_its_length() -> None:
+    """Where it is compiled it would be true: mypyc does not ask `__len__` of that."""
+    engine = list(modules(ENGINE))
+    sized = {
+        node.name
+        for _, module in engine
+        for node in ast.walk(module)
+        if isinstance(node, ast.ClassDef)
+        and {"__len__"} == {"__len__", "__bool__"} & set(map(_name, node.body))
+    }
+    assert "OrderedReplies" in sized
+    for path, module in engine:
+        optional = {
+            ast.unparse(node.target)
+            for node in ast.walk(module)
+            if isinstance(node, ast.AnnAssign)
+            and ast.unparse(node.annotation) in {f"{name} | None" for name in sized}
+        }
+        asked = {ast.unparse(expression) for expression in asked_for_truth(module)}
+        assert not optional & asked, path
+
+
+def _name(node: ast.stmt) -> str:
+    return getattr(node, "name", "")
+
+
 # Who may import whom
 
 MOST_LAYERS: Final = 13

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 import socket
+import struct
 import sys
+import time
 
 from aiohttp import ClientSession
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
+import pytest
 
 from custom_components.tcp_multiplexer.multiplexer.command_line.metrics import (
     State,
     render,
 )
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 from tests.wire import exception, read
 
 from .conftest import Connect, Multiplex
@@ -205,6 +208,33 @@ async def test_what_else_may_be_asked(device: Device) -> None:
         assert (await raw(b"GET / HTTP/1.1\r\n")).startswith(b"HTTP/1.1 400 ")
         assert await raw(b"") == b""
         assert (await status(session, "/health"))[0] == 200
+
+
+def reset_as_soon_as_answered(port: int, request: bytes) -> None:
+    """Ask, and reset the connection while the answer is still being sent."""
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        at_once = struct.pack("ii", 1, 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        sock.sendall(request)
+        sock.setblocking(False)
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            with suppress(BlockingIOError):
+                sock.recv(1)
+                return
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_client_that_resets_leaves_nothing_in_the_log(
+    device: Device, method: str
+) -> None:
+    request = f"{method} /health HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    async with watched(device) as (running, session):
+        port = int((await monitored(running)).rpartition(":")[2])
+        for _ in range(400):
+            await asyncio.to_thread(reset_as_soon_as_answered, port, request)
+        assert (await status(session, "/health"))[0] == 200
+        assert not running.logged("Unhandled|Traceback|ERROR")
 
 
 async def test_it_is_not_asked_too_much(device: Device) -> None:

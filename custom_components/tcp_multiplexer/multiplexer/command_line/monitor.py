@@ -26,8 +26,8 @@ LOGGER = logging.getLogger(__name__)
 
 _SECONDS = 10.0
 """How long a connection may last."""
-_LINGER_SECONDS = 2.0
-"""How long a connection may last beyond its answer."""
+_LINGER_SECONDS, _LINGER_BYTES = 2.0, 64 << 10
+"""How long a connection may last beyond its answer, and what is read of it then."""
 _CONNECTIONS = 32
 """At a time; more are closed."""
 _HEAD = 16 << 10
@@ -84,7 +84,7 @@ class Monitor:
         self._open.add(writer)
         try:
             if allowed and len(self._open) <= _CONNECTIONS:
-                with contextlib.suppress(TimeoutError, ConnectionError):
+                with contextlib.suppress(OSError):
                     async with asyncio.timeout(_SECONDS):
                         await self._talk(reader, writer)
         finally:
@@ -114,14 +114,18 @@ class Monitor:
         parts = [h11.Response(status_code=status, headers=headers), h11.EndOfMessage()]
         if not isinstance(event, h11.Request) or event.method != b"HEAD":
             parts.insert(1, h11.Data(data=body))
+        if writer.transport.is_closing():
+            return  # it was reset, or we stop
         for part in parts:
             writer.write(connection.send(part) or b"")
+        await writer.drain()
         writer.write_eof()
         # What is left unread would make the system reset the connection, and that might
         # take the answer with it (RFC 9112 §9.6).
+        left = _LINGER_BYTES
         async with asyncio.timeout(_LINGER_SECONDS):
-            while await reader.read(_HEAD):
-                pass
+            while left > 0 and (data := await reader.read(left)):
+                left -= len(data)
 
     async def _answer(self, request: Any) -> tuple[int, bytes, str]:
         """Return status, body and content type."""

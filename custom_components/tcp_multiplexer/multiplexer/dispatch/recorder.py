@@ -79,7 +79,7 @@ class Recorder:
             name = exchange.requester.name
             statistics.trace.append((name, payload, data, _ANSWERED, moments))
             if self._debug:
-                self._log(exchange, _ANSWERED, data, now)
+                self._log(exchange, _ANSWERED, bytes(response), now)
 
     def coalesced(self, exchange: Exchange, response: Any, now: float) -> None:
         """Count a request that the response to another one answers."""

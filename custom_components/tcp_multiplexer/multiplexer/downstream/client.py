@@ -111,7 +111,7 @@ class Client(ClientConnection):
             dropped = self._dispatcher.unanswered.leave(self, self._time())
             for exchange in dropped:
                 self._release(exchange)
-            if self._line:
+            if self._line is not None:
                 self._line.abandon(dropped, self.pending)
             if self._overlapping is not None:
                 self._overlapping.clear()
@@ -128,7 +128,7 @@ class Client(ClientConnection):
     @override
     def idle_since(self) -> float | None:
         """When it last asked something, or came; None while it is owed an answer."""
-        if self.pending or self.joined or self.in_flight or self._line:
+        if self.pending or self.joined or self.in_flight or self._has_to_say():
             return None
         return self.since if self.last_request is None else self.last_request
 
@@ -215,7 +215,7 @@ class Client(ClientConnection):
         if self.held or settled >= limits.settled:
             return True
         line = self._line
-        if not line:
+        if line is None:
             return False
         unsettled = len(self.pending) + len(self.joined) + self.in_flight
         return line.own >= limits.own_replies or len(line) - unsettled >= limits.settled
@@ -233,7 +233,7 @@ class Client(ClientConnection):
 
     def _completed(self, now: float) -> float:
         """Return when the message had come that was just taken from the codec."""
-        if not self._arrivals:
+        if self._arrivals is None:
             return now
         return self._arrivals.when(self.bytes_in - self._codec.buffered, now)
 
@@ -264,7 +264,8 @@ class Client(ClientConnection):
             overlapping.add(cast("Exchange", self._latest))
         request = exchange.request
         first = overlapping.repeated_by(request)
-        if first is None or (self._refusals and first in self._refusals):
+        refusals = self._refusals
+        if first is None or (refusals is not None and first in refusals):
             alone = overlapping.add(exchange)
             self._dispatcher.submit(exchange, alone=alone)
         else:
@@ -340,8 +341,10 @@ class Client(ClientConnection):
 
     def _close_if_done(self) -> None:
         """Close after a half-close, once nothing is left to be said."""
-        waits = self.blocked or self._stalled or self._refusals
-        if not (self.pending or self.in_flight or self._line or waits):
+        refusals = self._refusals
+        waits = self.blocked or self._stalled or self._has_to_say()
+        waits = waits or (refusals is not None and len(refusals) > 0)
+        if not (self.pending or self.in_flight or waits):
             self._memory.begun(self, incomplete=False)
             self._close()
 
@@ -409,6 +412,10 @@ class Client(ClientConnection):
             self._in_turn = len(overlapping) > 0
             self._stalled = self._stalled or self._must_wait()
         self._say()
+
+    def _has_to_say(self) -> bool:
+        """Return whether something stands in line."""
+        return self._line is not None and len(self._line) > 0
 
     def _put_in_line(self, item: Exchange | Reply | Close) -> None:
         """Have something said when all before it has been."""
