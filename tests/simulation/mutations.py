@@ -168,7 +168,7 @@ MUTATIONS = (
     Mutation(
         "keeps clients that have said all",
         "downstream/client.py",
-        "        if not (self.pending or self.in_flight or self._line or waits):\n            self._memory",
+        "        if not (self.pending or self.in_flight or waits):\n            self._memory",
         "        if self.held and not waits:\n            self._memory",
         ("rtu", "modbus"),
     ),

@@ -341,9 +341,7 @@ class Client(ClientConnection):
 
     def _close_if_done(self) -> None:
         """Close after a half-close, once nothing is left to be said."""
-        refusals = self._refusals
         waits = self.blocked or self._stalled or self._has_to_say()
-        waits = waits or (refusals is not None and len(refusals) > 0)
         if not (self.pending or self.in_flight or waits):
             self._memory.begun(self, incomplete=False)
             self._close()
@@ -414,8 +412,11 @@ class Client(ClientConnection):
         self._say()
 
     def _has_to_say(self) -> bool:
-        """Return whether something stands in line."""
-        return self._line is not None and len(self._line) > 0
+        """Return whether there is something that the client is to be told."""
+        line, refusals = self._line, self._refusals
+        return (line is not None and len(line) > 0) or (
+            refusals is not None and len(refusals) > 0
+        )
 
     def _put_in_line(self, item: Exchange | Reply | Close) -> None:
         """Have something said when all before it has been."""
