@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 BEGINNING = 1000.0
 """The loop's time at the start: not 0, so that a forgotten stamp shows."""
 _STALL_SHARE = 0.1
+_TURNS_IN_NO_TIME = 10_000
+"""More than the most that anything takes: 1,000 messages of one client are 16 turns."""
 
 
 class Turn(Protocol):
@@ -42,6 +44,10 @@ class Turn(Protocol):
 
 class Deadlock(AssertionError):  # noqa: N818 - what it is, like KeyboardInterrupt
     """Nothing is ready, no timer runs, nothing is on its way: it waits for ever."""
+
+
+class Restless(AssertionError):  # noqa: N818 - likewise
+    """Something is called in turn after turn, and no time passes: it burns a core."""
 
 
 class SimulatedLoop(asyncio.BaseEventLoop):
@@ -65,7 +71,9 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.step: Callable[[], None] | None = None
         """Called after every turn and every event: where invariants are checked."""
         self._rng = rng
-        self._now = BEGINNING
+        self._now = self._turned_at = BEGINNING
+        self._turns_before = 0
+        """How many turns there were when the time last went on."""
         self._stalled_until = BEGINNING
         self._world: list[tuple[float, int, Callable[..., object], Sequence[Any]]] = []
         self._posted = 0
@@ -160,6 +168,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def _take_turn(self) -> None:
         self.turns += 1
+        if self._now > self._turned_at:
+            self._turned_at, self._turns_before = self._now, self.turns
+        elif self.turns - self._turns_before > _TURNS_IN_NO_TIME:
+            message = f"{_TURNS_IN_NO_TIME:,} turns in no time: {self._ready}"
+            raise Restless(message)
         ready = self._ready
         left_over = len(ready)
         for _ in range(left_over):

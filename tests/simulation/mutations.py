@@ -175,9 +175,9 @@ MUTATIONS = (
     Mutation(
         "looks again and again whether a client may go on",
         "downstream/client.py",
-        "        if not self._must_wait():\n            self._loop.call_soon(self._go_on)\n\n    def _go_on",
-        "        self._loop.call_soon(self._go_on)\n\n    def _go_on",
-        ("modbus", "echo"),
+        "        if not self._must_wait():\n            self._loop.call_soon(self._go_on)\n\n    def _go_on(self) -> None:\n        if self._stalled and not self._must_wait():",
+        "        self._loop.call_soon(self._go_on)\n\n    def _go_on(self) -> None:\n        if self._stalled:",
+        scenes="test_contract",
     ),
     Mutation(
         "opens a breaker by one silence",

@@ -17,7 +17,7 @@ from typing import Any, override
 
 import pytest
 
-from .loop import BEGINNING, Deadlock, SimulatedLoop
+from .loop import BEGINNING, Deadlock, Restless, SimulatedLoop
 from .network import (
     Conditions,
     Endpoint,
@@ -209,6 +209,17 @@ def test_a_stall_makes_turns_late_by_no_more_than_it_is() -> None:
 def test_waiting_for_nothing_is_told() -> None:
     with looping() as loop, pytest.raises(Deadlock):
         loop.run_until_complete(asyncio.Event().wait())
+
+
+def test_what_is_called_again_and_again_in_no_time_is_found() -> None:
+    with looping() as loop:
+
+        def again() -> None:
+            loop.call_soon(again)
+
+        again()
+        with pytest.raises(Restless, match="again"):
+            loop.run_for(1)
 
 
 def test_an_exception_that_nobody_caught_ends_the_simulation_at_once() -> None:
