@@ -650,16 +650,6 @@ def test_refusals_are_exceptions_or_a_close() -> None:
     assert closing.refuse(request, Failure.REFUSED) == with_crc(b"\x01\x87\x01")
 
 
-def test_an_exception_that_is_too_long_is_told_in_the_length_that_it_has_on_a_line() -> (
-    None
-):
-    """A client takes its length from the function, and the rest for noise."""
-    codec = RtuDownstream(OnFailure.EXCEPTION)
-    (request,) = received(codec, with_crc(b"\x01\x07"))
-    assert isinstance(request, Request)
-    assert codec.reply(request, b"\x01\x87\x02\xff") == with_crc(b"\x01\x87\x02")
-
-
 @given(data=st.data(), stream=st.binary(max_size=600))
 def test_any_bytes_of_a_client_are_requests_or_discarded(
     data: st.DataObject, stream: bytes

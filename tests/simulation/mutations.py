@@ -79,7 +79,7 @@ MUTATIONS = (
         "downstream/client.py",
         "        self.held = True\n",
         "        self.held = False\n",
-        ("modbus",),
+        scenes="test_contract",
     ),
     Mutation(
         "lets writes pass that are denied",
@@ -142,14 +142,7 @@ MUTATIONS = (
         "protocols/modbus/lenient.py",
         "        if self._known.manner is not Manner.ECHOES or number == current:\n",
         '        if number != b"":\n',
-        ("lenient",),
-    ),
-    Mutation(
-        "tells RTU clients exceptions that are too long",
-        "protocols/modbus/rtu.py",
-        "            response = response[: _EXCEPTION_LENGTH - 2]",
-        "            response = response[:]",
-        ("modbus",),
+        scenes="test_contract",
     ),
     Mutation(
         "lets in one client too many",

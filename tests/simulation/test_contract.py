@@ -790,6 +790,28 @@ def test_after_a_timeout_nothing_is_sent_until_quiet_has_passed(
         assert scene.mux.snapshot().late_responses == 1
 
 
+@contract(
+    "Once a device has echoed an identifier, a response with an older one of ours is "
+    "late, or a copy: some devices respond twice.",
+)
+def test_a_copy_is_known_once_the_device_has_echoed_an_identifier() -> None:
+    with stage(matching="lenient") as scene:
+        client, puppet = scene.hand(), scene.puppet
+
+        def repeats_the_last(line: Line, tid: int, body: bytes) -> None:
+            line.say(scene.pack(puppet.tids[-2], answer(scene, puppet.asked[-2].body)))
+            answers()(line, tid, body)
+
+        puppet.script += [answers(), answers(), repeats_the_last]
+        numbers = (1, 2, 3)
+        for number in numbers:
+            scene.at(number, client.ask, asks(number))
+        scene.run_to(5)
+        right = [answer(scene, asks(number)) for number in numbers]
+        assert [heard.body for heard in client.heard] == right
+        assert scene.mux.snapshot().late_responses == 1
+
+
 @pytest.mark.parametrize("manner", [{"matching": "lenient"}, {"framing": "rtu"}])
 @contract("a timeout after it was sent.")
 def test_what_was_sent_late_is_awaited_as_long_as_what_was_sent_at_once(

@@ -446,8 +446,6 @@ class RtuDownstream(DownstreamCodec[bytes]):
     def reply(self, request: Request, response: bytes) -> bytes:
         if not request.expects_reply:
             return b""  # a broadcast has no response on a line: nobody awaits one
-        if response[1] & EXCEPTION_BIT:
-            response = response[: _EXCEPTION_LENGTH - 2]  # a device's may be too long
         return frame_of(response)
 
     @override
