@@ -2,24 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-
-from custom_components.tcp_multiplexer.multiplexer.dispatch.exchange import Exchange
 from custom_components.tcp_multiplexer.multiplexer.downstream.arrivals import Arrivals
-from custom_components.tcp_multiplexer.multiplexer.downstream.overlapping import (
-    Overlapping,
-)
-from custom_components.tcp_multiplexer.multiplexer.downstream.refusals import Refusals
-from custom_components.tcp_multiplexer.multiplexer.protocols.base import (
-    Failure,
-    Request,
-)
-from custom_components.tcp_multiplexer.multiplexer.protocols.modbus.protocol import (
-    ModbusProtocol,
-)
-
-from .streams import options
-from .test_queue import Asker
 
 
 def test_nothing_that_has_not_waited_came_earlier_than_now() -> None:
@@ -50,22 +33,3 @@ def test_pieces_of_a_byte_do_not_fill_memory() -> None:
         arrivals.note(received, 0, received / 10)
     assert len(arrivals) <= 4096 / 2
     assert 99.6 <= arrivals.when(1000, 999.0) <= 100.0
-
-
-async def test_what_one_client_has_no_other_has() -> None:
-    """While they have nothing, they share that."""
-    arrivals = [Arrivals(), Arrivals()]
-    arrivals[0].note(12, 0, 1.0)
-    exchange = Exchange(Request(b"\1\3"), Asker(), 0.0, 1.0)
-    refusals = [Refusals(asyncio.get_running_loop()) for _ in range(2)]
-    refusals[0].delay(exchange, Failure.BUSY, lambda _: None)
-    codec = ModbusProtocol(options()).downstream()
-    request = codec.fast_request(b"\0\1\0\0\0\6\1\3\0\0\0\1")
-    assert request is not None
-    overlapping = [Overlapping(codec), Overlapping(codec)]
-    overlapping[0].add(Exchange(request, Asker(), 0.0, 1.0))
-    for kind in (arrivals, refusals, overlapping):
-        assert [len(one) for one in kind] == [1, 0]
-    refusals[0].cancel()
-    overlapping[0].clear()
-    assert [len(kind[0]) for kind in (refusals, overlapping)] == [0, 0]

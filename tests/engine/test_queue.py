@@ -464,6 +464,7 @@ def test_reads_that_join_others_count_against_the_bound() -> None:
     put(queue, read(a))
     follower = read(b)
     queue.attach(follower, a.pending[0])
+    assert not Asker("new").joined  # what they share while they have joined nothing
     assert (queue.depth, queue.joined, queue.peak) == (2, 1, 2)
     assert not queue.has_room(b)
     assert queue.has_room(c)

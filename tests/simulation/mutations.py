@@ -336,8 +336,8 @@ MUTATIONS = (
     Mutation(
         "waits for the rest of exceptions of odd length",
         "protocols/modbus/matching.py",
-        "            len(head) == MIN_FRAME\n            and head[7] & EXCEPTION_BIT != 0\n            and head[4:6]",
-        "            len(head) > MIN_FRAME\n            and head[7] & EXCEPTION_BIT != 0\n            and head[4:6]",
+        "        if len(data) < at + MIN_FRAME or",
+        "        if len(data) < at + 2 * MIN_FRAME or",
         ("modbus",),
     ),
 )

@@ -84,6 +84,7 @@ class Monitor:
         self._open.add(writer)
         try:
             if allowed and len(self._open) <= _CONNECTIONS:
+                # Whatever becomes of its connection is the client's business.
                 with contextlib.suppress(OSError):
                     async with asyncio.timeout(_SECONDS):
                         await self._talk(reader, writer)

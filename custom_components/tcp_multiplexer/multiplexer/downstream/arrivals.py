@@ -6,12 +6,8 @@ no room for it in the queue.
 
 from __future__ import annotations
 
-from typing import Final
-
 _LEAST = 4
 """Bytes of the shortest request that can come while others wait (Modbus RTU)."""
-_NONE: Final[list[tuple[int, float]]] = []
-"""Of a client that need not wait, as most: an empty one takes 56 bytes."""
 
 
 class Arrivals:
@@ -20,7 +16,7 @@ class Arrivals:
     __slots__ = ("_marks",)
 
     def __init__(self) -> None:
-        self._marks: list[tuple[int, float]] = _NONE
+        self._marks: list[tuple[int, float]] = []
         """Each is a count of bytes, and the loop time by which these had come."""
 
     def __len__(self) -> int:
@@ -37,7 +33,7 @@ class Arrivals:
         while marks and marks[0][0] <= taken:
             del marks[0]
         if not marks:
-            self._marks = [(received, now)]
+            marks.append((received, now))
         elif received > marks[-1][0]:
             before = marks[-2][0] if len(marks) > 1 else taken
             if received - before < _LEAST:

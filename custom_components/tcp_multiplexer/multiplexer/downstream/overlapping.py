@@ -8,17 +8,13 @@ only once those to earlier requests of that identifier have gone.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from ..dispatch.exchange import Exchange
     from ..protocols.base import DownstreamCodec, Request
-
-
-_NOTHING: Final[dict[Any, Any]] = {}
-"""Of a client that never has several, as most: two empty ones would take 128 bytes."""
 
 
 class Overlapping:
@@ -28,9 +24,9 @@ class Overlapping:
 
     def __init__(self, codec: DownstreamCodec[Any]) -> None:
         self._codec = codec
-        self._lines: dict[Hashable, deque[Exchange]] = _NOTHING
+        self._lines: dict[Hashable, deque[Exchange]] = {}
         """By identifier, the oldest first."""
-        self._firsts: dict[tuple[Hashable, bytes], Exchange] = _NOTHING
+        self._firsts: dict[tuple[Hashable, bytes], Exchange] = {}
         """By identifier and bytes, those that another may repeat."""
         self.waiting = 0
         """How many have ended, and wait for an earlier one."""
@@ -41,8 +37,6 @@ class Overlapping:
 
     def add(self, exchange: Exchange) -> bool:
         """Add a request; return whether another with its identifier is unanswered."""
-        if self._lines is _NOTHING:
-            self._lines, self._firsts = {}, {}
         request = exchange.request
         identifier = self._codec.identifier(request)
         self._firsts.setdefault((identifier, request.payload), exchange)

@@ -8,7 +8,7 @@ loop busy with nothing. From the second such refusal on it is told after
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ..limits import REFUSAL_DELAY
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from ..protocols.base import Failure
 
 type Refused = tuple[Exchange, Failure]
-
-_NONE: Final[list[Refused]] = []
-"""Of a client that waits for none, as nearly all: an empty one takes 56 bytes."""
 
 
 class Refusals:
@@ -36,7 +33,7 @@ class Refusals:
         """When a refusal last reached the client; loop time."""
         self._served = 0
         """Responses that it had got by then."""
-        self._delayed: list[Refused] = _NONE
+        self._delayed: list[Refused] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -72,17 +69,16 @@ class Refusals:
     ) -> None:
         """Have `refuse` called with this later; one timer serves all that wait."""
         if not self._delayed:
-            self._delayed = []
             self._timer = self._loop.call_later(REFUSAL_DELAY, self._due, refuse)
         self._delayed.append((exchange, failure))
 
     def _due(self, refuse: Callable[[list[Refused]], None]) -> None:
-        delayed, self._delayed = self._delayed, _NONE
+        delayed, self._delayed = self._delayed, []
         self._last = self._loop.time()
         refuse(delayed)
 
     def cancel(self) -> None:
         """Refuse nothing more: the client is gone."""
-        self._delayed = _NONE
+        self._delayed = []
         if self._timer is not None:
             self._timer.cancel()

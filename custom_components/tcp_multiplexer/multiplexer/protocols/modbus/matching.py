@@ -270,11 +270,11 @@ class ModbusUpstream(UpstreamCodec[bytes]):
         Its code is one that the specification has (V1.1b3, section 7): a response that
         was cut short may be followed by bytes that make it look like an exception.
         """
+        if len(data) < at + MIN_FRAME or not data[at + 7] & EXCEPTION_BIT:
+            return False  # as nearly always
         head = data[at : at + MIN_FRAME]
         return (
-            len(head) == MIN_FRAME
-            and head[7] & EXCEPTION_BIT != 0
-            and head[4:6] != b"\0\3"
+            head[4:6] != b"\0\3"
             and any(head[6] == r.payload[0] for r in self._in_flight.values())
             and (
                 data[at + MIN_FRAME] in EXCEPTION_NAMES
@@ -357,11 +357,7 @@ class ModbusUpstream(UpstreamCodec[bytes]):
         there may be no more yet than the first bytes of its header. So it does, too,
         right behind an exception that claims to be longer than exceptions are.
         """
-        if (
-            data[start + PREFIX + 1] & EXCEPTION_BIT
-            and self._is_refusal(data, start)
-            and self._is_own(data, start + _EXCEPTION)
-        ):
+        if self._is_refusal(data, start) and self._is_own(data, start + _EXCEPTION):
             return True
         at = data.find(b"\0\0", start + PREFIX + 2, end + 3)
         while at != -1:
